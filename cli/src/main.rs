@@ -1,0 +1,4 @@
+//! The `lastack` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,13 @@
+//! A TCP/IP stack that behaves like Linux's, as a pure function of packets, commands and time.
+//!
+//! The modules in reading order: [`time`], [`wire`] (bytes ↔ values), [`tcp`] (one connection), [`observe`]
+//! (what can be seen).
+#![forbid(unsafe_code)]
+#![deny(missing_docs, unreachable_pub)]
+
+pub mod error;
+pub mod id;
+pub mod observe;
+pub mod tcp;
+pub mod time;
+pub mod wire;

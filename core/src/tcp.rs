@@ -1,0 +1,5 @@
+//! One TCP connection.
+
+pub mod options;
+pub mod seq;
+pub mod state;

@@ -1,0 +1,1 @@
+//! Reads TCP connections from any source and explains them.
