@@ -1,4 +1,36 @@
-//! The `lastack` command.
+//! The `lastack` command: see why a TCP connection is stuck, who ended it, and what fixes it.
+//!
+//! [`args`] is the command line, [`cmd`] has a file a subcommand, [`failure`] is how it fails.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod cmd;
+mod failure;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error, std::env::args().nth(1).as_deref()),
+    };
+    let globals = cli.globals;
+    let done = match cli.command {
+        Command::Doctor(args) => cmd::doctor::run(&args, &globals),
+        Command::Run(args) => cmd::run::run(&args, &globals),
+        Command::Lab(args) => cmd::lab::run(&args, &globals),
+        Command::Demo(args) => cmd::demo::run(&args, &globals),
+        Command::Ss(args) => cmd::ss::run(&args, &globals),
+        Command::Watch(args) => cmd::watch::run(&args, &globals),
+        Command::Trace(args) => cmd::trace::run(&args, &globals),
+        Command::Kill(args) => cmd::kill::run(&args, &globals),
+        Command::Sysctl(args) => cmd::sysctl::run(&args, &globals),
+        Command::Record(args) => cmd::record::run(&args, &globals),
+        Command::Export(args) => cmd::export::run(&args, &globals),
+    };
+    done.unwrap_or_else(failure::Failure::report)
+}

@@ -1,0 +1,22 @@
+//! `lastack export`: metrics.
+
+use std::process::ExitCode;
+
+use crate::args::Globals;
+use crate::failure::Failure;
+
+/// The command line of `export`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Arguments, not read yet
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+pub(crate) fn run(_args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> {
+    Err(Failure::new(
+        "lastack export is not in this build",
+        "this version was built before the command was written",
+        "a newer version of lastack",
+    ))
+}

@@ -1,0 +1,23 @@
+//! `lastack run`: runs a program behind the stack.
+
+use std::process::ExitCode;
+
+use crate::args::Globals;
+use crate::failure::{EXIT_OURS, Failure};
+
+/// The command line of `run`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Arguments, not read yet
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+pub(crate) fn run(_args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> {
+    Err(Failure::new(
+        "lastack run is not in this build",
+        "this version was built before the command was written",
+        "a newer version of lastack, or lastack doctor",
+    )
+    .code(EXIT_OURS))
+}
