@@ -8,6 +8,7 @@
 pub mod error;
 pub mod id;
 pub mod observe;
+pub mod sysctl;
 pub mod tcp;
 pub mod time;
 pub mod wire;
