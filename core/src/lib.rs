@@ -8,7 +8,10 @@
 pub mod error;
 pub mod id;
 pub mod observe;
+pub mod stack;
 pub mod sysctl;
 pub mod tcp;
 pub mod time;
 pub mod wire;
+
+pub use stack::{Config, SocketEvent, Stack};

@@ -1,0 +1,531 @@
+//! The stack: one door, four families of methods.
+#![allow(unused_variables, reason = "contract; the body is being written")]
+
+use core::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
+use crate::error::{
+    AcceptError, ConnectError, ListenError, OptionError, RecvError, SendError, SocketError, UdpError,
+};
+use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId, UdpId};
+use crate::observe::{Counters, Event, EventMask, Life, SocketRow, TcpInfo};
+use crate::sysctl::Sysctl;
+use crate::tcp::options::{TcpOption, TcpOptions};
+use crate::tcp::state::TcpState;
+use crate::time::Instant;
+use crate::wire::transmit::{RxMeta, Transmit};
+
+/// How a stack begins.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where every secret and every choice comes from: hash keys, initial sequence numbers, ports. The same
+    /// seed and the same calls give the same bytes. On a real machine: 32 bytes from the OS, never printed.
+    pub seed: [u8; 32],
+    /// The stack's own addresses, with prefix lengths. The first of a family is its source address.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Accept packets for any destination address, not only for `addresses`. Default false.
+    pub any_address: bool,
+    /// Largest IP packet of the link, bytes. Default 1500.
+    pub mtu: u32,
+    /// Most wire segments in one super-segment ([`Transmit::segment_size`]); 1: never. Default 64.
+    pub gso_max_segs: u16,
+    /// Largest super-segment in bytes, headers included. Default 65535.
+    pub gso_max_size: u32,
+    /// Most connections, half-open and pending ones included. Default 1,048,576.
+    pub max_connections: u32,
+    /// Most events waiting in [`Stack::poll_observed`]. Default 65,536.
+    pub event_limit: usize,
+    /// Settings at the start.
+    pub sysctl: Sysctl,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            seed: [0; 32],
+            addresses: Vec::new(),
+            any_address: false,
+            mtu: 1500,
+            gso_max_segs: 64,
+            gso_max_size: 65_535,
+            max_connections: 1 << 20,
+            event_limit: 65_536,
+            sysctl: Sysctl::default(),
+        }
+    }
+}
+
+/// What a socket has become ready for. A set of facts; each is told once when it becomes true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Readiness(pub u8);
+
+impl Readiness {
+    /// `recv` would give something: data, end of file or an error.
+    pub const READABLE: Self = Self(1);
+    /// `send` would take something, or fail.
+    pub const WRITABLE: Self = Self(2);
+    /// The handshake is done.
+    pub const CONNECTED: Self = Self(4);
+    /// The peer finished sending (`EPOLLRDHUP`).
+    pub const PEER_CLOSED: Self = Self(8);
+    /// The connection ended: both directions (`EPOLLHUP`).
+    pub const HANGUP: Self = Self(16);
+    /// An error waits to be told (`EPOLLERR`).
+    pub const ERROR: Self = Self(32);
+    /// Our FIN was acknowledged, or the connection is gone: a lingering close may return.
+    pub const DRAINED: Self = Self(64);
+    /// Urgent data (`EPOLLPRI`).
+    pub const PRIORITY: Self = Self(128);
+
+    /// True when any fact of `other` is in the set.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The union.
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Something an application waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SocketEvent {
+    /// A connection became ready for something.
+    Connection(ConnectionId, Readiness),
+    /// [`Stack::accept`] would give a connection.
+    Listener(ListenerId),
+    /// [`Stack::next_pending`] would give a SYN.
+    Pending(ListenerId),
+    /// A pending SYN that was accepted is done: the handshake finished, or failed for this reason.
+    PendingDone(PendingId, Result<ConnectionId, SocketError>),
+    /// A UDP socket became readable or writable.
+    Udp(UdpId, Readiness),
+}
+
+/// Where and how to listen.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Address and port; an unspecified address listens on all of the stack's, port 0 chooses one.
+    pub local: SocketAddr,
+    /// Finished connections that may wait, capped by `somaxconn`; 0 has room for 1. Default 128.
+    pub backlog: u32,
+    /// Options the children inherit.
+    pub options: TcpOptions,
+}
+
+impl ListenOptions {
+    /// Listens on `local` with a backlog of 128 and default options.
+    pub fn new(local: SocketAddr) -> Self {
+        Self { local, backlog: 128, options: TcpOptions::default() }
+    }
+}
+
+/// A listener for every destination: each SYN waits for a decision.
+#[derive(Clone, Debug)]
+pub struct AnyOptions {
+    /// SYNs that may wait for a decision or for the end of their handshake; more are dropped. Default 4096.
+    pub max_pending: u32,
+    /// Options the connections get.
+    pub options: TcpOptions,
+}
+
+impl Default for AnyOptions {
+    fn default() -> Self {
+        Self { max_pending: 4096, options: TcpOptions::default() }
+    }
+}
+
+/// A SYN that waits for a decision: accept, refuse, unreachable or drop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PendingSyn {
+    /// Its name.
+    pub id: PendingId,
+    /// `local` is where the SYN wanted to go, `remote` who sent it.
+    pub tuple: FourTuple,
+    /// When it came.
+    pub arrived: Instant,
+    /// The connection's cookie, should it become one.
+    pub cookie: u64,
+}
+
+/// Which ICMP error answers a pending SYN. What the sender's program sees on Linux stands behind.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Unreachable {
+    /// Net unreachable (3/0; v6 1/0): `ENETUNREACH`.
+    Net,
+    /// Host unreachable (3/1; v6 1/3): `EHOSTUNREACH`.
+    Host,
+    /// Port unreachable (3/3; v6 1/4): `ECONNREFUSED`.
+    Port,
+    /// Administratively prohibited (3/13; v6 1/1): `EHOSTUNREACH` (v6: `EACCES`).
+    Prohibited,
+}
+
+/// The SYN or connection a command named is gone (reset, given up, or never was).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gone;
+
+/// Which directions a shutdown ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Shutdown {
+    /// No more receiving. Nothing goes on the wire.
+    Read,
+    /// No more sending: FIN behind what is queued.
+    Write,
+    /// Both.
+    Both,
+}
+
+/// What [`Stack::kill`] ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KillTarget {
+    /// The socket with this cookie, in any state.
+    Cookie(u64),
+    /// The socket of this pair, in any state.
+    Tuple(FourTuple),
+}
+
+/// A setting that could not be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SysctlError {
+    /// There is no such setting.
+    Unknown,
+    /// Linux has it, a stack does not; the text says why.
+    NotApplicable(&'static str),
+    /// Not a value of this setting's type, or out of range: Linux answers `EINVAL`. The text gives the range.
+    Invalid(String),
+    /// Read-only.
+    ReadOnly,
+}
+
+/// A TCP/IP stack: a pure function of packets, commands and time.
+///
+/// Call after every `handle_*` and every command, until it gives nothing: 1. [`Stack::poll_transmit`]
+/// 2. [`Stack::poll_event`]; then wait until [`Stack::poll_timeout`], the next packet or the next command.
+#[derive(Debug)]
+pub struct Stack {}
+
+impl Stack {
+    /// A stack that begins at `now`.
+    pub fn new(config: Config, now: Instant) -> Self {
+        unimplemented!()
+    }
+
+    // ---- the world speaks
+
+    /// One packet from the link, starting with the IP header.
+    pub fn handle_packet(&mut self, now: Instant, packet: Bytes, meta: RxMeta) {
+        unimplemented!()
+    }
+
+    /// Time has come: call when [`Stack::poll_timeout`] is due. Early calls do nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        unimplemented!()
+    }
+
+    /// The link's MTU changed.
+    pub fn handle_link(&mut self, now: Instant, mtu: u32) {
+        unimplemented!()
+    }
+
+    // ---- what to do next
+
+    /// The next packet to put on the link, into `out` (cleared first). False: nothing to send now.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        unimplemented!()
+    }
+
+    /// The next thing an application waits for.
+    pub fn poll_event(&mut self) -> Option<SocketEvent> {
+        unimplemented!()
+    }
+
+    /// When [`Stack::handle_timeout`] must be called next; `None`: nothing waits for time.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        unimplemented!()
+    }
+
+    /// The next recorded event of the groups asked for by [`Stack::observe`].
+    pub fn poll_observed(&mut self) -> Option<Event> {
+        unimplemented!()
+    }
+
+    // ---- the app speaks: TCP
+
+    /// Listens.
+    pub fn listen(&mut self, now: Instant, options: ListenOptions) -> Result<ListenerId, ListenError> {
+        unimplemented!()
+    }
+
+    /// Listens on every destination and port that no other listener has; at most one such listener a stack.
+    pub fn listen_any(&mut self, now: Instant, options: AnyOptions) -> Result<ListenerId, ListenError> {
+        unimplemented!()
+    }
+
+    /// Stops listening: half-open ones are forgotten, finished but unaccepted ones are reset.
+    pub fn close_listener(&mut self, now: Instant, id: ListenerId) {
+        unimplemented!()
+    }
+
+    /// Where a listener listens.
+    pub fn listener_addr(&self, id: ListenerId) -> Option<SocketAddr> {
+        unimplemented!()
+    }
+
+    /// The oldest finished connection.
+    pub fn accept(&mut self, now: Instant, id: ListenerId) -> Result<ConnectionId, AcceptError> {
+        unimplemented!()
+    }
+
+    /// The oldest SYN that waits for a decision and was not given yet.
+    pub fn next_pending(&mut self, id: ListenerId) -> Option<PendingSyn> {
+        unimplemented!()
+    }
+
+    /// Answers a pending SYN with SYN-ACK. The end is told by [`SocketEvent::PendingDone`].
+    pub fn pending_accept(&mut self, now: Instant, id: PendingId) -> Result<(), Gone> {
+        unimplemented!()
+    }
+
+    /// Answers a pending SYN with RST.
+    pub fn pending_refuse(&mut self, now: Instant, id: PendingId) -> Result<(), Gone> {
+        unimplemented!()
+    }
+
+    /// Answers a pending SYN with an ICMP error.
+    pub fn pending_unreachable(&mut self, now: Instant, id: PendingId, why: Unreachable) -> Result<(), Gone> {
+        unimplemented!()
+    }
+
+    /// Forgets a pending SYN without a word; a repeated SYN is pending anew.
+    pub fn pending_drop(&mut self, now: Instant, id: PendingId) -> Result<(), Gone> {
+        unimplemented!()
+    }
+
+    /// Begins a connection to `remote`. `local`: address and port to use; `None` or port 0 chooses (RFC 6056).
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        options: TcpOptions,
+    ) -> Result<ConnectionId, ConnectError> {
+        unimplemented!()
+    }
+
+    /// Queues at most as much of `data` as fits (copied). Returns how many bytes were taken.
+    pub fn send(&mut self, now: Instant, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
+        unimplemented!()
+    }
+
+    /// Queues `data` without copying it. Takes all of it whenever there is room for one byte, so that a chunk
+    /// is never split: the queue may be over its limit by one chunk.
+    pub fn send_bytes(&mut self, now: Instant, id: ConnectionId, data: Bytes) -> Result<(), SendError> {
+        unimplemented!()
+    }
+
+    /// Bytes that `send` would take now.
+    pub fn send_space(&self, id: ConnectionId) -> usize {
+        unimplemented!()
+    }
+
+    /// Reads into `buf`. `Ok(0)`: end of file (or `buf` is empty).
+    pub fn recv(&mut self, now: Instant, id: ConnectionId, buf: &mut [u8]) -> Result<usize, RecvError> {
+        unimplemented!()
+    }
+
+    /// Takes at most `max` bytes of the oldest received slice without copying. `Ok(None)`: end of file.
+    pub fn recv_chunk(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        max: usize,
+    ) -> Result<Option<Bytes>, RecvError> {
+        unimplemented!()
+    }
+
+    /// Bytes that wait to be read (Linux `SIOCINQ`).
+    pub fn recv_available(&self, id: ConnectionId) -> usize {
+        unimplemented!()
+    }
+
+    /// What is true of the connection now, whether told already or not.
+    pub fn readiness(&self, id: ConnectionId) -> Readiness {
+        unimplemented!()
+    }
+
+    /// Ends one or both directions. `Err`: not connected (`ENOTCONN`).
+    pub fn shutdown(&mut self, now: Instant, id: ConnectionId, how: Shutdown) -> Result<(), Gone> {
+        unimplemented!()
+    }
+
+    /// Lets go of a connection as Linux `close()` does: FIN; RST when data is unread or linger is zero. The id is dead afterwards.
+    /// A linger time above zero is the caller's to wait out, before this call: `shutdown(Write)`, then `DRAINED`.
+    pub fn close(&mut self, now: Instant, id: ConnectionId) {
+        unimplemented!()
+    }
+
+    /// Resets a connection and lets go of it, whatever is queued.
+    pub fn abort(&mut self, now: Instant, id: ConnectionId) {
+        unimplemented!()
+    }
+
+    /// Takes the pending error (Linux `SO_ERROR`).
+    pub fn take_error(&mut self, id: ConnectionId) -> Option<SocketError> {
+        unimplemented!()
+    }
+
+    /// Sets an option on a connection.
+    pub fn set_option(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        option: TcpOption,
+    ) -> Result<(), OptionError> {
+        unimplemented!()
+    }
+
+    /// Sets an option on a listener, for children to come.
+    pub fn set_listener_option(&mut self, id: ListenerId, option: TcpOption) -> Result<(), OptionError> {
+        unimplemented!()
+    }
+
+    /// The options of a connection.
+    pub fn options(&self, id: ConnectionId) -> Option<&TcpOptions> {
+        unimplemented!()
+    }
+
+    // ---- the app speaks: UDP
+
+    /// Binds a UDP socket; an unspecified address takes all of the stack's, port 0 chooses one.
+    pub fn udp_bind(&mut self, now: Instant, local: SocketAddr) -> Result<UdpId, UdpError> {
+        unimplemented!()
+    }
+
+    /// Takes every datagram that no other socket wants, whatever its destination; at most one such socket a stack.
+    pub fn udp_bind_any(&mut self, now: Instant) -> Result<UdpId, UdpError> {
+        unimplemented!()
+    }
+
+    /// Sends one datagram. `from`: source address and port (for [`Stack::udp_bind_any`]); `None`: the socket's own.
+    pub fn udp_send(
+        &mut self,
+        now: Instant,
+        id: UdpId,
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+        data: Bytes,
+    ) -> Result<(), UdpError> {
+        unimplemented!()
+    }
+
+    /// The oldest datagram: who sent it, where it was sent to, and its bytes.
+    pub fn udp_recv(&mut self, now: Instant, id: UdpId) -> Result<Datagram, UdpError> {
+        unimplemented!()
+    }
+
+    /// Answers a datagram received by [`Stack::udp_bind_any`] with ICMP unreachable.
+    pub fn udp_unreachable(&mut self, now: Instant, datagram: &Datagram, why: Unreachable) {
+        unimplemented!()
+    }
+
+    /// Lets go of a UDP socket.
+    pub fn udp_close(&mut self, id: UdpId) {
+        unimplemented!()
+    }
+
+    /// Where a UDP socket is bound.
+    pub fn udp_addr(&self, id: UdpId) -> Option<SocketAddr> {
+        unimplemented!()
+    }
+
+    // ---- look, change nothing
+
+    /// State of a connection an application holds.
+    pub fn state(&self, id: ConnectionId) -> Option<TcpState> {
+        unimplemented!()
+    }
+
+    /// Both ends of a connection.
+    pub fn tuple(&self, id: ConnectionId) -> Option<FourTuple> {
+        unimplemented!()
+    }
+
+    /// The connection's cookie, the same from SYN to the end of TIME-WAIT.
+    pub fn cookie(&self, id: ConnectionId) -> Option<u64> {
+        unimplemented!()
+    }
+
+    /// The record of a connection's life so far.
+    pub fn life(&self, id: ConnectionId) -> Option<Life> {
+        unimplemented!()
+    }
+
+    /// Everything Linux's `TCP_INFO` says.
+    pub fn tcp_info(&self, now: Instant, id: ConnectionId) -> Option<TcpInfo> {
+        unimplemented!()
+    }
+
+    /// A row for every socket: listeners, connections (orphans too), half-open ones, TIME-WAIT; in a stable order.
+    pub fn sockets(&self, now: Instant) -> impl Iterator<Item = SocketRow> + '_ {
+        core::iter::empty()
+    }
+
+    /// How many sockets of all kinds there are.
+    pub fn socket_count(&self) -> usize {
+        unimplemented!()
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        unimplemented!()
+    }
+
+    /// The settings.
+    pub fn sysctl(&self) -> &Sysctl {
+        unimplemented!()
+    }
+
+    // ---- control
+
+    /// Chooses which groups of events [`Stack::poll_observed`] gives.
+    pub fn observe(&mut self, mask: EventMask) {
+        unimplemented!()
+    }
+
+    /// Events that did not fit.
+    pub fn events_lost(&self) -> u64 {
+        unimplemented!()
+    }
+
+    /// Ends a connection in any state, as Linux `SOCK_DESTROY` does: RST where the state has a peer to tell, `ECONNABORTED` for the owner.
+    pub fn kill(&mut self, now: Instant, target: KillTarget) -> Result<TcpState, Gone> {
+        unimplemented!()
+    }
+
+    /// Reads a setting by Linux's name (`net.ipv4.` and `net.core.` may be left off), as `/proc/sys` prints it.
+    pub fn sysctl_get(&self, name: &str) -> Result<String, SysctlError> {
+        unimplemented!()
+    }
+
+    /// Writes a setting by Linux's name, with Linux's units, ranges and errors.
+    pub fn sysctl_set(&mut self, name: &str, value: &str) -> Result<(), SysctlError> {
+        unimplemented!()
+    }
+}
+
+/// One UDP datagram.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Where it was sent to.
+    pub to: SocketAddr,
+    /// Its payload.
+    pub data: Bytes,
+}
