@@ -50,6 +50,7 @@ socket_id!(
 ///
 /// `local` is this stack's end: for a packet received it is the destination.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FourTuple {
     /// This stack's address and port.
     pub local: SocketAddr,

@@ -4,6 +4,7 @@
 //! recorded only when their group is asked for; [`info`] is a snapshot on request.
 //! Reading changes nothing. What a source cannot know is `None`.
 
+pub mod control;
 pub mod counters;
 pub mod event;
 pub mod info;

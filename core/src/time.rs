@@ -16,6 +16,7 @@ pub use core::time::Duration;
 /// assert_eq!(later.saturating_since(start), Duration::from_millis(200));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(u64);
 
 impl Instant {

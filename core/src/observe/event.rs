@@ -13,6 +13,7 @@ use crate::time::Instant;
 
 /// Groups of events that can be asked for, as a bit set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EventMask(pub u32);
 
 impl EventMask {
@@ -42,6 +43,7 @@ impl EventMask {
 
 /// One event.
 #[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Event {
     /// When.
     pub at: Instant,
@@ -55,6 +57,7 @@ pub struct Event {
 
 /// What happened. [`EventKind::name`] gives the Linux tracepoint's name where one exists.
 #[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum EventKind {
     /// `sock:inet_sock_set_state`.

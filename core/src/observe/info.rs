@@ -6,6 +6,7 @@ use crate::tcp::state::TcpState;
 
 /// Congestion state, Linux `tcpi_ca_state`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum CaState {
     /// Nothing suspicious.
@@ -36,6 +37,7 @@ impl CaState {
 
 /// Which timer a socket waits for, as `ss -o` names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum TimerKind {
     /// Retransmission, loss probe, reordering; SYN-ACK for a half-open one. Printed `on`.
@@ -62,6 +64,7 @@ impl TimerKind {
 
 /// A running timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TimerRow {
     /// Which.
     pub kind: TimerKind,
@@ -73,6 +76,7 @@ pub struct TimerRow {
 
 /// One socket, as a line of `ss` would show it. The same type for a stack's and the kernel's sockets.
 #[derive(Clone, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SocketRow {
     /// State.
     pub state: TcpState,
@@ -103,6 +107,8 @@ macro_rules! tcp_info {
         /// Linux's `struct tcp_info` as of 6.18 (`tcpi_` left off), same units, same traps
         /// (`rttvar` is the mean deviation; `ack` counts in packets; `fackets` is always 0).
         #[derive(Clone, PartialEq, Eq, Debug, Default)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(default))]
         pub struct TcpInfo { $($(#[$doc])* pub $field: $type,)+ }
 
         impl TcpInfo {

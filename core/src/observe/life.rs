@@ -8,6 +8,7 @@ use crate::time::Instant;
 
 /// One of a connection's two ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Side {
     /// This stack's application.
     Local,
@@ -17,6 +18,7 @@ pub enum Side {
 
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Ending {
     /// Both FINs were exchanged and acknowledged.
     Fin,
@@ -34,6 +36,8 @@ pub enum Ending {
 
 /// The record of one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 pub struct Life {
     /// SYN sent or received.
     pub opened_at: Instant,

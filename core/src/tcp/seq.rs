@@ -6,6 +6,7 @@ use core::ops::{Add, AddAssign, Sub};
 ///
 /// Order is circular, so it is spelled with names (`before`, `after`) and not with `<`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SeqNum(pub u32);
 
 impl SeqNum {

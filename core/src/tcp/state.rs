@@ -5,6 +5,7 @@
 /// `Display` prints what `ss` prints. [`TcpState::NewSynRecv`] is Linux's request sock: a SYN on a
 /// listener that is not a full socket yet; `ss` prints it as `SYN-RECV` too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the names are RFC 9293's")]
 pub enum TcpState {
