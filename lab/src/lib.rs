@@ -1,1 +1,13 @@
-//! Writes connection stories and packet scripts and checks how they end, in the stack and in Linux.
+//! Connection stories and packet scripts: how connections end, in the stack and in Linux.
+//!
+//! Reading order: [`script`] (the language), [`packet`] (the wire, seen by the judge).
+//!
+//! # Example
+//! ```
+//! let script = lastack_lab::script::parse("0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3").unwrap();
+//! assert_eq!(lastack_lab::script::print::print(&script), "0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3\n");
+//! ```
+#![deny(unreachable_pub)]
+
+pub mod packet;
+pub mod script;
