@@ -2,6 +2,9 @@
 
 use bytes::Bytes;
 
+use crate::wire::checksum::Checksum;
+use crate::wire::udp;
+
 /// Where a checksum still has to be finished.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TxChecksum {
@@ -57,6 +60,26 @@ impl Transmit {
     /// True when there is no packet in it.
     pub fn is_empty(&self) -> bool {
         self.head.is_empty()
+    }
+
+    /// Completes a partial transport checksum in software, in one pass over the slices: for links without offload.
+    ///
+    /// A super-segment is cut first ([`crate::wire::offload`]); finished whole it is one packet longer than the MTU.
+    pub fn finish_checksum(&mut self) {
+        let TxChecksum::Partial { start, offset } = core::mem::take(&mut self.checksum) else { return };
+        let (start, offset) = (usize::from(start), usize::from(offset));
+        let mut sum = Checksum::new();
+        sum.add(self.head.get(start..).unwrap_or_default());
+        for slice in &self.payload {
+            sum.add(slice);
+        }
+        let mut value = sum.finish();
+        if value == 0 && offset == udp::CHECKSUM_AT {
+            value = 0xffff; // RFC 768: zero on the wire would say that there is none
+        }
+        if let Some(field) = self.head.get_mut(start + offset..start + offset + 2) {
+            field.copy_from_slice(&value.to_be_bytes());
+        }
     }
 
     /// The whole packet in one buffer. Copies: for tests, captures and links without scatter-gather.
