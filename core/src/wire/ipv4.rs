@@ -20,6 +20,7 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 ///
 /// # Errors
 /// [`DropReason::PacketTooSmall`], [`DropReason::IpHeader`], [`DropReason::IpChecksum`].
+#[inline(always)] // see `packet`
 pub fn parse(packet: &[u8]) -> Result<(IpHeader, Option<FragmentInfo>), DropReason> {
     let header = packet.first_chunk::<HEADER_LEN>().ok_or(DropReason::PacketTooSmall)?;
     let header_len = usize::from(header[0] & 0x0f) * 4;
@@ -52,8 +53,8 @@ pub fn parse(packet: &[u8]) -> Result<(IpHeader, Option<FragmentInfo>), DropReas
         next_header_at: 9,
     });
     let ip = IpHeader {
-        src: address(header[12], header[13], header[14], header[15]),
-        dst: address(header[16], header[17], header[18], header[19]),
+        src: address([header[12], header[13], header[14], header[15]]),
+        dst: address([header[16], header[17], header[18], header[19]]),
         protocol: header[9],
         ttl: header[8],
         tos: header[1],
@@ -65,8 +66,8 @@ pub fn parse(packet: &[u8]) -> Result<(IpHeader, Option<FragmentInfo>), DropReas
     Ok((ip, fragment))
 }
 
-fn address(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+fn address(octets: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(octets))
 }
 
 /// What goes into an emitted header.

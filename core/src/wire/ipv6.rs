@@ -22,6 +22,7 @@ const FRAGMENT_HEADER_LEN: usize = 8;
 ///
 /// # Errors
 /// [`DropReason::PacketTooSmall`], [`DropReason::IpHeader`].
+#[inline(always)] // see `packet`
 pub fn parse(packet: &[u8]) -> Result<(IpHeader, Option<FragmentInfo>), DropReason> {
     let header = packet.first_chunk::<HEADER_LEN>().ok_or(DropReason::PacketTooSmall)?;
     if header[0] >> 4 != 6 {

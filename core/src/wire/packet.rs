@@ -127,6 +127,7 @@ pub fn parse(packet: &Bytes, meta: RxMeta) -> Result<Packet, DropReason> {
     Ok(Packet { ip, body })
 }
 
+#[inline(always)] // into `parse`: a header copied through a `Result` costs more than reading it
 fn parse_tcp(ip: &IpHeader, packet: &Bytes, meta: RxMeta) -> Result<Segment, DropReason> {
     let (start, end) = (ip.header_len as usize, ip.total_len as usize);
     // Linux: tcp_v4_rcv() looks at the data offset before the checksum.

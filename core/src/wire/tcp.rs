@@ -29,6 +29,7 @@ const TIMESTAMPS: u8 = 8;
 ///
 /// # Errors
 /// [`DropReason::PacketTooSmall`] below 20 bytes, [`DropReason::TcpHeader`] when the data offset is wrong.
+#[inline(always)] // see `packet`
 pub fn parse(segment: &[u8]) -> Result<(SegmentHeader, usize), DropReason> {
     let fixed = segment.first_chunk::<HEADER_LEN>().ok_or(DropReason::PacketTooSmall)?;
     let header_len = usize::from(fixed[12] >> 4) * 4;
@@ -58,6 +59,7 @@ fn be32(bytes: &[u8; HEADER_LEN], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+#[inline(always)] // see `packet`
 fn parse_options(bytes: &[u8], syn: bool) -> Options {
     let mut options = Options::default();
     // Linux: tcp_parse_aligned_timestamp(): what nearly every segment carries.
