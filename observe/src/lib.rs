@@ -1,1 +1,20 @@
 //! Reads TCP connections from any source and explains them.
+//!
+//! The modules in reading order: [`row`] (one socket with all that is known about it), [`snapshot`] (all
+//! of them at one moment, with counters and knobs), [`source`] (where snapshots come from), [`filter`]
+//! (`ss`'s grammar, and ours), [`words`] (the languages texts are written in).
+//!
+//! # Example
+//! ```
+//! use lastack_observe::filter::Filter;
+//! let filter = Filter::parse(&["state", "fin-wait-1", "dst", "10.0.0.0/8", "sport = :443"])?;
+//! assert!(filter.states.contains(lastack_core::tcp::state::TcpState::FinWait1));
+//! # Ok::<(), lastack_observe::filter::FilterError>(())
+//! ```
+
+pub mod clock;
+pub mod filter;
+pub mod row;
+pub mod snapshot;
+pub mod source;
+pub mod words;

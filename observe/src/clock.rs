@@ -1,0 +1,22 @@
+//! The clock: the one place of this crate that reads time.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since the Unix epoch, now.
+#[allow(clippy::disallowed_methods, reason = "this module is the clock")]
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A point on the monotonic clock, for durations.
+#[allow(clippy::disallowed_methods, reason = "this module is the clock")]
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// Waits; for the pause between two snapshots, which is a measurement and not a synchronisation.
+#[allow(clippy::disallowed_methods, reason = "this module is the clock")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}

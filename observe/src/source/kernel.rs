@@ -1,0 +1,291 @@
+//! The Linux kernel as a source: sock_diag for sockets, `/proc` for counters, knobs and owners.
+//!
+//! Owns:    which namespaces are looked at, and one netlink socket in each.
+//! Output:  [`Snapshot`]s; single sockets ended by [`Kernel::destroy`].
+//! Rules:   `linux-tcp` 10.2. Reading needs no privilege; other people's processes, other namespaces and
+//!          ending sockets do, and what is missing is said ([`Snapshot::missing`]).
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+
+use crate::clock;
+use crate::filter::{Cond, Filter};
+use crate::row::Row;
+use crate::snapshot::{Missing, Namespace, Snapshot};
+
+mod bytecode;
+mod cgroup;
+mod destroyed;
+mod diag;
+mod mib;
+mod netlink;
+mod netns;
+mod owner;
+mod tcp_info;
+
+pub use destroyed::Endings;
+pub use diag::Detail;
+
+use bytecode::Compiled;
+use netlink::Netlink;
+
+const EINVAL: i32 = 22;
+
+/// Which namespaces to look at.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Scope {
+    /// The one we are in.
+    #[default]
+    Own,
+    /// A path, a process id, or a name under `/run/netns`.
+    Named(String),
+    /// Every one that can be found.
+    All,
+}
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Which sockets.
+    pub filter: Filter,
+    /// How much of each.
+    pub detail: Detail,
+    /// Whether to name owners: a walk through `/proc`.
+    pub owners: bool,
+    /// Only IPv4 (`Some(false)`) or only IPv6 (`Some(true)`).
+    pub v6: Option<bool>,
+}
+
+impl Query {
+    /// Everything about every socket.
+    pub fn everything() -> Self {
+        Self { filter: Filter::everything(), detail: Detail::Full, owners: true, v6: None }
+    }
+}
+
+/// The kernel's sockets.
+///
+/// # Example
+/// ```no_run
+/// use lastack_observe::source::kernel::{Kernel, Query, Scope};
+/// let mut kernel = Kernel::open(&Scope::Own)?;
+/// let snapshot = kernel.snapshot(&Query::everything())?;
+/// println!("{} sockets", snapshot.rows.len());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Kernel {
+    rooms: Vec<Room>,
+    missing: Vec<Missing>,
+    cgroups: cgroup::Cgroups,
+}
+
+/// One namespace.
+#[derive(Debug)]
+struct Room {
+    inode: u64,
+    name: String,
+    /// `None` is our own.
+    path: Option<PathBuf>,
+    netlink: Netlink,
+}
+
+impl Kernel {
+    /// Opens a netlink socket in every namespace of `scope`.
+    ///
+    /// # Errors
+    /// When the named namespace cannot be entered. With [`Scope::All`] those that cannot be are left out
+    /// and listed in [`Snapshot::missing`].
+    pub fn open(scope: &Scope) -> io::Result<Self> {
+        let mut this = Self { rooms: Vec::new(), missing: Vec::new(), cgroups: cgroup::Cgroups::default() };
+        let own = netns::own();
+        match scope {
+            Scope::Own => {
+                this.rooms.push(Room {
+                    inode: own,
+                    name: "self".to_owned(),
+                    path: None,
+                    netlink: Netlink::open()?,
+                });
+            }
+            Scope::Named(text) => {
+                let path = netns::path_of(text);
+                let (inode, netlink) = netns::inside(&path, || Ok((netns::own(), Netlink::open()?)))?;
+                this.rooms.push(Room { inode, name: text.clone(), path: Some(path), netlink });
+            }
+            Scope::All => {
+                for (inode, path) in netns::all() {
+                    let name = path.display().to_string();
+                    if inode == own {
+                        this.rooms.push(Room {
+                            inode,
+                            name: "self".to_owned(),
+                            path: None,
+                            netlink: Netlink::open()?,
+                        });
+                        continue;
+                    }
+                    match netns::inside(&path, Netlink::open) {
+                        Ok(netlink) => this.rooms.push(Room { inode, name, path: Some(path), netlink }),
+                        Err(error) => this.missing.push(Missing {
+                            what: format!("network namespace {inode} ({name}): {error}"),
+                            grant: "run as root (CAP_SYS_ADMIN enters other namespaces)".to_owned(),
+                        }),
+                    }
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// Reads everything `query` asks for.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub fn snapshot(&mut self, query: &Query) -> io::Result<Snapshot> {
+        let mut snapshot = Snapshot {
+            source: "kernel".to_owned(),
+            taken_ns: clock::unix_ns(),
+            rows: self.rows(query)?,
+            host: mib::host(),
+            missing: self.missing.clone(),
+            ..Snapshot::default()
+        };
+        for room in &self.rooms {
+            snapshot.namespaces.push(room.figures());
+        }
+        if query.owners {
+            let refused = self.name_owners(&mut snapshot.rows);
+            if refused > 0 {
+                snapshot.missing.push(Missing {
+                    what: format!("owners: {refused} processes of other users cannot be looked into"),
+                    grant: "sudo lastack …, or setcap cap_sys_ptrace,cap_dac_read_search+ep on the binary"
+                        .to_owned(),
+                });
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// Only the sockets; owners are named when the query or its filter wants them.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub fn rows(&mut self, query: &Query) -> io::Result<Vec<Row>> {
+        let compiled = bytecode::compile(&query.filter.expr);
+        let owner_first = query.filter.needs_owner();
+        let mut rows = Vec::new();
+        let mut seen = HashSet::new();
+        for room in &mut self.rooms {
+            for v6 in [false, true] {
+                if query.v6.is_some_and(|wanted| wanted != v6) {
+                    continue;
+                }
+                let keep_all = owner_first;
+                seen.clear();
+                let mut each = |row: Row| {
+                    // A dump is not atomic: a socket that moved between hash chains comes twice.
+                    if (keep_all || compiled.here.matches(&row))
+                        && seen.insert((row.socket.cookie, row.socket.state))
+                    {
+                        rows.push(row);
+                    }
+                };
+                room.dump(v6, query, &compiled, &mut each)?;
+            }
+        }
+        if owner_first {
+            self.name_owners(&mut rows);
+            rows.retain(|row| compiled.here.matches(row));
+        }
+        Ok(rows)
+    }
+
+    /// Counters, gauges and knobs of every namespace, without the sockets.
+    pub fn figures(&self) -> Vec<Namespace> {
+        self.rooms.iter().map(Room::figures).collect()
+    }
+
+    /// Ends one socket, in whatever state it is.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without `CAP_NET_ADMIN` in the socket's namespace; `NotFound` when it has gone
+    /// already; `Unsupported` when the kernel was built without `CONFIG_INET_DIAG_DESTROY`.
+    pub fn destroy(&mut self, row: &Row) -> io::Result<()> {
+        let room =
+            self.rooms.iter_mut().find(|room| room.inode == row.netns).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "the socket's namespace is not open")
+            })?;
+        diag::destroy(&mut room.netlink, row)
+    }
+
+    /// Names owners; gives how many processes could not be looked into.
+    fn name_owners(&mut self, rows: &mut Vec<Row>) -> usize {
+        let owners = owner::Owners::scan();
+        // Inferring a former owner from its port needs the listeners, which the filter may have left out.
+        let asked = rows.len();
+        let listeners = Filter::parse(&["state listening"]).expect("a filter of our own");
+        let query = Query { filter: listeners, detail: Detail::Brief, owners: false, v6: None };
+        if rows.iter().any(|row| row.inode == 0)
+            && let Ok(found) = self.rows(&query)
+        {
+            rows.extend(found);
+        }
+        owners.name(rows, &mut self.cgroups);
+        rows.truncate(asked);
+        owners.refused()
+    }
+
+    /// The path of a control group, below the root.
+    pub fn cgroup_path(&mut self, id: u64) -> Option<std::sync::Arc<str>> {
+        self.cgroups.path(id)
+    }
+}
+
+impl Room {
+    fn dump(
+        &mut self,
+        v6: bool,
+        query: &Query,
+        compiled: &Compiled,
+        each: &mut dyn FnMut(Row),
+    ) -> io::Result<()> {
+        let (states, detail, netns) = (query.filter.states, query.detail, self.inode);
+        let mut count = 0usize;
+        let mut counted = |row| {
+            count += 1;
+            each(row);
+        };
+        match diag::dump(&mut self.netlink, v6, states, &compiled.program, detail, netns, &mut counted) {
+            // A kernel that does not know one of our operations says EINVAL before the first row: ask for
+            // everything and do its part here. What only a kernel can judge stays an error.
+            Err(error)
+                if error.raw_os_error() == Some(EINVAL)
+                    && count == 0
+                    && !compiled.program.is_empty()
+                    && !compiled.there.any(&|cond| *cond == Cond::Autobound) =>
+            {
+                let mut chosen = |row: Row| {
+                    if compiled.there.matches(&row) {
+                        each(row);
+                    }
+                };
+                diag::dump(&mut self.netlink, v6, states, &[], detail, netns, &mut chosen).map(|_| ())
+            }
+            result => result.map(|_interrupted| ()),
+        }
+    }
+
+    fn figures(&self) -> Namespace {
+        let read = || Ok(mib::namespace(self.inode, &self.name));
+        match &self.path {
+            None => mib::namespace(self.inode, &self.name),
+            Some(path) => netns::inside(path, read).unwrap_or_else(|_| Namespace {
+                inode: self.inode,
+                name: self.name.clone(),
+                ..Namespace::default()
+            }),
+        }
+    }
+}

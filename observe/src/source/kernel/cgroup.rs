@@ -1,0 +1,106 @@
+//! Control groups: the id sock_diag reports, as a path, as the unit or container people know.
+//!
+//! Rules: the id is the inode of the group's directory in the cgroup-2 tree.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Directories visited at most: a host with more groups than this is not walked to the end.
+const MAX_GROUPS: usize = 20_000;
+
+/// Paths by id, walked once and only when asked.
+#[derive(Debug, Default)]
+pub(super) struct Cgroups {
+    by_id: Option<HashMap<u64, Arc<str>>>,
+}
+
+impl Cgroups {
+    /// The path below the cgroup root, for example `/system.slice/nginx.service`; the root is `/`.
+    pub(super) fn path(&mut self, id: u64) -> Option<Arc<str>> {
+        self.by_id.get_or_insert_with(walk).get(&id).cloned()
+    }
+
+    /// The service or container of a group; nothing for the root and for bare slices, which say nothing.
+    pub(super) fn unit(&mut self, id: u64) -> Option<Arc<str>> {
+        let path = self.path(id)?;
+        unit_of(&path).map(Into::into)
+    }
+
+    /// The group a process is in.
+    pub(super) fn of_process(pid: u32) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        Some(fs::metadata(mount()?.join(path.trim_start_matches('/'))).ok()?.ino())
+    }
+}
+
+/// The part of a path that names a service, scope or container.
+fn unit_of(path: &str) -> Option<String> {
+    path.rsplit('/').filter(|part| !part.is_empty() && !part.ends_with(".slice")).find_map(|part| {
+        let bare = part.trim_end_matches(".scope");
+        let container = ["docker-", "cri-containerd-", "crio-", "libpod-"]
+            .into_iter()
+            .find_map(|prefix| bare.strip_prefix(prefix))
+            .or_else(|| (bare.len() == 64).then_some(bare))
+            .filter(|id| id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        match container {
+            Some(id) => Some(format!("container:{}", &id[..12])),
+            None if part.contains('.') || !part.starts_with("init") => Some(part.to_owned()),
+            None => None,
+        }
+    })
+}
+
+/// Where the cgroup-2 tree is mounted.
+fn mount() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (path, kind) = (words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(path))
+    })
+}
+
+fn walk() -> HashMap<u64, Arc<str>> {
+    let mut found = HashMap::new();
+    let Some(root) = mount() else { return found };
+    let mut todo = vec![root.clone()];
+    while let Some(directory) = todo.pop() {
+        if found.len() >= MAX_GROUPS {
+            break;
+        }
+        if let Ok(metadata) = fs::metadata(&directory) {
+            let path = directory.strip_prefix(&root).unwrap_or(Path::new(""));
+            found.insert(metadata.ino(), format!("/{}", path.display()).into());
+        }
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        todo.extend(entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_and_containers_are_named_as_people_know_them() {
+        let hash = "4f".repeat(32);
+        for (path, unit) in [
+            ("/system.slice/nginx.service", Some("nginx.service".to_owned())),
+            ("/system.slice/docker-".to_owned().as_str(), Some("docker-".to_owned())),
+            (
+                format!("/system.slice/docker-{hash}.scope").as_str(),
+                Some("container:4f4f4f4f4f4f".to_owned()),
+            ),
+            (format!("/docker/{hash}").as_str(), Some("container:4f4f4f4f4f4f".to_owned())),
+            ("/user.slice/user-1000.slice", None),
+            ("/", None),
+        ] {
+            assert_eq!(unit_of(path), unit, "{path}");
+        }
+    }
+}
