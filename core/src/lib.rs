@@ -8,6 +8,8 @@
 pub mod error;
 pub mod id;
 pub mod observe;
+#[allow(dead_code, reason = "parts of the stack whose glue is being written")]
+pub(crate) mod rng;
 pub mod stack;
 pub mod sysctl;
 pub mod tcp;

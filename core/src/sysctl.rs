@@ -2,6 +2,8 @@
 //!
 //! Differs: `tcp_timewait_len` does not exist in Linux, where TIME-WAIT is a compile-time 60 s.
 
+pub mod names;
+
 use crate::tcp::options::CongestionKind;
 use crate::time::Duration;
 
