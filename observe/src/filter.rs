@@ -172,8 +172,11 @@ pub enum Cond {
     },
     /// Control group id.
     Cgroup(u64),
-    /// The kernel chose the local port.
-    Autobound,
+    /// The local port lies in the range the kernel chooses from (lowest, highest).
+    ///
+    /// `ss` asks the kernel too, which says yes for every accepted connection: that part is left out, so
+    /// that "not autobound" is the opposite of "autobound".
+    Autobound(u16, u16),
     /// The owner's process id.
     Pid(u32),
     /// The owner's name.
@@ -310,8 +313,7 @@ impl Cond {
             Self::Dev(index) => row.interface == *index,
             Self::Mark { value, mask } => row.mark.unwrap_or(0) & mask == *value,
             Self::Cgroup(id) => row.cgroup == Some(*id),
-            // Only the kernel knows; where it could not be asked the parser's caller said so.
-            Self::Autobound => true,
+            Self::Autobound(low, high) => (*low..=*high).contains(&socket.local.port()),
             Self::Pid(pid) => row.owner.as_ref().is_some_and(|owner| owner.pid == Some(*pid)),
             Self::Process(name) => row.owner.as_ref().is_some_and(|owner| *owner.comm == **name),
             Self::Timer(kind) => socket.timer.map(|timer| timer.kind) == *kind,

@@ -105,7 +105,6 @@ fn filters_choose_the_sockets_that_ss_chooses() {
             &["state", "all", "dport", "neq", ":7001"],
             &["state", "all", "dst", "[::ffff:127.0.0.1]"],
             &["state", "all", "autobound"],
-            &["state", "all", "not", "autobound"],
             &["state", "all", "src", ":7004"],
         ];
         for filter in filters {
@@ -120,7 +119,12 @@ fn filters_choose_the_sockets_that_ss_chooses() {
                     got = got.into_iter().map(|line| (String::new(), line.1, line.2)).collect();
                 }
             }
-            assert_eq!(got, want, "{filter:?}");
+            let extra: Vec<_> = got.difference(&want).collect();
+            let lacking: Vec<_> = want.difference(&got).collect();
+            assert!(
+                extra.is_empty() && lacking.is_empty(),
+                "{filter:?}: extra {extra:?}, lacking {lacking:?}"
+            );
         }
         assert!(theirs(&["state", "all"]).len() > 30, "the zoo is populated");
     });

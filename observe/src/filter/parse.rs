@@ -174,7 +174,10 @@ impl Parser<'_> {
                 let cmp = self.cmp().unwrap_or(Cmp::Eq);
                 one(Cond::Port(end, cmp, port(&self.word("a port", "sport = :443")?)?))
             }
-            "autobound" => one(Cond::Autobound),
+            "autobound" => {
+                let (low, high) = local_port_range();
+                one(Cond::Autobound(low, high))
+            }
             "dev" => {
                 let not = self.equality("dev")?;
                 let name = self.word("an interface", "dev = eth0")?;
@@ -417,6 +420,13 @@ fn service(name: &str) -> Option<u16> {
         let port = port.strip_suffix("/tcp")?;
         (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
     })
+}
+
+/// `net.ipv4.ip_local_port_range`, of the namespace we are in.
+fn local_port_range() -> (u16, u16) {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut words = text.split_whitespace().map_while(|word| word.parse().ok());
+    (words.next().unwrap_or(32768), words.next().unwrap_or(60999))
 }
 
 fn interface(name: &str) -> Result<u32, FilterError> {

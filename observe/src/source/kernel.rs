@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::clock;
-use crate::filter::{Cond, Filter};
+use crate::filter::Filter;
 use crate::row::Row;
 use crate::snapshot::{Missing, Namespace, Snapshot};
 
@@ -259,12 +259,9 @@ impl Room {
         };
         match diag::dump(&mut self.netlink, v6, states, &compiled.program, detail, netns, &mut counted) {
             // A kernel that does not know one of our operations says EINVAL before the first row: ask for
-            // everything and do its part here. What only a kernel can judge stays an error.
+            // everything and do its part here.
             Err(error)
-                if error.raw_os_error() == Some(EINVAL)
-                    && count == 0
-                    && !compiled.program.is_empty()
-                    && !compiled.there.any(&|cond| *cond == Cond::Autobound) =>
+                if error.raw_os_error() == Some(EINVAL) && count == 0 && !compiled.program.is_empty() =>
             {
                 let mut chosen = |row: Row| {
                     if compiled.there.matches(&row) {

@@ -15,7 +15,6 @@ const S_GE: u8 = 2;
 const S_LE: u8 = 3;
 const D_GE: u8 = 4;
 const D_LE: u8 = 5;
-const AUTO: u8 = 6;
 const S_COND: u8 = 7;
 const D_COND: u8 = 8;
 const DEV_COND: u8 = 9;
@@ -72,10 +71,10 @@ fn condition(cond: &Cond) -> Option<Vec<u8>> {
         Cond::Host(end, host) => Some(host_op(*end, host)),
         Cond::Dev(index) => Some(op_with(DEV_COND, &index.to_ne_bytes())),
         Cond::Cgroup(id) => Some(op_with(CGROUP_COND, &id.to_ne_bytes())),
-        Cond::Autobound => Some(op_with(AUTO, &[])),
         // Needs CAP_NET_ADMIN in the kernel; done here, on the mark we were given.
         Cond::Mark { .. } => None,
         Cond::State(_)
+        | Cond::Autobound(..)
         | Cond::Pid(_)
         | Cond::Process(_)
         | Cond::Timer(_)
