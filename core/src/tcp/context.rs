@@ -106,3 +106,59 @@ impl Cx<'_> {
         self.replies.push(Reply { tuple: *tuple, header, ttl, tos }, self.counters);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Everything a part needs around it, for unit tests.
+
+    use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+    use super::{Cx, Limits, Replies};
+    use crate::id::FourTuple;
+    use crate::observe::{Counters, EventLog, EventMask};
+    use crate::sysctl::Sysctl;
+    use crate::time::Instant;
+
+    /// A pair of addresses for tests.
+    pub(crate) const TUPLE: FourTuple = FourTuple {
+        local: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 8080)),
+        remote: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 40_000)),
+    };
+
+    /// Owns what a [`Cx`] borrows.
+    #[derive(Debug)]
+    pub(crate) struct TestCx {
+        pub(crate) now: Instant,
+        pub(crate) sysctl: Sysctl,
+        pub(crate) counters: Counters,
+        pub(crate) events: EventLog,
+        pub(crate) limits: Limits,
+        pub(crate) replies: Replies,
+    }
+
+    impl TestCx {
+        pub(crate) fn at(now: Instant) -> Self {
+            let mut events = EventLog::new(100_000);
+            events.set_mask(EventMask::ALL);
+            Self {
+                now,
+                sysctl: Sysctl::default(),
+                counters: Counters::default(),
+                events,
+                limits: Limits::default(),
+                replies: Replies::default(),
+            }
+        }
+
+        pub(crate) fn cx(&mut self) -> Cx<'_> {
+            Cx {
+                now: self.now,
+                sysctl: &self.sysctl,
+                counters: &mut self.counters,
+                events: &mut self.events,
+                limits: &mut self.limits,
+                replies: &mut self.replies,
+            }
+        }
+    }
+}

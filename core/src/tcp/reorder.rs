@@ -1,0 +1,378 @@
+//! Data that arrived ahead of a hole, and the SACK blocks that tell the peer about it.
+//!
+//! Owns:    the out-of-order queue, `selective_acks` (most recent first), the pending DSACK.
+//! Input:   segments right of `rcv_nxt`; the new `rcv_nxt` when a hole fills.
+//! Output:  data in order; the blocks for the next ACK.
+//! Rules:   RFC 2018, RFC 2883. Linux: `tcp_data_queue_ofo`, `tcp_ofo_queue`, `tcp_sack_new_ofo_skb`, `tcp_dsack_set`.
+//! Differs: overlaps are trimmed when they arrive, not when they are delivered; the blocks are the same.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::observe::Counters;
+use crate::tcp::seq::{SeqNum, SeqRange};
+use crate::wire::segment::SackBlocks;
+
+/// Linux keeps at most four blocks (`TCP_NUM_SACKS`).
+const MAX_BLOCKS: usize = 4;
+/// What an entry costs beside its payload, bytes: bounds the number of tiny entries.
+const ENTRY_COST: u32 = 256;
+
+/// A piece of the stream ahead of a hole.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) range: SeqRange,
+    pub(crate) data: Bytes,
+    /// The FIN follows `data` (and takes the last sequence number of `range`).
+    pub(crate) fin: bool,
+    /// Bytes of the buffer `data` keeps alive.
+    pub(crate) truesize: u32,
+}
+
+/// The out-of-order queue of one connection. Empty, it owns no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Reorder {
+    /// Keyed by distance from `origin`, so that order survives the wrap of sequence numbers.
+    pieces: BTreeMap<u32, Piece>,
+    /// Any number at or left of every piece, less than 2^31 away.
+    origin: SeqNum,
+    blocks: [SeqRange; MAX_BLOCKS],
+    block_count: u8,
+    dsack: Option<SeqRange>,
+    charge: u32,
+}
+
+impl Reorder {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Bytes charged to the receive buffer.
+    pub(crate) fn charge(&self) -> u32 {
+        self.charge
+    }
+
+    /// From the first piece's start to the last one's end, bytes.
+    pub(crate) fn span(&self) -> u32 {
+        match (self.pieces.first_key_value(), self.pieces.last_key_value()) {
+            (Some((_, first)), Some((_, last))) => last.range.end.since(first.range.start),
+            _ => 0,
+        }
+    }
+
+    /// Queues a segment right of `rcv_nxt`. What is there already is not stored again; with `dsack` it is reported.
+    pub(crate) fn insert(
+        &mut self,
+        rcv_nxt: SeqNum,
+        mut piece: Piece,
+        sack: bool,
+        dsack: bool,
+        counters: &mut Counters,
+    ) {
+        if self.pieces.is_empty() {
+            self.origin = rcv_nxt;
+        }
+        let whole = piece.range;
+        let key = whole.start.since(self.origin);
+        if let Some((_, left)) = self.pieces.range(..=key).next_back()
+            && whole.start.before(left.range.end)
+        {
+            let left = left.range;
+            if whole.end.at_or_before(left.end) {
+                counters.tcp_ofo_merge += 1;
+                self.set_dsack(whole, rcv_nxt, sack && dsack, counters);
+                self.remember(whole, sack);
+                return;
+            }
+            self.set_dsack(SeqRange::new(whole.start, left.end), rcv_nxt, sack && dsack, counters);
+            trim_front(&mut piece, left.end);
+        }
+        // Whatever the new piece covers on its right is dropped; a partly covered one shortens the new piece.
+        let mut cut_at = None;
+        loop {
+            let start = piece.range.start.since(self.origin);
+            let Some((&right_key, right)) = self.pieces.range(start..).next() else { break };
+            let right_range = right.range;
+            if right_range.start.at_or_after(piece.range.end) {
+                break;
+            }
+            if right_range.end.after(piece.range.end) {
+                self.extend_dsack(
+                    SeqRange::new(right_range.start, piece.range.end),
+                    rcv_nxt,
+                    sack && dsack,
+                    counters,
+                );
+                cut_at = Some(right_range.start);
+                break;
+            }
+            self.extend_dsack(right_range, rcv_nxt, sack && dsack, counters);
+            counters.tcp_ofo_merge += 1;
+            if let Some(gone) = self.pieces.remove(&right_key) {
+                self.charge -= charge_of(&gone);
+            }
+        }
+        if let Some(end) = cut_at {
+            trim_back(&mut piece, end);
+        }
+        if !piece.range.is_empty() {
+            self.charge += charge_of(&piece);
+            self.pieces.insert(piece.range.start.since(self.origin), piece);
+        }
+        self.remember(whole, sack);
+    }
+
+    /// The next piece that `rcv_nxt` reaches, trimmed to begin there.
+    pub(crate) fn pop(&mut self, rcv_nxt: SeqNum) -> Option<Piece> {
+        loop {
+            let entry = self.pieces.first_entry()?;
+            if entry.get().range.start.after(rcv_nxt) {
+                return None;
+            }
+            let mut piece = entry.remove();
+            self.charge -= charge_of(&piece);
+            if piece.range.end.at_or_before(rcv_nxt) {
+                continue;
+            }
+            trim_front(&mut piece, rcv_nxt);
+            return Some(piece);
+        }
+    }
+
+    /// Drops everything (memory pressure, or the peer's FIN). Gives the number of pieces.
+    pub(crate) fn purge(&mut self) -> usize {
+        let count = self.pieces.len();
+        self.pieces.clear();
+        self.charge = 0;
+        self.block_count = 0;
+        count
+    }
+
+    /// Linux `tcp_sack_remove`: forgets blocks that `rcv_nxt` has passed.
+    pub(crate) fn forget_blocks(&mut self, rcv_nxt: SeqNum) {
+        if self.pieces.is_empty() {
+            self.block_count = 0;
+            return;
+        }
+        let mut kept = 0;
+        for n in 0..usize::from(self.block_count) {
+            if rcv_nxt.before(self.blocks[n].start) {
+                self.blocks[kept] = self.blocks[n];
+                kept += 1;
+            }
+        }
+        self.block_count = kept as u8;
+    }
+
+    /// Linux `tcp_dsack_set`: this range was received twice. Counts by where it lies.
+    pub(crate) fn set_dsack(
+        &mut self,
+        range: SeqRange,
+        rcv_nxt: SeqNum,
+        enabled: bool,
+        counters: &mut Counters,
+    ) {
+        if enabled {
+            if range.start.before(rcv_nxt) {
+                counters.tcp_dsack_old_sent += 1;
+            } else {
+                counters.tcp_dsack_ofo_sent += 1;
+            }
+            self.dsack = Some(range);
+        }
+    }
+
+    /// Linux `tcp_dsack_extend`.
+    fn extend_dsack(&mut self, range: SeqRange, rcv_nxt: SeqNum, enabled: bool, counters: &mut Counters) {
+        match &mut self.dsack {
+            Some(old) if range.start.at_or_before(old.end) && old.start.at_or_before(range.end) => {
+                *old = SeqRange::new(old.start.min(range.start), old.end.max(range.end));
+            }
+            Some(_) => {}
+            None => self.set_dsack(range, rcv_nxt, enabled, counters),
+        }
+    }
+
+    /// Right edge of the rightmost block: a RST exactly there is accepted (RFC 5961, Linux).
+    pub(crate) fn highest_block_end(&self) -> Option<SeqNum> {
+        self.blocks[..usize::from(self.block_count)].iter().map(|block| block.end).reduce(SeqNum::max)
+    }
+
+    /// Number of blocks the next ACK will carry, at most `room`.
+    pub(crate) fn block_count(&self, room: usize) -> usize {
+        (usize::from(self.block_count) + usize::from(self.dsack.is_some())).min(room)
+    }
+
+    /// The blocks for an ACK with room for `room` of them: the DSACK first, then most recent first. The DSACK is told once.
+    pub(crate) fn take_blocks(&mut self, room: usize) -> SackBlocks {
+        let mut out = SackBlocks::NONE;
+        let dsack = self.dsack.take();
+        for block in
+            dsack.into_iter().chain(self.blocks[..usize::from(self.block_count)].iter().copied()).take(room)
+        {
+            out.push(block);
+        }
+        out
+    }
+
+    /// The blocks without the DSACK, for a reset (Linux `tcp_send_active_reset` carries them).
+    pub(crate) fn peek_blocks(&self, room: usize) -> SackBlocks {
+        let mut out = SackBlocks::NONE;
+        for block in self.blocks[..usize::from(self.block_count)].iter().take(room) {
+            out.push(*block);
+        }
+        out
+    }
+
+    /// Linux `tcp_sack_new_ofo_skb`: the block that grew moves to the front; adjacent blocks merge.
+    fn remember(&mut self, range: SeqRange, sack: bool) {
+        if !sack {
+            return;
+        }
+        let count = usize::from(self.block_count);
+        for n in 0..count {
+            if touches(self.blocks[n], range) {
+                self.blocks[n] = union(self.blocks[n], range);
+                self.blocks[..=n].rotate_right(1);
+                self.merge_into_first();
+                return;
+            }
+        }
+        let count = count.min(MAX_BLOCKS - 1);
+        self.blocks[..=count].rotate_right(1);
+        self.blocks[0] = range;
+        self.block_count = (count + 1) as u8;
+    }
+
+    /// Linux `tcp_sack_maybe_coalesce`.
+    fn merge_into_first(&mut self) {
+        let mut n = 1;
+        while n < usize::from(self.block_count) {
+            if touches(self.blocks[0], self.blocks[n]) {
+                self.blocks[0] = union(self.blocks[0], self.blocks[n]);
+                self.blocks.copy_within(n + 1.., n);
+                self.block_count -= 1;
+            } else {
+                n += 1;
+            }
+        }
+    }
+}
+
+fn touches(a: SeqRange, b: SeqRange) -> bool {
+    b.start.at_or_before(a.end) && a.start.at_or_before(b.end)
+}
+
+fn union(a: SeqRange, b: SeqRange) -> SeqRange {
+    SeqRange::new(a.start.min(b.start), a.end.max(b.end))
+}
+
+fn charge_of(piece: &Piece) -> u32 {
+    piece.truesize + ENTRY_COST
+}
+
+fn trim_front(piece: &mut Piece, start: SeqNum) {
+    let cut = start.since(piece.range.start).min(piece.data.len() as u32);
+    let _ = piece.data.split_to(cut as usize);
+    piece.range.start = start;
+}
+
+fn trim_back(piece: &mut Piece, end: SeqNum) {
+    piece.data.truncate(end.since(piece.range.start) as usize);
+    piece.range.end = end;
+    piece.fin = false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(start: u32, end: u32) -> Piece {
+        let data: Vec<u8> = (start..end).map(|n| n as u8).collect();
+        Piece {
+            range: SeqRange::new(SeqNum(start), SeqNum(end)),
+            truesize: data.len() as u32,
+            data: data.into(),
+            fin: false,
+        }
+    }
+
+    fn blocks(reorder: &mut Reorder) -> Vec<(u32, u32)> {
+        reorder.take_blocks(4).as_slice().iter().map(|block| (block.start.0, block.end.0)).collect()
+    }
+
+    fn insert(reorder: &mut Reorder, start: u32, end: u32) -> Counters {
+        let mut counters = Counters::default();
+        reorder.insert(SeqNum(1), piece(start, end), true, true, &mut counters);
+        counters
+    }
+
+    #[test]
+    fn most_recent_block_comes_first_and_neighbours_merge() {
+        let mut reorder = Reorder::default();
+        insert(&mut reorder, 1001, 2001);
+        insert(&mut reorder, 3001, 4001);
+        assert_eq!(blocks(&mut reorder), [(3001, 4001), (1001, 2001)]);
+        insert(&mut reorder, 2001, 3001);
+        assert_eq!(blocks(&mut reorder), [(1001, 4001)]);
+    }
+
+    #[test]
+    fn duplicate_out_of_order_data_is_a_dsack_and_its_block_follows() {
+        let mut reorder = Reorder::default();
+        insert(&mut reorder, 1001, 4001);
+        let counters = insert(&mut reorder, 2001, 3001);
+        assert_eq!(blocks(&mut reorder), [(2001, 3001), (1001, 4001)]);
+        assert_eq!((counters.tcp_dsack_ofo_sent, counters.tcp_ofo_merge), (1, 1));
+        assert_eq!(blocks(&mut reorder), [(1001, 4001)], "a DSACK is told once");
+    }
+
+    /// Every byte of the stream comes out once and in order, whatever overlaps arrive, across the wrap.
+    #[test]
+    fn overlaps_in_any_order_give_the_stream() {
+        let mut seed = 0x5eed_u64;
+        let mut random = move |limit: u32| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as u32 % limit
+        };
+        for round in 0..200 {
+            let base = SeqNum(u32::MAX - 300);
+            let mut reorder = Reorder::default();
+            let mut counters = Counters::default();
+            let mut got = Vec::new();
+            let mut rcv_nxt = base;
+            for _ in 0..60 {
+                let start = 1 + random(600);
+                let len = 1 + random(80);
+                let range = SeqRange::new(base + start, base + start + len);
+                if range.start.at_or_before(rcv_nxt) {
+                    continue;
+                }
+                let data: Vec<u8> = (start..start + len).map(|n| n as u8).collect();
+                let piece = Piece { range, truesize: len, data: data.into(), fin: false };
+                reorder.insert(rcv_nxt, piece, true, true, &mut counters);
+            }
+            // Fill every hole one byte at a time.
+            while rcv_nxt.since(base) < 700 {
+                while let Some(piece) = reorder.pop(rcv_nxt) {
+                    assert_eq!(piece.range.start, rcv_nxt);
+                    assert_eq!(piece.range.len() as usize, piece.data.len());
+                    got.extend_from_slice(&piece.data);
+                    rcv_nxt = piece.range.end;
+                }
+                reorder.forget_blocks(rcv_nxt);
+                got.push(rcv_nxt.since(base) as u8);
+                rcv_nxt += 1;
+            }
+            let want: Vec<u8> = (0..got.len() as u32).map(|n| n as u8).collect();
+            assert_eq!(got, want, "round {round}");
+            assert!(reorder.is_empty() && reorder.charge() == 0);
+        }
+    }
+
+    #[test]
+    fn empty_queue_owns_no_memory() {
+        assert!(size_of::<Reorder>() <= 96, "{}", size_of::<Reorder>());
+    }
+}
