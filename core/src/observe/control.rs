@@ -30,11 +30,6 @@ pub const REQUEST_LIMIT: usize = 4096;
 pub enum Request {
     /// Every socket: a [`Reply::Socket`] each, then [`Reply::End`].
     Sockets,
-    /// One connection's life: [`Reply::Life`].
-    Life {
-        /// The connection's cookie.
-        cookie: u64,
-    },
     /// Every counter: [`Reply::Counter`] each, then [`Reply::End`].
     Counters,
     /// Events of these groups from now on: [`Reply::Event`] each, [`Reply::Lost`] where some did not fit.
@@ -85,8 +80,6 @@ pub enum Reply {
     },
     /// One socket.
     Socket(Box<SocketRow>),
-    /// One connection's life.
-    Life(crate::observe::Life),
     /// One counter.
     Counter {
         /// Linux's group.
