@@ -1,0 +1,121 @@
+//! The namespace's addresses, and which host address each one means.
+//!
+//! Owns:    the constants of the contract and [`Addresses`], the map from an address CMD uses to where it goes.
+//! Rules:   `10.0.2.2` and `fd00:6c61::2` are the host's loopback, `10.0.2.3` and `fd00:6c61::3` its resolver on
+//!          port 53; every other address is itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The program's own addresses, with prefix lengths.
+pub const GUEST: [(IpAddr, u8); 2] = [(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 100)), 24), (v6(0x100), 64)];
+/// The host's loopback, as the program names it.
+pub const HOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)), v6(2)];
+/// The resolver, as the program names it.
+pub const DNS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), v6(3)];
+/// The stack's own addresses, with prefix lengths: it is the host, the resolver and the router at once.
+pub const STACK: [(IpAddr, u8); 4] = [(HOST[0], 24), (HOST[1], 64), (DNS[0], 24), (DNS[1], 64)];
+
+const fn v6(last: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x6c61, 0, 0, 0, 0, 0, last))
+}
+
+/// Where an address that the program used leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// To this address, from the host.
+    Host(SocketAddr),
+    /// Nowhere: the host's loopback is closed to the program, or there is no resolver.
+    Nowhere,
+}
+
+/// The map from inside to outside addresses.
+///
+/// # Example
+/// ```
+/// use lastack_gateway::addresses::{Addresses, Destination};
+/// let addresses = Addresses { host_loopback: true, resolvers: vec!["192.0.2.53:53".parse().unwrap()] };
+/// let inside = "10.0.2.2:8080".parse().unwrap();
+/// assert_eq!(addresses.destination(inside), Destination::Host("127.0.0.1:8080".parse().unwrap()));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// The host's loopback may be reached through [`HOST`].
+    pub host_loopback: bool,
+    /// The host's resolvers, best first.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+impl Addresses {
+    /// Where `inside` leads.
+    pub fn destination(&self, inside: SocketAddr) -> Destination {
+        let ip = inside.ip();
+        if HOST.contains(&ip) {
+            if !self.host_loopback {
+                return Destination::Nowhere;
+            }
+            let loopback =
+                if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+            return Destination::Host(SocketAddr::new(loopback, inside.port()));
+        }
+        if DNS.contains(&ip) {
+            return match self.resolvers.first() {
+                Some(resolver) if inside.port() == 53 => Destination::Host(*resolver),
+                _ => Destination::Nowhere,
+            };
+        }
+        Destination::Host(inside)
+    }
+}
+
+/// The resolvers in a `resolv.conf`, at most three as glibc has it; without any, the host's own (resolv.conf(5)).
+pub fn resolvers(resolv_conf: &str) -> Vec<SocketAddr> {
+    let named: Vec<SocketAddr> = resolv_conf
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some("nameserver")).then(|| words.next())??.parse::<IpAddr>().ok()
+        })
+        .map(|ip| SocketAddr::new(ip, 53))
+        .take(3)
+        .collect();
+    if named.is_empty() { vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53)] } else { named }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(host_loopback: bool) -> Addresses {
+        Addresses { host_loopback, resolvers: resolvers("# x\nnameserver 192.0.2.53\nnameserver bad\n") }
+    }
+
+    fn to(addresses: &Addresses, inside: &str) -> Destination {
+        addresses.destination(inside.parse().unwrap())
+    }
+
+    fn host(text: &str) -> Destination {
+        Destination::Host(text.parse().unwrap())
+    }
+
+    #[test]
+    fn host_and_resolver_are_mapped_and_others_are_themselves() {
+        let a = addresses(true);
+        assert_eq!(to(&a, "10.0.2.2:80"), host("127.0.0.1:80"));
+        assert_eq!(to(&a, "[fd00:6c61::2]:80"), host("[::1]:80"));
+        assert_eq!(to(&a, "10.0.2.3:53"), host("192.0.2.53:53"));
+        assert_eq!(to(&a, "[fd00:6c61::3]:53"), host("192.0.2.53:53"));
+        assert_eq!(to(&a, "10.0.2.3:80"), Destination::Nowhere);
+        assert_eq!(to(&a, "198.51.100.7:443"), host("198.51.100.7:443"));
+    }
+
+    #[test]
+    fn closed_loopback_leads_nowhere() {
+        assert_eq!(to(&addresses(false), "10.0.2.2:80"), Destination::Nowhere);
+        assert_eq!(to(&addresses(false), "10.0.2.3:53"), host("192.0.2.53:53"), "names still resolve");
+    }
+
+    #[test]
+    fn no_nameserver_line_means_the_local_one() {
+        assert_eq!(resolvers("search example\n"), ["127.0.0.1:53".parse().unwrap()]);
+    }
+}
