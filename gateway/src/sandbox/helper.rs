@@ -6,7 +6,7 @@
 //!          nobody inside escapes; when its parent dies, by SIGKILL too, the socket ends and everything inside is ended.
 //! Not here: what the parent does with the device (`sandbox`); texts about failures (`failure`).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -186,7 +186,7 @@ fn supervise(orders: &Orders) -> ExitCode {
     let _ = rustix::process::set_child_subreaper(Pid::from_raw(1));
     let program = match Command::new(&orders.program).args(&orders.arguments).spawn() {
         Ok(child) => child.id(),
-        Err(error) => return not_started(socket, &error),
+        Err(error) => return not_started(socket, &told(error, &orders.program)),
     };
     // From here on the end of the socket tells that the parent is gone, and there is something to clean up.
     let _ = rustix::process::set_parent_process_death_signal(None);
@@ -205,6 +205,17 @@ fn supervise(orders: &Orders) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
+}
+
+/// execvp(3) answers EACCES when any directory of `PATH` may not be searched, though the program is in none of them.
+fn told(error: io::Error, program: &OsStr) -> io::Error {
+    let by_path = !program.as_encoded_bytes().contains(&b'/');
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let exists = || std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    if by_path && error.kind() == io::ErrorKind::PermissionDenied && !exists() {
+        return io::Error::from_raw_os_error(libc::ENOENT);
+    }
+    error
 }
 
 fn not_started(socket: &OwnedFd, error: &io::Error) -> ExitCode {
