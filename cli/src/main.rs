@@ -6,6 +6,8 @@
 mod args;
 mod cmd;
 mod failure;
+mod source_args;
+mod table;
 
 use std::process::ExitCode;
 

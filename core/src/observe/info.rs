@@ -117,6 +117,16 @@ macro_rules! tcp_info {
                 let Self { $($field,)+ } = self;
                 vec![$((stringify!($field), u64::from(*$field)),)+]
             }
+
+            /// Sets a field by Linux's name without `tcpi_` (for snapshots read back); a value too large for
+            /// the field becomes its largest. False when there is no such field.
+            pub fn set(&mut self, name: &str, value: u64) -> bool {
+                match name {
+                    $(stringify!($field) => self.$field = value.try_into().unwrap_or(<$type>::MAX),)+
+                    _ => return false,
+                }
+                true
+            }
         }
     };
 }

@@ -1,0 +1,105 @@
+//! Which sockets a command looks at: the kernel's, another namespace's, a running lastack's, a file's.
+
+use lastack_observe::json;
+use lastack_observe::snapshot::Snapshot;
+use lastack_observe::source::kernel::{Kernel, Query, Scope};
+
+use crate::failure::Failure;
+
+/// Where sockets come from.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct SourceArgs {
+    /// `kernel`, or the name or process id of a running lastack
+    #[arg(long, value_name = "NAME|PID", default_value = "kernel")]
+    source: String,
+    /// Another network namespace: a path, a process id, or a name under /run/netns
+    #[arg(long, value_name = "PATH|PID", conflicts_with = "all_netns")]
+    netns: Option<String>,
+    /// Every network namespace that can be found
+    #[arg(long)]
+    all_netns: bool,
+    /// A snapshot saved with `lastack ss -a --json`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["netns", "all_netns"])]
+    from: Option<std::path::PathBuf>,
+}
+
+impl SourceArgs {
+    /// The namespaces meant.
+    pub(crate) fn scope(&self) -> Scope {
+        match &self.netns {
+            Some(name) => Scope::Named(name.clone()),
+            None if self.all_netns => Scope::All,
+            None => Scope::Own,
+        }
+    }
+
+    /// True when the sockets come from a file.
+    pub(crate) fn is_file(&self) -> bool {
+        self.from.is_some()
+    }
+
+    /// The kernel, opened in the namespaces meant.
+    pub(crate) fn kernel(&self) -> Result<Kernel, Failure> {
+        if self.from.is_some() {
+            return Err(Failure::new(
+                "this command needs live sockets",
+                "--from names a file",
+                "the same command without --from",
+            ));
+        }
+        if self.source != "kernel" {
+            return Err(Failure::new(
+                format!("no source `{}`", self.source),
+                "only the kernel's sockets can be looked at in this version",
+                "--source kernel",
+            ));
+        }
+        Kernel::open(&self.scope()).map_err(|error| self.refused(&error))
+    }
+
+    /// Everything `query` asks for, from the kernel or the file.
+    pub(crate) fn snapshot(&self, query: &Query) -> Result<Snapshot, Failure> {
+        let Some(path) = &self.from else {
+            let mut kernel = self.kernel()?;
+            return kernel.snapshot(query).map_err(|error| self.refused(&error));
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(format!("cannot read {}", path.display()), error.to_string(), "a file that exists")
+        })?;
+        let mut snapshot = json::read_snapshot(&text).map_err(|error| {
+            Failure::new(
+                format!("{} is not a snapshot", path.display()),
+                error.to_string(),
+                format!("lastack ss -a --json > {}", path.display()),
+            )
+        })?;
+        let wanted = |v6: bool| query.v6.is_none_or(|only| only == v6);
+        snapshot.rows.retain(|row| query.filter.matches(row) && wanted(row.socket.local.is_ipv6()));
+        Ok(snapshot)
+    }
+
+    /// The three lines for a source that could not be read.
+    pub(crate) fn refused(&self, error: &std::io::Error) -> Failure {
+        let what = match &self.netns {
+            Some(name) => format!("cannot read the sockets of network namespace `{name}`"),
+            None => "cannot read the kernel's sockets".to_owned(),
+        };
+        let next = match error.kind() {
+            std::io::ErrorKind::NotFound => "ls /run/netns; lsns -t net",
+            std::io::ErrorKind::PermissionDenied => "sudo lastack … (CAP_SYS_ADMIN enters another namespace)",
+            _ => "modprobe tcp_diag inet_diag; in a container, allow AF_NETLINK sockets",
+        };
+        Failure::new(what, error.to_string(), next)
+    }
+}
+
+/// Parses the words of a filter.
+pub(crate) fn filter(words: &[String]) -> Result<lastack_observe::filter::Filter, Failure> {
+    lastack_observe::filter::Filter::parse(words).map_err(|error| {
+        Failure::new(
+            error.message,
+            "the filter is iproute2's: conditions from left to right, parentheses to group",
+            error.hint,
+        )
+    })
+}
