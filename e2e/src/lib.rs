@@ -1,1 +1,28 @@
-//! End-to-end proofs with real programs.
+//! Proves `lastack run` with real programs, beside plain Linux, pasta and slirp4netns.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`clock`] | the one place that reads the clock and pauses |
+//! | [`process`] | child processes that cannot outlive their test, and waiting with an upper bound |
+//! | [`needs`] | what a test needs from the machine; the loud `SKIPPED` |
+//! | [`binaries`] | where the `lastack` under test and our own helpers are |
+//! | [`arena`] | three private network namespaces: the program's, the host's, the remote's |
+//! | [`carrier`] | the ways a program's packets can travel: plain Linux, lastack, pasta, slirp4netns |
+//! | [`actor`] | a program that makes socket calls on request and reports what they returned |
+//! | [`law`] | the errno law and the closing law, case by case, and the league table |
+//! | [`journal`] | what `lastack run --report json` wrote |
+//!
+//! The end-to-end tests are in `e2e/tests`; `docs/closing-law.md` is made by
+//! `cargo run --release -p lastack-e2e --bin closing-law -- --write`.
+
+#![forbid(unsafe_code)]
+
+pub mod actor;
+pub mod arena;
+pub mod binaries;
+pub mod carrier;
+pub mod clock;
+pub mod journal;
+pub mod law;
+pub mod needs;
+pub mod process;

@@ -1,0 +1,221 @@
+//! Plays every case on every carrier and sets the results side by side: `docs/closing-law.md`.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Case, Seen, Side, Stage, closing, errno};
+use crate::arena::Arena;
+use crate::carrier::{Carrier, DEFAULT_MTU, Seat};
+use crate::journal;
+
+/// One law: its name and its cases.
+pub const LAWS: [(&str, &[Case]); 2] = [("errno", errno::CASES), ("closing", closing::CASES)];
+
+/// What one case showed on one carrier.
+#[derive(Clone, Debug)]
+pub struct Performance {
+    /// Which carrier.
+    pub carrier: Carrier,
+    /// What was seen, in order; an error text if the carrier could not perform.
+    pub seen: Result<Vec<Seen>, String>,
+    /// What lastack's journal says differently from what must be there; empty on other carriers.
+    pub journal_faults: Vec<String>,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// `errno` or `closing`.
+    pub law: &'static str,
+    /// The case.
+    pub case: Case,
+    /// One performance a carrier, plain Linux first.
+    pub performances: Vec<Performance>,
+}
+
+impl Row {
+    /// Where `performance` departs from plain Linux: `(what Linux shows, what it shows)`; `None` marks a missing one.
+    #[must_use]
+    pub fn departures(&self, performance: &Performance) -> Vec<(Option<Seen>, Option<Seen>)> {
+        let Some(Ok(linux)) =
+            self.performances.iter().find(|p| p.carrier == Carrier::Direct).map(|p| &p.seen)
+        else {
+            return Vec::new();
+        };
+        let Ok(theirs) = &performance.seen else { return Vec::new() };
+        let mut rest: Vec<&Seen> = theirs.iter().collect();
+        let mut departures = Vec::new();
+        for expected in linux {
+            // The same question asked twice is matched in order.
+            let at = rest.iter().position(|seen| seen.side == expected.side && seen.what == expected.what);
+            let found = at.map(|at| rest.remove(at));
+            if found != Some(expected) {
+                departures.push((Some(expected.clone()), found.cloned()));
+            }
+        }
+        departures.extend(rest.into_iter().map(|extra| (None, Some(extra.clone()))));
+        departures
+    }
+}
+
+/// Plays the cases whose id contains `filter` on `carriers`; plain Linux always plays. `progress` is told each case's id.
+///
+/// # Errors
+/// The test network cannot be built.
+pub fn play(carriers: &[Carrier], filter: &str, mut progress: impl FnMut(&str)) -> io::Result<Vec<Row>> {
+    let arena = Arena::build()?;
+    let scratch = tempfile::tempdir()?;
+    let playing = Carrier::ALL.into_iter().filter(|c| *c == Carrier::Direct || carriers.contains(c));
+    let seats: Vec<(Carrier, Result<Seat, String>)> =
+        playing.map(|carrier| (carrier, seat(&arena, carrier))).collect();
+    let mut rows = Vec::new();
+    let all = LAWS.iter().flat_map(|(law, cases)| cases.iter().map(move |case| (*law, *case)));
+    for (law, case) in all.filter(|(_, case)| case.id.contains(filter)) {
+        progress(case.id);
+        let perform = |(carrier, seat): &(Carrier, _)| perform(&arena, *carrier, seat, &case, scratch.path());
+        let performances = seats.iter().map(perform).collect();
+        rows.push(Row { law, case, performances });
+    }
+    Ok(rows)
+}
+
+fn seat(arena: &Arena, carrier: Carrier) -> Result<Seat, String> {
+    match carrier.unavailable() {
+        Some(why) => Err(why),
+        None => carrier.seat(arena, DEFAULT_MTU).map_err(|error| error.to_string()),
+    }
+}
+
+fn perform(
+    arena: &Arena,
+    carrier: Carrier,
+    seat: &Result<Seat, String>,
+    case: &Case,
+    scratch: &Path,
+) -> Performance {
+    let file = scratch.join(case.id);
+    let seen = match seat {
+        Ok(seat) => play_one(arena, seat, case, &file).map_err(|error| error.to_string()),
+        Err(error) => Err(error.clone()),
+    };
+    let journal_faults = match (carrier, &seen, case.journal) {
+        (Carrier::Lastack, Ok(_), Some(verdict)) => match journal::connections(&file) {
+            Ok(lines) => match lines.as_slice() {
+                [line] => verdict.differences(line),
+                lines => vec![format!("{} connections are journalled, not 1", lines.len())],
+            },
+            Err(error) => vec![error],
+        },
+        _ => Vec::new(),
+    };
+    Performance { carrier, seen, journal_faults }
+}
+
+fn play_one(arena: &Arena, seat: &Seat, case: &Case, journal: &Path) -> io::Result<Vec<Seen>> {
+    let mut stage = Stage::open(arena, seat, journal)?;
+    (case.play)(&mut stage);
+    Ok(stage.finish())
+}
+
+/// The rows as one JSON document.
+#[must_use]
+pub fn to_json(rows: &[Row]) -> Value {
+    let rows: Vec<Value> = rows.iter().map(row_to_json).collect();
+    json!({ "schema": 1, "cases": rows })
+}
+
+fn row_to_json(row: &Row) -> Value {
+    let performances = row.performances.iter().map(|performance| {
+        let seen = match &performance.seen {
+            Ok(seen) => json!(seen.iter().map(told).collect::<Vec<_>>()),
+            Err(error) => json!({ "error": error }),
+        };
+        let departures: Vec<String> = row.departures(performance).iter().map(told_departure).collect();
+        (
+            performance.carrier.name().to_owned(),
+            json!({ "seen": seen, "departures": departures, "journal_faults": performance.journal_faults }),
+        )
+    });
+    let performances: serde_json::Map<String, Value> = performances.collect();
+    json!({ "law": row.law, "case": row.case.id, "title": row.case.title, "carriers": performances })
+}
+
+/// The rows as Markdown tables, one a law.
+#[must_use]
+pub fn to_markdown(rows: &[Row]) -> String {
+    let mut out = String::new();
+    for (law, _) in LAWS {
+        let of_law: Vec<&Row> = rows.iter().filter(|row| row.law == law).collect();
+        let Some(first) = of_law.first() else { continue };
+        let carriers: Vec<Carrier> = first.performances.iter().map(|p| p.carrier).collect();
+        let _ = writeln!(out, "## The {law} law\n");
+        let _ = write!(out, "| case | plain Linux |");
+        for carrier in &carriers[1..] {
+            let _ = write!(out, " {} |", carrier.name());
+        }
+        let _ = writeln!(out, "\n|{}", "---|".repeat(carriers.len() + 1));
+        for row in &of_law {
+            let _ = write!(out, "| **{}**<br>{} |", row.case.id, row.case.title);
+            for performance in &row.performances {
+                let _ = write!(out, " {} |", cell(row, performance));
+            }
+            out.push('\n');
+        }
+        let _ = write!(out, "| **as plain Linux** | |");
+        for carrier in &carriers[1..] {
+            let same = of_law
+                .iter()
+                .filter(|row| row.performances.iter().any(|p| p.carrier == *carrier && is_same(row, p)));
+            let _ = write!(out, " **{} of {}** |", same.count(), of_law.len());
+        }
+        out.push_str("\n\n");
+    }
+    out
+}
+
+/// Whether a performance shows exactly what plain Linux shows and its journal is right.
+#[must_use]
+pub fn is_same(row: &Row, performance: &Performance) -> bool {
+    performance.seen.is_ok()
+        && row.departures(performance).is_empty()
+        && performance.journal_faults.is_empty()
+}
+
+fn cell(row: &Row, performance: &Performance) -> String {
+    let text = match &performance.seen {
+        Err(error) => format!("not run: {error}"),
+        Ok(seen) if performance.carrier == Carrier::Direct => {
+            seen.iter().map(told).collect::<Vec<_>>().join("<br>")
+        }
+        Ok(_) if is_same(row, performance) => "same".to_owned(),
+        Ok(_) => {
+            let departures = row.departures(performance);
+            let mut lines: Vec<String> = departures.iter().map(told_departure).collect();
+            lines.extend(performance.journal_faults.iter().map(|fault| format!("journal: {fault}")));
+            format!("**differs**<br>{}", lines.join("<br>"))
+        }
+    };
+    text.replace('|', "\\|")
+}
+
+fn told(seen: &Seen) -> String {
+    format!("{} {}: {}", side(seen.side), seen.what, seen.came)
+}
+
+fn told_departure((expected, found): &(Option<Seen>, Option<Seen>)) -> String {
+    match (expected, found) {
+        (_, Some(found)) => told(found),
+        (Some(expected), None) => format!("{} {}: nothing", side(expected.side), expected.what),
+        (None, None) => String::new(),
+    }
+}
+
+fn side(side: Side) -> &'static str {
+    match side {
+        Side::Client => "client",
+        Side::Server => "server",
+    }
+}
