@@ -1,0 +1,206 @@
+//! Whose socket is it? The process behind a connection, while its socket still has one.
+//!
+//! Owns:    [`Owners`]: one sock_diag question for the inode, then the descriptors of the processes inside.
+//! Rules:   sock_diag(7); `/proc/PID/fd`. A bounded number of look-ups a second, so that ten thousand connections a
+//!          second are not spent on names: beyond it, the owner is told only while one process is all there is.
+//! Differs: a UDP question has its two ends the other way round, as `udp_dump_one` has had from the start.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lastack::core::time::Instant;
+
+use crate::netlink::{Message, Netlink};
+use crate::sandbox::processes::descendants;
+
+/// A process, as it was when it was asked about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// Its id, in the host's numbering.
+    pub pid: u32,
+    /// Its name (`/proc/PID/comm`).
+    pub process: Arc<str>,
+}
+
+/// Transport protocol of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Look-ups a second that are worth a name.
+const LOOKUPS: u32 = 1000;
+/// How long the list of processes is trusted when look-ups are spent.
+const LIST_AGE: Duration = Duration::from_millis(500);
+
+/// Finds owners of sockets in one namespace.
+#[derive(Debug)]
+pub struct Owners {
+    diag: Netlink,
+    /// Every process inside descends from this one.
+    top: u32,
+    last: Option<u32>,
+    left: u32,
+    refilled: Instant,
+    sole: Option<Owner>,
+    listed: Option<Instant>,
+}
+
+impl Owners {
+    /// Asks `diag`, a sock_diag socket of the namespace, about descendants of `top`.
+    pub fn new(diag: OwnedFd, top: u32) -> Self {
+        Self {
+            diag: Netlink::from(diag),
+            top,
+            last: None,
+            left: LOOKUPS,
+            refilled: Instant::ZERO,
+            sole: None,
+            listed: None,
+        }
+    }
+
+    /// The owner of the program's socket from `local` to `remote`, both as the program sees them.
+    pub fn owner(
+        &mut self,
+        now: Instant,
+        protocol: Protocol,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Option<Owner> {
+        if now.saturating_since(self.refilled) >= Duration::from_secs(1) {
+            (self.left, self.refilled) = (LOOKUPS, now);
+        }
+        if self.left == 0 {
+            return self.sole_process(now);
+        }
+        self.left -= 1;
+        let inode = self.inode(protocol, local, remote)?;
+        let link = format!("socket:[{inode}]");
+        let holder = self.last.filter(|pid| holds(*pid, &link));
+        let pid = holder.or_else(|| descendants(self.top).into_iter().find(|pid| holds(*pid, &link)))?;
+        self.last = Some(pid);
+        named(pid)
+    }
+
+    /// True when the program still has a socket from `local` to `remote`.
+    pub fn has_socket(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.inode(protocol, local, remote).is_some()
+    }
+
+    fn sole_process(&mut self, now: Instant) -> Option<Owner> {
+        if self.listed.is_none_or(|at| now.saturating_since(at) >= LIST_AGE) {
+            self.listed = Some(now);
+            self.sole = match descendants(self.top)[..] {
+                [pid] => named(pid),
+                _ => None,
+            };
+        }
+        self.sole.clone()
+    }
+
+    /// The socket's inode; `None`: no such socket, or nobody holds it any more.
+    fn inode(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+        let answer = self.diag.ask(question(protocol, local, remote)).ok()?;
+        let inode = u32::from_ne_bytes(answer.get(68..72)?.try_into().expect("four bytes"));
+        (inode != 0).then_some(inode)
+    }
+}
+
+/// `struct inet_diag_req_v2` for one socket.
+fn question(protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Message {
+    let (number, source, destination) = match protocol {
+        Protocol::Tcp => (libc::IPPROTO_TCP, local, remote),
+        Protocol::Udp => (libc::IPPROTO_UDP, remote, local),
+    };
+    let mut fixed = [0_u8; 56];
+    fixed[0] = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
+    fixed[1] = number as u8;
+    fixed[4..8].fill(0xff); // every state
+    fixed[8..10].copy_from_slice(&source.port().to_be_bytes());
+    fixed[10..12].copy_from_slice(&destination.port().to_be_bytes());
+    put(&mut fixed[12..28], source.ip());
+    put(&mut fixed[28..44], destination.ip());
+    fixed[48..56].fill(0xff); // any cookie
+    Message::new(SOCK_DIAG_BY_FAMILY, 0, &fixed)
+}
+
+fn put(to: &mut [u8], ip: IpAddr) {
+    match ip {
+        IpAddr::V4(v4) => to[..4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => to.copy_from_slice(&v6.octets()),
+    }
+}
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
+fn holds(pid: u32, link: &str) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == link))
+}
+
+fn named(pid: u32) -> Option<Owner> {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(Owner { pid, process: Arc::from(comm.trim_end()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+
+    /// Looks below this test's parent, so that the test itself is inside.
+    fn owners() -> Owners {
+        let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get();
+        Owners::new(Netlink::sock_diag().unwrap().into(), parent.cast_unsigned())
+    }
+
+    #[test]
+    fn connection_of_this_process_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        let owner = owners().owner(Instant::ZERO, Protocol::Tcp, local, remote).expect("found");
+        assert_eq!(owner.pid, std::process::id());
+        drop(stream);
+        assert_eq!(
+            owners().owner(Instant::ZERO, Protocol::Tcp, local, remote),
+            None,
+            "closed: nobody holds it"
+        );
+    }
+
+    #[test]
+    fn datagram_socket_of_this_process_is_found() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(peer.local_addr().unwrap()).unwrap();
+        let (local, remote) = (socket.local_addr().unwrap(), peer.local_addr().unwrap());
+        let owner = owners().owner(Instant::ZERO, Protocol::Udp, local, remote).expect("found");
+        assert_eq!(owner.pid, std::process::id());
+    }
+
+    #[test]
+    fn look_ups_are_bounded_a_second() {
+        // Nobody is below a process that does not exist.
+        let mut owners = Owners::new(Netlink::sock_diag().unwrap().into(), u32::MAX);
+        owners.left = 1;
+        let nowhere = "127.0.0.1:9".parse().unwrap();
+        for _ in 0..3 {
+            assert_eq!(owners.owner(Instant::ZERO, Protocol::Tcp, nowhere, nowhere), None);
+        }
+        assert_eq!(owners.left, 0);
+        owners.owner(Instant::from_millis(1000), Protocol::Tcp, nowhere, nowhere);
+        assert_eq!(owners.left, LOOKUPS - 1);
+    }
+}
