@@ -9,5 +9,10 @@
 //! ```
 #![deny(unreachable_pub)]
 
+pub mod kernel;
 pub mod packet;
+pub mod run;
+pub mod runner;
 pub mod script;
+mod sys;
+pub mod target;

@@ -209,7 +209,7 @@ impl<'a> Cursor<'a> {
         let pair = |pair: &[u8]| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok();
         let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
         match bytes {
-            Some(bytes) if digits.len() % 2 == 0 => Ok(bytes),
+            Some(bytes) if digits.len().is_multiple_of(2) => Ok(bytes),
             _ => self.error(format!("`{word}` is not a row of hexadecimal byte pairs")),
         }
     }

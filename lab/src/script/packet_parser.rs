@@ -142,7 +142,7 @@ fn options(cursor: &mut Cursor<'_>, inbound: bool) -> Result<OptionsSpec, ParseE
         cursor.expect(",")?;
     }
     let len = options_len(&options);
-    if len % 4 != 0 || len > 40 {
+    if !len.is_multiple_of(4) || len > 40 {
         return cursor.error(format!("the options take {len} bytes: not a multiple of 4 up to 40"));
     }
     Ok(OptionsSpec::Exactly(options))
