@@ -1,21 +1,44 @@
-//! One connection: the conductor that walks RFC 9293 3.10.7.4. Contract; body follows.
-#![allow(dead_code, unused_variables, reason = "contract; the body is being written")]
+//! One connection: the conductor. It walks RFC 9293 3.10.7.4 and hands values from part to part.
+//!
+//! Owns:    the state and what is settled at the handshake; the parts [`Sender`], [`Receiver`], [`Reorder`],
+//!          [`AckPolicy`], which never point at each other.
+//! Input:   segments, time, the application's calls.
+//! Output:  a [`Disposition`] after each call; segments when asked (`output`).
+//! Rules:   Linux `tcp_rcv_state_process` and `tcp_rcv_established`, in their order of checks.
+//! Not here: the table of connections, addresses on the wire (`stack`).
 
-use bytes::Bytes;
+mod app;
+mod close;
+mod data;
+mod handshake;
+mod info;
+mod output;
+mod timers;
+mod validate;
 
-use crate::error::{OptionError, RecvError, SendError, SocketError};
+use core::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::error::SocketError;
 use crate::id::FourTuple;
-use crate::observe::{Life, SocketRow, TcpInfo};
-use crate::stack::{Readiness, Shutdown};
+use crate::observe::life::{Ending, Life, Side};
+use crate::observe::reason::{DropReason, ResetReason};
+use crate::observe::{EventKind, EventMask};
+use crate::stack::Readiness;
+use crate::tcp::ack_policy::{AckEnv, AckPolicy};
 use crate::tcp::context::Cx;
-use crate::tcp::half_open::HalfOpen;
-use crate::tcp::options::{TcpOption, TcpOptions};
+use crate::tcp::options::TcpOptions;
+use crate::tcp::paws::{TsState, ts_clock};
+use crate::tcp::rate_limit::RateLimit;
+use crate::tcp::receive::Receiver;
+use crate::tcp::reorder::Reorder;
+use crate::tcp::reset::answer_with_reset;
+use crate::tcp::send::{AckVerdict, AckView, Acked, Sender};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
-use crate::tcp::time_wait::TimeWait;
-use crate::time::Instant;
-use crate::wire::segment::{Segment, SegmentHeader};
-use crate::wire::transmit::Transmit;
+use crate::tcp::time_wait::{Remains, TimeWait};
+use crate::time::{Duration, Instant};
+use crate::wire::segment::Segment;
 
 /// What the stack settles before a connection begins.
 #[derive(Clone, Copy, Debug)]
@@ -53,132 +76,382 @@ pub(crate) enum IcmpError {
     Error(SocketError),
 }
 
+/// Go on with the next step, or stop with this result.
+type Step = ControlFlow<Disposition>;
+
 /// One connection.
 #[derive(Debug)]
-pub(crate) struct Connection {}
+pub(crate) struct Connection {
+    tuple: FourTuple,
+    cookie: u64,
+    options: Arc<TcpOptions>,
+    state: TcpState,
+    send: Sender,
+    recv: Receiver,
+    reorder: Reorder,
+    acks: AckPolicy,
+    /// `Some` when timestamps were agreed on (while in SYN-SENT: when they are offered).
+    ts: Option<TsState>,
+    /// SACK was agreed on (while in SYN-SENT: is offered).
+    sack: bool,
+    /// Window scaling was agreed on (while in SYN-SENT: is offered).
+    wscale: bool,
+    snd_wscale: u8,
+    iss: SeqNum,
+    irs: SeqNum,
+    /// MSS as announced in our SYN, bytes.
+    advmss: u16,
+    /// The peer's MSS, bytes.
+    mss_clamp: u16,
+    mtu: u32,
+    gso_max_segs: u16,
+    gso_max_size: u32,
+    /// Receiving was shut down (`RCV_SHUTDOWN`): by the application, or by the peer's FIN.
+    rcv_shutdown: bool,
+    /// Sending was shut down (`SEND_SHUTDOWN`).
+    snd_shutdown: bool,
+    /// The application has read the end of file.
+    eof_read: bool,
+    /// No application holds it.
+    orphan: bool,
+    /// The last `send` did not take everything: room must be told.
+    wants_room: bool,
+    keepalive_probe_due: bool,
+    keepalive_probes: u8,
+    /// Keepalive, and FIN-WAIT-2 of an orphan.
+    keepalive_at: Instant,
+    error: Option<SocketError>,
+    /// Told instead of ETIMEDOUT when the connection is given up.
+    soft_error: Option<SocketError>,
+    challenge: RateLimit,
+    /// When an ACK was last received (Linux `rcv_tstamp`).
+    last_received: Instant,
+    state_since: Instant,
+    ready: Readiness,
+    segs_in: u32,
+    segs_out: u32,
+    data_segs_in: u32,
+    rcv_ooopack: u32,
+    life: Life,
+}
 
 impl Connection {
-    /// Active open: SYN-SENT, the SYN is owed.
-    pub(crate) fn connect(setup: &ConnectionSetup, options: TcpOptions, cx: &mut Cx<'_>) -> Self {
-        unimplemented!()
-    }
-
-    /// Passive open done: SYN-RECV about to take the segment that completed it. Give it that segment next.
-    pub(crate) fn from_half_open(
-        setup: &ConnectionSetup,
-        half_open: &HalfOpen,
-        options: TcpOptions,
-        cx: &mut Cx<'_>,
-    ) -> Self {
-        unimplemented!()
-    }
-
     // ---- the world speaks
+
+    /// One segment of this pair.
     pub(crate) fn on_segment(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Disposition {
-        unimplemented!()
+        self.segs_in = self.segs_in.wrapping_add(u32::from(segment.segs));
+        if !segment.payload.is_empty() {
+            self.data_segs_in = self.data_segs_in.wrapping_add(u32::from(segment.segs));
+        }
+        let step = match self.state {
+            TcpState::Close | TcpState::Listen | TcpState::TimeWait | TcpState::NewSynRecv => {
+                self.drop(DropReason::TcpClose, cx);
+                return Disposition::Keep;
+            }
+            TcpState::SynSent => self.on_segment_syn_sent(segment, cx),
+            _ => self.on_segment_synchronised(segment, cx),
+        };
+        match step {
+            ControlFlow::Break(disposition) => disposition,
+            ControlFlow::Continue(()) => {
+                self.settle_ack(cx);
+                Disposition::Keep
+            }
+        }
     }
-    pub(crate) fn on_timeout(&mut self, cx: &mut Cx<'_>) -> Disposition {
-        unimplemented!()
+
+    /// RFC 9293 3.10.7.4, in Linux's order.
+    fn on_segment_synchronised(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+        // First to fourth: timestamps, sequence number, RST, SYN.
+        self.validate(segment, cx)?;
+        // Fifth: ACK.
+        let acked = self.on_ack(segment, cx)?;
+        self.after_our_fin_acked(&acked, segment, cx)?;
+        // Sixth: URG. The urgent byte stays in the stream, as with SO_OOBINLINE.
+        // Seventh and eighth: text and FIN.
+        self.on_text(segment, cx)
     }
-    /// `seq`: sequence number in the quoted header.
+
+    /// "fifth, check the ACK field".
+    fn on_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> ControlFlow<Disposition, Acked> {
+        let header = &segment.header;
+        let view = self.ack_view(segment, cx.now);
+        let acked = match self.send.on_ack(&view, &self.options, cx) {
+            AckVerdict::Taken(acked) if self.state != TcpState::SynRecv || !acked.old => acked,
+            _ if self.state == TcpState::SynRecv => {
+                // "If the segment acknowledgment is not acceptable, form a reset segment".
+                self.drop(DropReason::TcpInvalidAck, cx);
+                answer_with_reset(self.cookie, &self.tuple, segment, ResetReason::InvalidAckSequence, cx);
+                return ControlFlow::Break(Disposition::Keep);
+            }
+            AckVerdict::TooOld => return self.challenge_ack(DropReason::TcpTooOldAck, cx),
+            AckVerdict::Unsent => return self.challenge_ack(DropReason::TcpAckUnsent, cx),
+            AckVerdict::Taken(acked) => acked,
+        };
+        if !acked.old {
+            // Linux tcp_ack(): sk_err_soft = 0, icsk_probes_out = 0, rcv_tstamp.
+            self.soft_error = None;
+            self.keepalive_probes = 0;
+            self.last_received = cx.now;
+            self.store_timestamp(segment, cx.now);
+        }
+        if self.state == TcpState::SynRecv {
+            self.finish_passive(header, cx);
+        }
+        self.life.bytes_acked += u64::from(acked.bytes);
+        self.tell_room(cx);
+        ControlFlow::Continue(acked)
+    }
+
+    fn ack_view<'a>(&self, segment: &'a Segment, now: Instant) -> AckView<'a> {
+        let header = &segment.header;
+        let scale = if header.flags.syn() { 0 } else { self.snd_wscale };
+        AckView {
+            seq: header.seq,
+            ack: header.ack,
+            wnd: u32::from(header.wnd) << scale,
+            sack: &header.options.sack,
+            tsecr: self.ts.and_then(|ts| {
+                let tsecr = header.options.timestamps?.tsecr;
+                (tsecr != 0).then(|| tsecr.wrapping_sub(ts.offset))
+            }),
+            ts_now: ts_clock(now, 0),
+            takes_sequence: segment.seq_len() > 0,
+            ece: header.flags.ece(),
+            segs: segment.segs,
+        }
+    }
+
+    /// RFC 7323 4.3: only a segment at or left of the last ACK sent updates the echo.
+    fn store_timestamp(&mut self, segment: &Segment, now: Instant) {
+        if let (Some(ts), Some(seen)) = (&mut self.ts, segment.header.options.timestamps)
+            && segment.header.seq.at_or_before(self.recv.rcv_wup)
+        {
+            ts.store(seen.tsval, now);
+        }
+    }
+
+    /// The states that wait for the ACK of our FIN.
+    fn after_our_fin_acked(&mut self, acked: &Acked, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+        if !acked.fin {
+            return Step::Continue(());
+        }
+        self.life.fin_acked_at = Some(cx.now);
+        self.tell(Readiness::DRAINED);
+        match self.state {
+            TcpState::FinWait1 => {
+                self.set_state(TcpState::FinWait2, cx);
+                if self.orphan { self.enter_orphan_fin_wait_2(segment, cx) } else { Step::Continue(()) }
+            }
+            TcpState::Closing => Step::Break(self.enter_time_wait(cx)),
+            TcpState::LastAck => {
+                self.finish(Ending::Fin, cx);
+                Step::Break(Disposition::Closed)
+            }
+            _ => Step::Continue(()),
+        }
+    }
+
+    /// An ICMP error quoting a segment of ours that began at `seq`.
     pub(crate) fn on_icmp(&mut self, seq: SeqNum, error: IcmpError, cx: &mut Cx<'_>) -> Disposition {
-        unimplemented!()
+        if self.state == TcpState::Close {
+            return Disposition::Keep;
+        }
+        // Linux tcp_v4_err(): "if (!between(seq, snd_una, tp->snd_nxt))".
+        if !seq.between(self.send.snd_una(), self.send.snd_nxt()) {
+            cx.counters.out_of_window_icmps += 1;
+            self.drop(DropReason::IcmpUnmatched, cx);
+            return Disposition::Keep;
+        }
+        match error {
+            IcmpError::PacketTooBig(mtu) => self.on_path_mtu(mtu, cx),
+            IcmpError::Error(error) if matches!(self.state, TcpState::SynSent | TcpState::SynRecv) => {
+                self.fail(error, cx);
+                self.finish(Ending::Failed(error), cx);
+                return Disposition::Closed;
+            }
+            IcmpError::Error(error) => {
+                self.soft_error = Some(error);
+                if matches!(error, SocketError::HostUnreachable | SocketError::NetworkUnreachable) {
+                    self.send.revert_backoff(seq, cx);
+                }
+            }
+        }
+        Disposition::Keep
     }
 
-    // ---- what to do next
-    /// Composes the next segment: header, payload slices into `out.payload`, `out.segment_size`. `None`: owes nothing.
-    pub(crate) fn poll_transmit(&mut self, out: &mut Transmit, cx: &mut Cx<'_>) -> Option<SegmentHeader> {
-        unimplemented!()
-    }
-    /// True when `poll_transmit` would give something: then the stack puts it on the list of those who owe.
-    pub(crate) fn owes(&self, now: Instant) -> bool {
-        unimplemented!()
-    }
-    /// Earliest deadline of all its timers.
-    pub(crate) fn next_deadline(&self) -> Instant {
-        unimplemented!()
-    }
-    /// What became true since the last call.
-    pub(crate) fn take_readiness(&mut self) -> Readiness {
-        unimplemented!()
+    fn on_path_mtu(&mut self, mtu: u32, cx: &mut Cx<'_>) {
+        if mtu < self.mtu {
+            self.mtu = mtu;
+            if self.state != TcpState::SynSent {
+                self.send.set_mss(self.current_mss(cx), cx);
+            }
+        }
     }
 
-    // ---- the app speaks
-    pub(crate) fn send(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
-        unimplemented!()
-    }
-    pub(crate) fn send_bytes(&mut self, data: Bytes, cx: &mut Cx<'_>) -> Result<(), SendError> {
-        unimplemented!()
-    }
-    pub(crate) fn send_space(&self) -> usize {
-        unimplemented!()
-    }
-    pub(crate) fn recv(&mut self, buf: &mut [u8], cx: &mut Cx<'_>) -> Result<usize, RecvError> {
-        unimplemented!()
-    }
-    pub(crate) fn recv_chunk(&mut self, max: usize, cx: &mut Cx<'_>) -> Result<Option<Bytes>, RecvError> {
-        unimplemented!()
-    }
-    pub(crate) fn recv_available(&self) -> usize {
-        unimplemented!()
-    }
-    /// `ENOTCONN` is `Err`.
-    pub(crate) fn shutdown(
-        &mut self,
-        how: Shutdown,
-        cx: &mut Cx<'_>,
-    ) -> Result<Disposition, crate::stack::Gone> {
-        unimplemented!()
-    }
-    /// Linux `__tcp_close`: afterwards an orphan (counted in `cx.limits`) or closed.
-    pub(crate) fn close(&mut self, cx: &mut Cx<'_>) -> Disposition {
-        unimplemented!()
-    }
-    /// Reset at once and orphan (Linux `tcp_disconnect`, linger 0).
-    pub(crate) fn abort(&mut self, cx: &mut Cx<'_>) -> Disposition {
-        unimplemented!()
-    }
-    /// Linux `tcp_abort(ECONNABORTED)`.
-    pub(crate) fn kill(&mut self, cx: &mut Cx<'_>) -> Disposition {
-        unimplemented!()
-    }
-    /// The listener closed with this child unaccepted: RST.
-    pub(crate) fn abort_unaccepted(&mut self, cx: &mut Cx<'_>) -> Disposition {
-        unimplemented!()
-    }
-    pub(crate) fn set_option(&mut self, option: TcpOption, cx: &mut Cx<'_>) -> Result<(), OptionError> {
-        unimplemented!()
-    }
-    pub(crate) fn take_error(&mut self) -> Option<SocketError> {
-        unimplemented!()
+    // ---- endings
+
+    /// The only place that changes the state: keeps the counters true and tells who watches.
+    fn set_state(&mut self, new: TcpState, cx: &mut Cx<'_>) {
+        let old = core::mem::replace(&mut self.state, new);
+        if old == new {
+            return;
+        }
+        match (old.counts_as_established(), new.counts_as_established()) {
+            (false, true) => cx.counters.curr_estab += 1,
+            (true, false) => cx.counters.curr_estab = cx.counters.curr_estab.saturating_sub(1),
+            _ => {}
+        }
+        if new == TcpState::Close && old.counts_as_established() {
+            cx.counters.estab_resets += 1;
+        }
+        if new == TcpState::Established && self.life.established_at.is_none() {
+            self.life.established_at = Some(cx.now);
+        }
+        self.state_since = cx.now;
+        cx.emit(self.cookie, &self.tuple, || EventKind::StateChange { old, new }, EventMask::LIFE);
     }
 
-    // ---- look
-    pub(crate) fn state(&self) -> TcpState {
-        unimplemented!()
+    /// Linux `tcp_done`: CLOSE, no timer, nothing owed; an orphan is forgotten by the stack.
+    fn finish(&mut self, ending: Ending, cx: &mut Cx<'_>) {
+        if matches!(self.state, TcpState::SynSent | TcpState::SynRecv) {
+            cx.counters.attempt_fails += 1;
+        }
+        self.close_state(ending, cx);
     }
-    pub(crate) fn is_orphan(&self) -> bool {
-        unimplemented!()
+
+    /// To CLOSE, however it came about.
+    fn close_state(&mut self, ending: Ending, cx: &mut Cx<'_>) {
+        if self.life.ending.is_none() {
+            self.life.ending = Some(ending);
+            self.life.ended_at = Some(cx.now);
+            self.life.unacked_bytes = self.send.unacked_payload();
+            let closer = match ending {
+                Ending::ResetSent(_) | Ending::Killed => Some(Side::Local),
+                Ending::ResetReceived => Some(Side::Remote),
+                Ending::Fin | Ending::Failed(_) | Ending::FinWait2Expired => None,
+            };
+            self.life.first_close = self.life.first_close.or(closer);
+        }
+        self.set_state(TcpState::Close, cx);
+        self.rcv_shutdown = true;
+        self.snd_shutdown = true;
+        self.keepalive_at = Instant::FAR_FUTURE;
+        self.keepalive_probe_due = false;
+        self.send.purge();
+        self.reorder.purge();
+        if self.orphan {
+            cx.limits.orphans = cx.limits.orphans.saturating_sub(1);
+            self.recv.discard();
+        }
+        self.tell(Readiness(
+            Readiness::HANGUP.0 | Readiness::READABLE.0 | Readiness::WRITABLE.0 | Readiness::DRAINED.0,
+        ));
     }
-    pub(crate) fn tuple(&self) -> &FourTuple {
-        unimplemented!()
+
+    /// Records an error for the application (Linux `sk_err`, `sk_error_report`).
+    fn fail(&mut self, error: SocketError, cx: &mut Cx<'_>) {
+        if !self.orphan {
+            self.error = Some(error);
+            self.tell(Readiness::ERROR);
+            cx.emit(self.cookie, &self.tuple, || EventKind::Error(error), EventMask::LIFE);
+        }
     }
-    pub(crate) fn cookie(&self) -> u64 {
-        unimplemented!()
+
+    /// An acceptable RST arrived (Linux `tcp_reset`).
+    fn on_reset(&mut self, cx: &mut Cx<'_>) -> Disposition {
+        cx.emit(self.cookie, &self.tuple, || EventKind::ResetReceived, EventMask::RESET);
+        let error = match self.state {
+            TcpState::SynSent => SocketError::ConnectionRefused,
+            TcpState::CloseWait => SocketError::BrokenPipe,
+            _ => SocketError::ConnectionReset,
+        };
+        self.fail(error, cx);
+        self.finish(Ending::ResetReceived, cx);
+        Disposition::Closed
     }
-    pub(crate) fn options(&self) -> &TcpOptions {
-        unimplemented!()
+
+    /// Into TIME-WAIT: the full connection ends, a mini socket remains.
+    fn enter_time_wait(&mut self, cx: &mut Cx<'_>) -> Disposition {
+        let lifetime = cx.sysctl.tcp_timewait_len;
+        let time_wait = self.remains(false, lifetime, cx);
+        self.finish(Ending::Fin, cx);
+        Disposition::TimeWait(time_wait)
     }
-    pub(crate) fn readiness(&self) -> Readiness {
-        unimplemented!()
+
+    /// Linux `tcp_time_wait`; `lifetime` of a FIN-WAIT-2 is at least 3.5 RTO.
+    fn remains(&self, fin_wait_2: bool, lifetime: Duration, cx: &Cx<'_>) -> TimeWait {
+        let remains = Remains {
+            fin_wait_2,
+            rcv_nxt: self.recv.rcv_nxt,
+            snd_nxt: self.send.snd_nxt(),
+            rcv_wnd: self.recv.receive_window(),
+            rcv_wscale: self.recv.rcv_wscale,
+            ts: self.ts,
+            tos: self.options.tos,
+            lifetime: if fin_wait_2 { lifetime.max(self.three_and_a_half_rto()) } else { lifetime },
+        };
+        TimeWait::new(&remains, cx.now)
     }
-    pub(crate) fn life(&self) -> Life {
-        unimplemented!()
+
+    fn three_and_a_half_rto(&self) -> Duration {
+        self.send.rto() * 7 / 2
     }
-    pub(crate) fn info(&self, now: Instant) -> TcpInfo {
-        unimplemented!()
+
+    // ---- shared by the steps
+
+    /// A challenge ACK (RFC 5961), within its rate limit; the segment is dropped.
+    fn challenge_ack<C>(&mut self, reason: DropReason, cx: &mut Cx<'_>) -> ControlFlow<Disposition, C> {
+        self.drop(reason, cx);
+        if self.challenge.is_exceeded(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
+            cx.counters.tcp_ack_skipped_challenge += 1;
+        } else {
+            cx.counters.tcp_challenge_ack += 1;
+            self.acks.send_now();
+        }
+        ControlFlow::Break(Disposition::Keep)
     }
-    pub(crate) fn row(&self, now: Instant) -> SocketRow {
-        unimplemented!()
+
+    fn drop(&self, reason: DropReason, cx: &mut Cx<'_>) {
+        cx.drop_segment(self.cookie, &self.tuple, reason);
+    }
+
+    fn tell(&mut self, ready: Readiness) {
+        self.ready = self.ready.with(ready);
+    }
+
+    fn ack_env(&self, cx: &Cx<'_>) -> AckEnv {
+        AckEnv {
+            now: cx.now,
+            rto: self.send.rto(),
+            srtt: self.send.srtt(),
+            pingpong_thresh: cx.sysctl.tcp_pingpong_thresh,
+            delack_max: self.options.delack_max,
+            rto_min: self.options.rto_min.unwrap_or(cx.sysctl.tcp_rto_min),
+            rcv_wnd: self.recv.rcv_wnd,
+            advmss: self.advmss_less_options(),
+        }
+    }
+
+    /// Bytes of header in front of TCP payload: IP and TCP without options.
+    fn header_overhead(&self) -> u32 {
+        if self.tuple.remote.is_ipv4() { 40 } else { 60 }
+    }
+
+    /// Linux `tp->advmss` once timestamps are agreed on.
+    fn advmss_less_options(&self) -> u32 {
+        let options = if self.ts.is_some() { crate::tcp::half_open::TIMESTAMPS_LEN } else { 0 };
+        u32::from(self.advmss).saturating_sub(options)
+    }
+
+    /// Linux `tcp_mtu_to_mss`: payload bytes a segment, timestamps subtracted.
+    fn current_mss(&self, cx: &Cx<'_>) -> u32 {
+        let options = if self.ts.is_some() { crate::tcp::half_open::TIMESTAMPS_LEN } else { 0 };
+        let mut mss = self.mtu.saturating_sub(self.header_overhead()).min(u32::from(self.mss_clamp));
+        if let Some(maxseg) = self.options.maxseg {
+            mss = mss.min(u32::from(maxseg));
+        }
+        mss.saturating_sub(options).max(cx.sysctl.tcp_min_snd_mss)
     }
 }

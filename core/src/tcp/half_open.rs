@@ -1,28 +1,90 @@
-//! Half-open connections: a SYN on a listener that is not a connection yet (Linux `request_sock`). Contract; body follows.
-#![allow(dead_code, unused_variables, reason = "contract; the body is being written")]
+//! Half-open connections: a SYN on a listener that is not a connection yet (Linux `request_sock`).
+//!
+//! Owns:    what the SYN said, our initial sequence number, the SYN-ACK's timer.
+//! Input:   segments of the pair, the timer, the listener's options.
+//! Output:  verdicts for the stack; SYN-ACKs, ACKs and RSTs into `cx.replies`.
+//! Rules:   RFC 9293 3.10.7.4 (SYN-RECEIVED). Linux: `tcp_conn_request`, `tcp_check_req`, `reqsk_timer_handler`.
+//! Not here: the queues' limits, SYN cookies, pending decisions (`stack`).
 
 use crate::id::FourTuple;
-use crate::tcp::context::Cx;
+use crate::observe::reason::{DropReason, ResetReason};
+use crate::observe::{EventKind, EventMask};
+use crate::sysctl::Sysctl;
+use crate::tcp::context::{Cx, Reply};
 use crate::tcp::options::TcpOptions;
+use crate::tcp::paws::{TsState, ts_clock};
+use crate::tcp::receive::{InitialWindow, MAX_WSCALE};
+use crate::tcp::reset::answer_with_reset;
 use crate::tcp::seq::SeqNum;
-use crate::time::Instant;
-use crate::wire::segment::Segment;
+use crate::tcp::time_wait::in_window;
+use crate::time::{Duration, Instant};
+use crate::wire::segment::{Flags, Options, Segment, SegmentHeader, Timestamps};
+
+/// Linux `TCP_TIMEOUT_INIT`, 1 s.
+const TIMEOUT_INIT: Duration = Duration::from_secs(1);
+/// RFC 9293 3.7.1: "If an MSS Option is not received at connection setup, … 536".
+const MSS_DEFAULT: u16 = 536;
+/// Bytes the timestamps option takes in every segment.
+pub(crate) const TIMESTAMPS_LEN: u32 = 12;
 
 /// A half-open connection without its 4-tuple, which the stack's table keeps. At most 72 bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct HalfOpen {
-    pub(crate) iss: SeqNum,
-    pub(crate) irs: SeqNum,
     /// When the SYN-ACK is due again; the stack files this deadline. `FAR_FUTURE` while no SYN-ACK was sent (pending).
     pub(crate) deadline: Instant,
+    /// When the SYN came.
+    pub(crate) opened: Instant,
+    /// When the SYN-ACK was first sent, and so the handshake's round-trip sample begins.
+    first_sent: Instant,
+    pub(crate) iss: SeqNum,
+    pub(crate) irs: SeqNum,
+    ts_recent: u32,
+    ts_offset: u32,
+    /// Millisecond (modulo 2^32) of the last answer to an invalid segment, plus one; 0: never.
+    last_answer_ms: u32,
+    /// The peer's MSS, checked; ours as announced.
+    mss: u16,
+    advmss: u16,
+    /// The SYN's window field.
+    wnd: u16,
+    snd_wscale: u8,
+    rcv_wscale: u8,
     /// SYN-ACK timer firings (Linux `num_timeout`); 0: "young".
     pub(crate) timeouts: u8,
+    /// SYN-ACKs sent again.
+    retransmits: u8,
+    agreed: Agreed,
     /// An ACK came that could not complete (accept queue full, or defer accept).
     pub(crate) acked: bool,
 }
 
+/// Options both ends offered, one bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Agreed {
+    pub(crate) timestamps: bool,
+    pub(crate) sack: bool,
+    pub(crate) wscale: bool,
+}
+
+/// What a half-open connection hands to the connection it becomes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handover {
+    pub(crate) irs: SeqNum,
+    pub(crate) mss: u16,
+    pub(crate) advmss: u16,
+    pub(crate) wnd: u16,
+    pub(crate) snd_wscale: u8,
+    pub(crate) agreed: Agreed,
+    pub(crate) ts: Option<TsState>,
+    pub(crate) opened: Instant,
+    /// The SYN-ACK was sent once, then: its round trip is a sample.
+    pub(crate) synack_sent: Option<Instant>,
+    pub(crate) repeated: bool,
+    pub(crate) initial: InitialWindow,
+}
+
 /// What a segment did to a half-open connection. Answers were put into `cx.replies`.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HalfOpenVerdict {
     /// It stays; the deadline may have moved.
     Keep,
@@ -42,6 +104,17 @@ pub(crate) enum HalfOpenTimeout {
     Expire,
 }
 
+/// A listener's SYN queue in numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SynQueue {
+    /// Half-open connections.
+    pub(crate) len: u32,
+    /// Of these, never repeated.
+    pub(crate) young: u32,
+    /// The listener's backlog.
+    pub(crate) backlog: u32,
+}
+
 impl HalfOpen {
     /// From a SYN (already checked to be one, without ACK, RST, FIN). Sends nothing. `ts_offset`: added to our timestamp clock for this pair.
     /// `advmss`: announced segment size. `options`: the listener's.
@@ -53,18 +126,92 @@ impl HalfOpen {
         options: &TcpOptions,
         cx: &Cx<'_>,
     ) -> Self {
-        unimplemented!()
+        let offer = &syn.header.options;
+        // "SYN-ACK echoes only what the SYN offered."
+        let agreed = Agreed {
+            timestamps: offer.timestamps.is_some() && cx.sysctl.tcp_timestamps != 0,
+            sack: offer.sack_permitted && cx.sysctl.tcp_sack,
+            wscale: offer.wscale.is_some() && cx.sysctl.tcp_window_scaling,
+        };
+        let mut half_open = Self {
+            deadline: Instant::FAR_FUTURE,
+            opened: cx.now,
+            first_sent: Instant::FAR_FUTURE,
+            iss,
+            irs: syn.header.seq,
+            ts_recent: offer.timestamps.map_or(0, |ts| ts.tsval),
+            ts_offset,
+            last_answer_ms: 0,
+            mss: checked_mss(offer.mss, options, cx.sysctl),
+            advmss: options.maxseg.map_or(advmss, |maxseg| maxseg.min(advmss)),
+            wnd: syn.header.wnd,
+            snd_wscale: if agreed.wscale { offer.wscale.unwrap_or(0).min(MAX_WSCALE) } else { 0 },
+            rcv_wscale: 0,
+            timeouts: 0,
+            retransmits: 0,
+            agreed,
+            acked: false,
+        };
+        half_open.rcv_wscale = half_open.initial_window(options, cx.sysctl).wscale;
+        half_open
+    }
+
+    /// Linux `tcp_openreq_init_rwin`.
+    fn initial_window(&self, options: &TcpOptions, sysctl: &Sysctl) -> InitialWindow {
+        let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
+        let mss = u32::from(self.advmss) - if self.agreed.timestamps { TIMESTAMPS_LEN } else { 0 };
+        InitialWindow::select(rcvbuf, options.window_clamp, mss, self.agreed.wscale, sysctl)
     }
 
     /// Queues the first SYN-ACK and arms its timer.
-    pub(crate) fn send_syn_ack(
-        &mut self,
-        cookie: u64,
-        tuple: &FourTuple,
-        options: &TcpOptions,
-        cx: &mut Cx<'_>,
-    ) {
-        unimplemented!()
+    pub(crate) fn send_syn_ack(&mut self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+        self.first_sent = cx.now;
+        self.deadline = cx.now + self.timeout(options, cx.sysctl);
+        cx.counters.out_segs += 1;
+        self.push_syn_ack(tuple, options, cx);
+    }
+
+    fn push_syn_ack(&self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+        let initial = self.initial_window(options, cx.sysctl);
+        let header = SegmentHeader {
+            src_port: tuple.local.port(),
+            dst_port: tuple.remote.port(),
+            seq: self.iss,
+            ack: self.irs + 1,
+            flags: Flags::SYN | Flags::ACK,
+            // The window of a SYN is never scaled (RFC 7323 2.2).
+            wnd: initial.rcv_wnd.min(65_535) as u16,
+            urg: 0,
+            options: Options {
+                mss: Some(self.advmss),
+                wscale: self.agreed.wscale.then_some(self.rcv_wscale),
+                sack_permitted: self.agreed.sack,
+                timestamps: self.timestamps(cx.now),
+                ..Options::default()
+            },
+        };
+        cx.replies.push(Reply { tuple: *tuple, header, ttl: options.ttl, tos: options.tos }, cx.counters);
+    }
+
+    /// Linux `tcp_rtx_synack`.
+    fn repeat_syn_ack(&mut self, cookie: u64, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+        self.retransmits = self.retransmits.saturating_add(1);
+        cx.counters.retrans_segs += 1;
+        cx.counters.tcp_syn_retrans += 1;
+        cx.emit(cookie, tuple, || EventKind::RetransmitSynAck, EventMask::LOSS);
+        self.push_syn_ack(tuple, options, cx);
+    }
+
+    fn timestamps(&self, now: Instant) -> Option<Timestamps> {
+        self.agreed
+            .timestamps
+            .then(|| Timestamps { tsval: ts_clock(now, self.ts_offset), tsecr: self.ts_recent })
+    }
+
+    /// 1 s doubled with each firing, at most RTO_MAX.
+    fn timeout(&self, options: &TcpOptions, sysctl: &Sysctl) -> Duration {
+        let most = options.rto_max.unwrap_or(sysctl.tcp_rto_max);
+        TIMEOUT_INIT.saturating_mul(1 << self.timeouts.min(16)).min(most)
     }
 
     /// Linux `tcp_check_req`. Not for a pending one that has sent no SYN-ACK: that is the stack's.
@@ -76,7 +223,84 @@ impl HalfOpen {
         options: &TcpOptions,
         cx: &mut Cx<'_>,
     ) -> HalfOpenVerdict {
-        unimplemented!()
+        let header = &segment.header;
+        let (seq, end_seq, flags) = (header.seq, segment.end_seq(), header.flags);
+        let tsval = if self.agreed.timestamps { header.options.timestamps.map(|ts| ts.tsval) } else { None };
+        let paws_reject = tsval.is_some_and(|tsval| {
+            self.ts_state(cx.now, options, cx.sysctl).rejects(tsval, flags.rst(), cx.now)
+        });
+
+        // "Check for pure retransmitted SYN."
+        if seq == self.irs && is_bare_syn(flags) && !paws_reject {
+            if self.may_answer(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
+                self.repeat_syn_ack(cookie, tuple, options, cx);
+                self.deadline = cx.now + self.timeout(options, cx.sysctl);
+            } else {
+                cx.counters.tcp_ack_skipped_syn_recv += 1;
+            }
+            return HalfOpenVerdict::Keep;
+        }
+        // RFC 9293 3.10.7.4: "If the connection is in any non-synchronized state … and the incoming segment acknowledges
+        // something not yet sent …, a reset is sent."
+        if flags.ack() && header.ack != self.iss + 1 {
+            cx.drop_segment(cookie, tuple, DropReason::TcpInvalidAck);
+            answer_with_reset(cookie, tuple, segment, ResetReason::InvalidAckSequence, cx);
+            return HalfOpenVerdict::Keep;
+        }
+        let rcv_nxt = self.irs + 1;
+        let window = self.initial_window(options, cx.sysctl).rcv_wnd;
+        if paws_reject || !in_window(seq, end_seq, rcv_nxt, rcv_nxt + window) {
+            if !flags.rst() {
+                self.answer(tuple, options, cx);
+            }
+            if paws_reject {
+                cx.counters.paws_estab += 1;
+            }
+            cx.drop_segment(
+                cookie,
+                tuple,
+                if paws_reject { DropReason::TcpPaws } else { DropReason::TcpOverWindow },
+            );
+            return HalfOpenVerdict::Keep;
+        }
+        if let Some(tsval) = tsval
+            && seq.at_or_before(rcv_nxt)
+        {
+            self.ts_recent = tsval;
+        }
+        // "Truncate SYN, it is out of window starting at rcv_isn + 1."
+        let syn = flags.syn() && seq != self.irs;
+        if flags.rst() && seq != rcv_nxt {
+            // RFC 5961 3.2: in the window but not exact.
+            if self.may_answer(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
+                cx.counters.tcp_challenge_ack += 1;
+                self.push_ack(tuple, options, cx);
+            }
+            cx.drop_segment(cookie, tuple, DropReason::TcpReset);
+            return HalfOpenVerdict::Keep;
+        }
+        if flags.rst() || syn {
+            cx.counters.attempt_fails += 1;
+            cx.counters.embryonic_rsts += 1;
+            if flags.rst() {
+                cx.emit(cookie, tuple, || EventKind::ResetReceived, EventMask::RESET);
+            } else {
+                answer_with_reset(cookie, tuple, segment, ResetReason::InvalidSyn, cx);
+            }
+            return HalfOpenVerdict::Kill;
+        }
+        if !flags.ack() {
+            cx.drop_segment(cookie, tuple, DropReason::TcpNoAck);
+            return HalfOpenVerdict::Keep;
+        }
+        // "While TCP_DEFER_ACCEPT is active, drop bare ACK."
+        if self.timeouts < options.defer_accept_rounds && end_seq == rcv_nxt {
+            self.acked = true;
+            cx.counters.tcp_defer_accept_drop += 1;
+            cx.drop_segment(cookie, tuple, DropReason::DeferAccept);
+            return HalfOpenVerdict::Keep;
+        }
+        HalfOpenVerdict::Complete
     }
 
     /// The accept queue was full at the final ACK: counters, and RST if `tcp_abort_on_overflow`. True: remove it.
@@ -85,13 +309,21 @@ impl HalfOpen {
         cookie: u64,
         tuple: &FourTuple,
         segment: &Segment,
-        options: &TcpOptions,
         cx: &mut Cx<'_>,
     ) -> bool {
-        unimplemented!()
+        cx.counters.listen_overflows += 1;
+        cx.counters.listen_drops += 1;
+        cx.drop_segment(cookie, tuple, DropReason::ListenOverflow);
+        if !cx.sysctl.tcp_abort_on_overflow {
+            self.acked = true;
+            return false;
+        }
+        cx.counters.embryonic_rsts += 1;
+        answer_with_reset(cookie, tuple, segment, ResetReason::AcceptOverflow, cx);
+        true
     }
 
-    /// The SYN-ACK timer is due (Linux `reqsk_timer_handler`). `qlen`, `young`, `backlog`: the SYN queue's.
+    /// The SYN-ACK timer is due (Linux `reqsk_timer_handler`). `queue`: the listener's SYN queue.
     pub(crate) fn on_timeout(
         &mut self,
         cookie: u64,
@@ -100,17 +332,241 @@ impl HalfOpen {
         queue: SynQueue,
         cx: &mut Cx<'_>,
     ) -> HalfOpenTimeout {
-        unimplemented!()
+        let retries = options.syncnt.unwrap_or(cx.sysctl.tcp_synack_retries);
+        let retries = pruned_retries(retries, queue);
+        let rounds = options.defer_accept_rounds;
+        // Linux `syn_ack_recalc`: "Do not resend while waiting for data after ACK, start to resend on end of deferring period".
+        let (expire, resend) = if rounds == 0 {
+            (self.timeouts >= retries, true)
+        } else {
+            (
+                self.timeouts >= retries && (!self.acked || self.timeouts >= rounds),
+                !self.acked || self.timeouts >= rounds - 1,
+            )
+        };
+        cx.counters.tcp_timeouts += 1;
+        if expire {
+            return HalfOpenTimeout::Expire;
+        }
+        if resend {
+            self.repeat_syn_ack(cookie, tuple, options, cx);
+        }
+        self.timeouts = self.timeouts.saturating_add(1);
+        self.deadline = cx.now + self.timeout(options, cx.sysctl);
+        HalfOpenTimeout::Keep
+    }
+
+    /// What the connection begins with.
+    pub(crate) fn handover(&self, options: &TcpOptions, sysctl: &Sysctl, now: Instant) -> Handover {
+        Handover {
+            irs: self.irs,
+            mss: self.mss,
+            advmss: self.advmss,
+            wnd: self.wnd,
+            snd_wscale: self.snd_wscale,
+            agreed: self.agreed,
+            ts: self.agreed.timestamps.then_some(TsState {
+                recent: self.ts_recent,
+                stored: now,
+                offset: self.ts_offset,
+            }),
+            opened: self.opened,
+            synack_sent: (self.retransmits == 0).then_some(self.first_sent),
+            repeated: self.retransmits > 0,
+            initial: self.initial_window(options, sysctl),
+        }
+    }
+
+    /// Linux: "We do not store true stamp, but it is not required, it can be estimated".
+    fn ts_state(&self, now: Instant, options: &TcpOptions, sysctl: &Sysctl) -> TsState {
+        TsState {
+            recent: self.ts_recent,
+            stored: now - self.timeout(options, sysctl),
+            offset: self.ts_offset,
+        }
+    }
+
+    fn may_answer(&mut self, now: Instant, every: Duration) -> bool {
+        let now_ms = now.as_millis() as u32;
+        if self.last_answer_ms != 0
+            && u128::from(now_ms.wrapping_sub(self.last_answer_ms - 1)) < every.as_millis()
+        {
+            return false;
+        }
+        self.last_answer_ms = now_ms.wrapping_add(1).max(1);
+        true
+    }
+
+    fn answer(&mut self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+        if self.may_answer(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
+            self.push_ack(tuple, options, cx);
+        } else {
+            cx.counters.tcp_ack_skipped_syn_recv += 1;
+        }
+    }
+
+    /// Linux `tcp_v4_reqsk_send_ack`.
+    fn push_ack(&self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+        let header = SegmentHeader {
+            src_port: tuple.local.port(),
+            dst_port: tuple.remote.port(),
+            seq: self.iss + 1,
+            ack: self.irs + 1,
+            flags: Flags::ACK,
+            wnd: (self.initial_window(options, cx.sysctl).rcv_wnd >> self.rcv_wscale) as u16,
+            urg: 0,
+            options: Options { timestamps: self.timestamps(cx.now), ..Options::default() },
+        };
+        cx.counters.out_segs += 1;
+        cx.replies.push(Reply { tuple: *tuple, header, ttl: options.ttl, tos: options.tos }, cx.counters);
     }
 }
 
-/// A listener's SYN queue in numbers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SynQueue {
-    /// Half-open connections.
-    pub(crate) len: u32,
-    /// Of these, never repeated.
-    pub(crate) young: u32,
-    /// The listener's backlog.
-    pub(crate) backlog: u32,
+/// The peer's MSS as Linux takes it: 536 when missing, at least `tcp_min_snd_mss`, at most `TCP_MAXSEG`.
+pub(crate) fn checked_mss(offered: Option<u16>, options: &TcpOptions, sysctl: &Sysctl) -> u16 {
+    // Linux `tcp_parse_options`: an MSS of 0 counts as missing.
+    let mss = offered.filter(|mss| *mss != 0).unwrap_or(MSS_DEFAULT);
+    let mss = options.maxseg.map_or(mss, |maxseg| mss.min(maxseg));
+    mss.max(sysctl.tcp_min_snd_mss.min(65_535) as u16)
+}
+
+/// Flags that make a SYN a pure one (Linux `flg == TCP_FLAG_SYN`; ECN bits aside).
+fn is_bare_syn(flags: Flags) -> bool {
+    flags.syn() && !flags.intersects(Flags::ACK | Flags::RST)
+}
+
+/// Linux: a SYN queue over half full gives up old requests sooner, never below two retries.
+fn pruned_retries(mut retries: u8, queue: SynQueue) -> u8 {
+    if queue.len * 2 > queue.backlog.max(8) {
+        let mut young = u64::from(queue.young) * 2;
+        while retries > 2 && u64::from(queue.len) >= young {
+            retries -= 1;
+            young *= 2;
+        }
+    }
+    retries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::context::testing::{TUPLE, TestCx};
+    use bytes::Bytes;
+
+    fn segment(flags: Flags, seq: u32, ack: u32, options: Options) -> Segment {
+        Segment {
+            src: TUPLE.remote.ip(),
+            dst: TUPLE.local.ip(),
+            header: SegmentHeader {
+                seq: SeqNum(seq),
+                ack: SeqNum(ack),
+                flags,
+                wnd: 1000,
+                options,
+                ..SegmentHeader::default()
+            },
+            payload: Bytes::new(),
+            segs: 1,
+            ecn: 0,
+            ttl: 64,
+            truesize: 40,
+        }
+    }
+
+    fn syn_options() -> Options {
+        Options {
+            mss: Some(1460),
+            wscale: Some(7),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { tsval: 50, tsecr: 0 }),
+            ..Options::default()
+        }
+    }
+
+    const QUIET: SynQueue = SynQueue { len: 1, young: 1, backlog: 128 };
+
+    /// Specification 13.6: SYN-ACK at 0, 1, 3, 7, 15, 31 s, gone at 63 s.
+    #[test]
+    fn syn_ack_is_repeated_as_linux_does() {
+        let (mut world, options) = (TestCx::at(Instant::ZERO), TcpOptions::default());
+        let syn = segment(Flags::SYN, 1000, 0, syn_options());
+        let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, &options, &world.cx());
+        half_open.send_syn_ack(&TUPLE, &options, &mut world.cx());
+        let mut sent = vec![0];
+        loop {
+            world.now = half_open.deadline;
+            if half_open.on_timeout(1, &TUPLE, &options, QUIET, &mut world.cx()) == HalfOpenTimeout::Expire {
+                break;
+            }
+            sent.push(world.now.as_millis() / 1000);
+        }
+        assert_eq!(sent, [0, 1, 3, 7, 15, 31]);
+        assert_eq!(world.now, Instant::from_millis(63_000));
+        assert_eq!((world.counters.tcp_timeouts, world.counters.retrans_segs), (6, 5));
+    }
+
+    #[test]
+    fn syn_ack_offers_what_the_syn_offered() {
+        let (mut world, options) = (TestCx::at(Instant::from_millis(77)), TcpOptions::default());
+        let plain = segment(Flags::SYN, 1000, 0, Options { mss: Some(20), ..Options::default() });
+        let mut half_open = HalfOpen::new(&plain, SeqNum(7), 0, 1460, &options, &world.cx());
+        half_open.send_syn_ack(&TUPLE, &options, &mut world.cx());
+        let header = world.replies.pop().expect("a SYN-ACK").header;
+        assert_eq!(header.options, Options { mss: Some(1460), ..Options::default() });
+        assert_eq!((header.wnd, header.ack), (64_240, SeqNum(1001)));
+        assert_eq!(half_open.handover(&options, &world.sysctl, world.now).mss, 48, "tcp_min_snd_mss");
+
+        let full = segment(Flags::SYN, 1000, 0, syn_options());
+        let mut half_open = HalfOpen::new(&full, SeqNum(7), 5, 1460, &options, &world.cx());
+        half_open.send_syn_ack(&TUPLE, &options, &mut world.cx());
+        let header = world.replies.pop().expect("a SYN-ACK").header;
+        assert_eq!(header.options.timestamps, Some(Timestamps { tsval: 82, tsecr: 50 }));
+        assert_eq!((header.wnd, header.options.wscale), (65_160, Some(10)));
+    }
+
+    #[test]
+    fn final_segments_are_judged_in_linux_order() {
+        let (mut world, options) = (TestCx::at(Instant::ZERO), TcpOptions::default());
+        let syn = segment(Flags::SYN, 1000, 0, Options::default());
+        let fresh = |world: &mut TestCx| {
+            let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, &options, &world.cx());
+            half_open.send_syn_ack(&TUPLE, &options, &mut world.cx());
+            world.replies.pop();
+            half_open
+        };
+        let none = Options::default();
+        let rows = [
+            (segment(Flags::ACK, 1001, 8, none), HalfOpenVerdict::Complete, None),
+            (segment(Flags::ACK, 1001, 9, none), HalfOpenVerdict::Keep, Some(Flags::RST)),
+            (segment(Flags::RST, 1001, 0, none), HalfOpenVerdict::Kill, None),
+            (segment(Flags::RST, 1002, 0, none), HalfOpenVerdict::Keep, Some(Flags::ACK)),
+            (segment(Flags::RST, 999, 0, none), HalfOpenVerdict::Keep, None),
+            (segment(Flags::SYN, 1005, 0, none), HalfOpenVerdict::Kill, Some(Flags::RST | Flags::ACK)),
+            (segment(Flags::SYN, 1000, 0, none), HalfOpenVerdict::Keep, Some(Flags::SYN | Flags::ACK)),
+            (segment(Flags::ACK, 500, 8, none), HalfOpenVerdict::Keep, Some(Flags::ACK)),
+            (segment(Flags::NONE, 1001, 0, none), HalfOpenVerdict::Keep, None),
+        ];
+        for (n, (segment, verdict, reply)) in rows.into_iter().enumerate() {
+            let mut half_open = fresh(&mut world);
+            assert_eq!(
+                half_open.on_segment(1, &TUPLE, &segment, &options, &mut world.cx()),
+                verdict,
+                "row {n}"
+            );
+            assert_eq!(world.replies.pop().map(|reply| reply.header.flags), reply, "row {n}");
+        }
+    }
+
+    #[test]
+    fn crowded_queue_gives_up_sooner_but_not_below_two() {
+        assert_eq!(pruned_retries(5, SynQueue { len: 4, young: 0, backlog: 128 }), 5);
+        assert_eq!(pruned_retries(5, SynQueue { len: 100, young: 0, backlog: 128 }), 2);
+        assert_eq!(pruned_retries(5, SynQueue { len: 100, young: 30, backlog: 128 }), 4);
+        assert_eq!(pruned_retries(5, SynQueue { len: 100, young: 100, backlog: 128 }), 5);
+    }
+
+    #[test]
+    fn half_open_is_small() {
+        assert!(size_of::<HalfOpen>() <= 72, "{} bytes", size_of::<HalfOpen>());
+    }
 }

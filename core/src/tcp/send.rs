@@ -160,6 +160,21 @@ impl Sender {
         unimplemented!()
     }
 
+    /// A bad ACK answered our SYN: if it was not repeated yet, it goes out again in 2 jiffies (8 ms).
+    pub(crate) fn hasten_syn(&mut self, cx: &mut Cx<'_>) {
+        unimplemented!()
+    }
+
+    /// The window of the peer's SYN in a simultaneous open, and the segment that told it.
+    pub(crate) fn set_peer_window(&mut self, seq: SeqNum, wnd: u32) {
+        unimplemented!()
+    }
+
+    /// Made by [`Sender::new`] and not yet through [`Sender::finish_connect`].
+    pub(crate) fn is_connecting(&self) -> bool {
+        unimplemented!()
+    }
+
     /// Path MTU changed: bytes a segment from now on; resends what is too big (Linux `tcp_simple_retransmit`).
     pub(crate) fn set_mss(&mut self, mss: u32, cx: &mut Cx<'_>) {
         unimplemented!()

@@ -1,0 +1,206 @@
+//! The application's calls: send, receive, options, readiness.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{OptionError, RecvError, SendError, SocketError};
+use crate::stack::Readiness;
+use crate::tcp::connection::Connection;
+use crate::tcp::context::Cx;
+use crate::tcp::options::TcpOption;
+use crate::tcp::state::TcpState;
+use crate::time::Instant;
+
+impl Connection {
+    /// Queues at most as much of `data` as fits.
+    pub(crate) fn send(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
+        self.check_sendable()?;
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let taken = self.send.push_slice(data, cx);
+        self.wants_room = taken < data.len();
+        if taken == 0 { Err(SendError::WouldBlock) } else { Ok(taken) }
+    }
+
+    /// Queues `data` whole whenever there is room for one byte.
+    pub(crate) fn send_bytes(&mut self, data: Bytes, cx: &mut Cx<'_>) -> Result<(), SendError> {
+        self.check_sendable()?;
+        if self.send.free_space() == 0 {
+            self.wants_room = true;
+            return Err(SendError::WouldBlock);
+        }
+        self.send.push(data, cx);
+        self.wants_room = self.send.free_space() == 0;
+        Ok(())
+    }
+
+    /// Linux `tcp_sendmsg_locked`: an error is told first, then EPIPE.
+    fn check_sendable(&mut self) -> Result<(), SendError> {
+        if let Some(error) = self.error.take() {
+            return Err(SendError::Socket(error));
+        }
+        if self.snd_shutdown {
+            return Err(SendError::BrokenPipe);
+        }
+        if !self.state.can_send() {
+            self.wants_room = true;
+            return Err(SendError::WouldBlock);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn send_space(&self) -> usize {
+        if self.state.can_send() && !self.snd_shutdown { self.send.free_space() } else { 0 }
+    }
+
+    pub(crate) fn recv(&mut self, buf: &mut [u8], cx: &mut Cx<'_>) -> Result<usize, RecvError> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let read = self.recv.read(buf);
+        if read > 0 {
+            self.after_read(read as u32, cx);
+            return Ok(read);
+        }
+        self.end_of_data().map(|()| 0)
+    }
+
+    pub(crate) fn recv_chunk(&mut self, max: usize, cx: &mut Cx<'_>) -> Result<Option<Bytes>, RecvError> {
+        if let Some(chunk) = self.recv.pop(max) {
+            self.after_read(chunk.len() as u32, cx);
+            return Ok(Some(chunk));
+        }
+        self.end_of_data().map(|()| None)
+    }
+
+    /// Nothing is queued: end of file, an error, or "not yet", in the order of Linux `tcp_recvmsg_locked`.
+    fn end_of_data(&mut self) -> Result<(), RecvError> {
+        if self.recv.fin {
+            self.eof_read = true;
+            return Ok(());
+        }
+        if let Some(error) = self.error.take() {
+            return Err(RecvError::Socket(error));
+        }
+        if self.rcv_shutdown || self.state == TcpState::Close {
+            return Ok(());
+        }
+        Err(RecvError::WouldBlock)
+    }
+
+    /// Linux `tcp_rcv_space_adjust` and `tcp_cleanup_rbuf`.
+    fn after_read(&mut self, copied: u32, cx: &mut Cx<'_>) {
+        if self.state == TcpState::Close {
+            return;
+        }
+        self.recv.adjust_space(cx.now, self.reorder.span(), cx.sysctl);
+        let unacked = self.recv.rcv_nxt.since(self.recv.rcv_wup);
+        let drained = copied > 0 && self.recv.readable() == 0;
+        if self.acks.wants_ack_after_read(unacked, drained, cx.sysctl.tcp_pingpong_thresh)
+            || self.window_doubled(cx)
+        {
+            self.acks.send_now();
+        }
+    }
+
+    /// "Send ACK now, if this read freed lots of space in our buffer. … 'Lots' means 'at least twice' here."
+    fn window_doubled(&self, cx: &Cx<'_>) -> bool {
+        if self.rcv_shutdown {
+            return false;
+        }
+        let current = self.recv.receive_window();
+        if u64::from(current) * 2 > u64::from(self.recv.window_clamp()) {
+            return false;
+        }
+        let (window, _) = self.recv.select_window(self.acks.rcv_mss(), self.reorder.charge(), cx.sysctl);
+        window > 0 && u64::from(window) >= 2 * u64::from(current)
+    }
+
+    /// Linux `SIOCINQ`.
+    pub(crate) fn recv_available(&self) -> usize {
+        self.recv.readable() as usize
+    }
+
+    /// Room in the send queue that somebody waits for (Linux `sk_stream_write_space`).
+    pub(super) fn tell_room(&mut self, cx: &mut Cx<'_>) {
+        if self.wants_room && self.state.can_send() && self.send.is_writeable(&self.options, cx) {
+            self.wants_room = false;
+            self.tell(Readiness::WRITABLE);
+        }
+    }
+
+    /// What became true since the last call.
+    pub(crate) fn take_readiness(&mut self) -> Readiness {
+        core::mem::take(&mut self.ready)
+    }
+
+    /// What is true now (Linux `tcp_poll`).
+    pub(crate) fn readiness(&self) -> Readiness {
+        let mut bits = 0;
+        let mut set = |claim: bool, fact: Readiness| bits |= if claim { fact.0 } else { 0 };
+        let closed = self.state == TcpState::Close;
+        let connected = !matches!(self.state, TcpState::SynSent | TcpState::SynRecv)
+            && self.life.established_at.is_some();
+        set(
+            self.recv.readable() >= self.options.rcvlowat || self.rcv_shutdown || self.error.is_some(),
+            Readiness::READABLE,
+        );
+        set(
+            self.snd_shutdown || closed || (self.state.can_send() && self.send.free_space() > 0),
+            Readiness::WRITABLE,
+        );
+        set(connected, Readiness::CONNECTED);
+        set(self.recv.fin, Readiness::PEER_CLOSED);
+        set(closed || (self.rcv_shutdown && self.snd_shutdown), Readiness::HANGUP);
+        set(self.error.is_some(), Readiness::ERROR);
+        set(closed || self.life.fin_acked_at.is_some(), Readiness::DRAINED);
+        Readiness(bits)
+    }
+
+    /// Linux `SO_ERROR`: the error, else the soft one.
+    pub(crate) fn take_error(&mut self) -> Option<SocketError> {
+        self.error.take().or_else(|| self.soft_error.take())
+    }
+
+    /// Stores an option and acts on it where Linux acts at once.
+    pub(crate) fn set_option(&mut self, option: TcpOption, cx: &mut Cx<'_>) -> Result<(), OptionError> {
+        let options = Arc::make_mut(&mut self.options);
+        options.set(option, cx.sysctl.rmem_max, cx.sysctl.wmem_max)?;
+        match option {
+            TcpOption::KeepAlive(true) if self.state != TcpState::Close => self.arm_keepalive(cx),
+            TcpOption::KeepAlive(false) if !self.orphan => {
+                self.keepalive_at = Instant::FAR_FUTURE;
+                self.keepalive_probe_due = false;
+            }
+            // Relative to the last activity.
+            TcpOption::KeepIdle(_) if self.options.keepalive && self.state != TcpState::Close => {
+                let elapsed = self.silent_for(cx.now);
+                self.keepalive_at = cx.now + self.keepidle(cx).saturating_sub(elapsed);
+            }
+            TcpOption::QuickAck(true) => {
+                self.acks.exit_pingpong();
+                if self.acks.is_scheduled() && self.state.can_send() {
+                    self.acks.send_now();
+                }
+            }
+            TcpOption::QuickAck(false) => self.acks.enter_pingpong(cx.sysctl.tcp_pingpong_thresh),
+            TcpOption::RcvBuf(_) => {
+                self.recv.set_rcvbuf(self.options.rcvbuf.unwrap_or(cx.sysctl.tcp_rmem[1]))
+            }
+            TcpOption::WindowClamp(_) if self.options.window_clamp > 0 => {
+                self.recv.set_window_clamp(self.options.window_clamp);
+            }
+            TcpOption::RcvLowat(_) if self.recv.readable() >= self.options.rcvlowat => {
+                self.tell(Readiness::READABLE)
+            }
+            TcpOption::MaxSeg(_) if self.state.can_send() => {
+                let mss = self.current_mss(cx);
+                self.send.set_mss(mss, cx);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! Text and FIN: into the receive queue, or ahead of a hole (Linux `tcp_data_queue`, `tcp_data_queue_ofo`, `tcp_fin`).
+
+use crate::observe::life::Side;
+use crate::observe::reason::{DropReason, ResetReason};
+use crate::stack::Readiness;
+use crate::tcp::ack_policy::{MAX_QUICKACKS, Unacknowledged};
+use crate::tcp::connection::{Connection, Disposition, Step};
+use crate::tcp::context::Cx;
+use crate::tcp::paws::ts_clock;
+use crate::tcp::reorder::Piece;
+use crate::tcp::seq::SeqRange;
+use crate::tcp::state::TcpState;
+use crate::wire::segment::Segment;
+
+impl Connection {
+    /// "seventh, process the segment text" and "eighth, check the FIN bit".
+    pub(super) fn on_text(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+        let header = &segment.header;
+        match self.state {
+            // Only what is old may still come: it is acknowledged again.
+            TcpState::CloseWait | TcpState::Closing | TcpState::LastAck
+                if !header.seq.before(self.recv.rcv_nxt) =>
+            {
+                return Step::Continue(());
+            }
+            TcpState::FinWait1
+            | TcpState::FinWait2
+            | TcpState::CloseWait
+            | TcpState::Closing
+            | TcpState::LastAck => {
+                // RFC 1122 4.2.2.13 (RFC 2525 2.17): data after the application closed is answered with RST.
+                let text_end = segment.end_seq() - u32::from(header.flags.fin());
+                if self.rcv_shutdown && segment.seq_len() > 0 && text_end.after(self.recv.rcv_nxt) {
+                    return Step::Break(self.abort_on_data(segment, cx));
+                }
+            }
+            _ => {}
+        }
+        if segment.seq_len() == 0 || header.flags.syn() {
+            return Step::Continue(());
+        }
+        self.queue_text(segment, cx)
+    }
+
+    fn queue_text(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+        let (seq, end_seq) = (segment.header.seq, segment.end_seq());
+        let (rcv_nxt, window) = (self.recv.rcv_nxt, self.recv.receive_window());
+        let dsack = self.sack && cx.sysctl.tcp_dsack;
+        if seq == rcv_nxt {
+            // "Some stacks are known to send bare FIN packets in zero window."
+            if window == 0 && !segment.payload.is_empty() {
+                cx.counters.tcp_zero_window_drop += 1;
+                self.out_of_window(DropReason::TcpZeroWindow, cx);
+                return Step::Continue(());
+            }
+            return self.queue_in_order(segment, 0, cx);
+        }
+        if end_seq.at_or_before(rcv_nxt) {
+            // "A retransmit, 2nd most common case. Force an immediate ack."
+            cx.counters.delayed_ack_lost += 1;
+            self.reorder.set_dsack(SeqRange::new(seq, end_seq), rcv_nxt, dsack, cx.counters);
+            self.out_of_window(DropReason::TcpOldData, cx);
+            return Step::Continue(());
+        }
+        // "Out of window. F.e. zero window probe."
+        if !seq.before(rcv_nxt + window) {
+            self.out_of_window(DropReason::TcpOverWindow, cx);
+            return Step::Continue(());
+        }
+        if seq.before(rcv_nxt) {
+            // "Partial packet, seq < rcv_next < end_seq"
+            self.reorder.set_dsack(SeqRange::new(seq, rcv_nxt), rcv_nxt, dsack, cx.counters);
+            if window == 0 {
+                cx.counters.tcp_zero_window_drop += 1;
+                self.out_of_window(DropReason::TcpZeroWindow, cx);
+                return Step::Continue(());
+            }
+            return self.queue_in_order(segment, rcv_nxt.since(seq), cx);
+        }
+        self.queue_out_of_order(segment, cx);
+        Step::Continue(())
+    }
+
+    fn out_of_window(&mut self, reason: DropReason, cx: &mut Cx<'_>) {
+        self.drop(reason, cx);
+        self.acks.enter_quickack(MAX_QUICKACKS, self.recv.rcv_wnd);
+        self.acks.schedule();
+    }
+
+    /// The first `skip` bytes are there already.
+    fn queue_in_order(&mut self, segment: &Segment, skip: u32, cx: &mut Cx<'_>) -> Step {
+        let payload = segment.payload.slice(skip.min(segment.payload.len() as u32) as usize..);
+        let len = payload.len() as u32;
+        if self.recv.is_over_memory(len, self.reorder.charge()) {
+            cx.counters.prune_called += 1;
+            self.prune_reorder(cx);
+            if self.recv.is_over_memory(len, self.reorder.charge()) {
+                // Linux: ICSK_ACK_NOMEM: the ACK says window 0, and the segment is dropped.
+                cx.counters.tcp_rcv_q_drop += 1;
+                cx.counters.rcv_pruned += 1;
+                self.drop(DropReason::ReceiveBuffer, cx);
+                self.acks.no_memory = true;
+                self.acks.send_now();
+                return Step::Continue(());
+            }
+        }
+        if len > 0 {
+            self.deliver(payload, segment.truesize, cx);
+            self.on_data_event(segment, cx);
+        }
+        let mut fin = segment.header.flags.fin();
+        let had_holes = !self.reorder.is_empty();
+        while !fin && let Some(piece) = self.reorder.pop(self.recv.rcv_nxt) {
+            self.deliver(piece.data, piece.truesize, cx);
+            fin = piece.fin;
+        }
+        if had_holes && self.reorder.is_empty() {
+            // RFC 5681 4.2: "SHOULD send immediate ACK, when gap in queue is filled."
+            self.acks.send_now();
+        }
+        self.reorder.forget_blocks(self.recv.rcv_nxt);
+        if self.recv.readable() >= self.options.rcvlowat {
+            self.tell(Readiness::READABLE);
+        }
+        if fin { self.on_fin(cx) } else { Step::Continue(()) }
+    }
+
+    fn deliver(&mut self, payload: bytes::Bytes, truesize: u32, cx: &mut Cx<'_>) {
+        self.life.bytes_received += payload.len() as u64;
+        self.recv.push(payload, truesize, cx.counters);
+    }
+
+    /// Linux `tcp_event_data_recv`.
+    fn on_data_event(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
+        let len = segment.payload.len() as u32;
+        let seg_len = len.div_ceil(u32::from(segment.segs.max(1)));
+        let header_len = 20 + if segment.header.options.timestamps.is_some() { 12 } else { 0 };
+        match (self.ts, segment.header.options.timestamps) {
+            (Some(ts), Some(seen)) => {
+                let tsecr = if seen.tsecr == 0 { 0 } else { seen.tsecr.wrapping_sub(ts.offset) };
+                self.recv.measure_rtt_by_echo(tsecr, ts_clock(cx.now, 0), seg_len, self.acks.rcv_mss());
+            }
+            _ => self.recv.measure_rtt_by_window(cx.now),
+        }
+        let env = self.ack_env(cx);
+        self.acks.on_data(seg_len, header_len, segment.header.flags.psh(), &env);
+        if self.recv.grow_window(len, env.advmss, self.reorder.charge()) {
+            self.acks.quick_once();
+        }
+    }
+
+    fn queue_out_of_order(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
+        let len = segment.payload.len() as u32;
+        if self.recv.is_over_memory_ofo(len, self.reorder.charge()) {
+            cx.counters.prune_called += 1;
+            cx.counters.tcp_ofo_drop += 1;
+            self.drop(DropReason::TcpOfoDrop, cx);
+            self.acks.send_now();
+            return;
+        }
+        cx.counters.tcp_ofo_queue += 1;
+        self.rcv_ooopack = self.rcv_ooopack.wrapping_add(u32::from(segment.segs));
+        // A small payload would pin its packet's buffer: copied.
+        let (data, truesize) = if len * 2 < segment.truesize {
+            (bytes::Bytes::copy_from_slice(&segment.payload), len)
+        } else {
+            (segment.payload.clone(), segment.truesize)
+        };
+        let piece = Piece {
+            range: SeqRange::new(segment.header.seq, segment.end_seq()),
+            data,
+            fin: segment.header.flags.fin(),
+            truesize,
+        };
+        if len > 0 {
+            self.on_data_event(segment, cx);
+        }
+        self.acks.schedule();
+        self.reorder.insert(self.recv.rcv_nxt, piece, self.sack, cx.sysctl.tcp_dsack, cx.counters);
+    }
+
+    /// Linux `tcp_prune_ofo_queue`: the peer still has it.
+    fn prune_reorder(&mut self, cx: &mut Cx<'_>) {
+        if self.reorder.purge() > 0 {
+            cx.counters.ofo_pruned += 1;
+        }
+    }
+
+    /// Data after close: RST, and the end.
+    fn abort_on_data(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Disposition {
+        cx.counters.tcp_abort_on_data += 1;
+        self.drop(DropReason::TcpAbortOnData, cx);
+        self.reset_by_segment(segment, ResetReason::AbortOnData, cx)
+    }
+
+    /// Linux `tcp_fin`: the peer is finished, in order.
+    fn on_fin(&mut self, cx: &mut Cx<'_>) -> Step {
+        self.recv.take_fin();
+        self.acks.schedule();
+        self.rcv_shutdown = true;
+        self.life.fin_received_at = Some(cx.now);
+        self.life.first_close = self.life.first_close.or(Some(Side::Remote));
+        self.reorder.purge();
+        self.tell(Readiness(Readiness::READABLE.0 | Readiness::PEER_CLOSED.0));
+        match self.state {
+            TcpState::SynRecv | TcpState::Established => {
+                self.set_state(TcpState::CloseWait, cx);
+                // "enters ping-pong mode, the ACK of the FIN may be delayed about 40 ms"
+                self.acks.enter_pingpong(cx.sysctl.tcp_pingpong_thresh);
+            }
+            TcpState::FinWait1 => {
+                self.acks.send_now();
+                self.set_state(TcpState::Closing, cx);
+            }
+            TcpState::FinWait2 => {
+                self.push_ack(cx);
+                return Step::Break(self.enter_time_wait(cx));
+            }
+            _ => {}
+        }
+        Step::Continue(())
+    }
+
+    /// Linux `tcp_ack_snd_check`, once a segment is processed.
+    pub(super) fn settle_ack(&mut self, cx: &mut Cx<'_>) {
+        if !self.acks.is_scheduled() || self.acks.is_owed_now() {
+            return;
+        }
+        let charge = self.reorder.charge();
+        let (window, _) = self.recv.select_window(self.acks.rcv_mss(), charge, cx.sysctl);
+        let waiting = self.recv.rcv_nxt.since(self.recv.copied_seq);
+        let unacknowledged = Unacknowledged {
+            rcv_nxt: self.recv.rcv_nxt.0,
+            bytes: self.recv.rcv_nxt.since(self.recv.rcv_wup),
+            window_holds: waiting < self.options.rcvlowat || window >= self.recv.rcv_wnd,
+            has_holes: !self.reorder.is_empty(),
+            sack: self.sack,
+            comp_nr: cx.sysctl.tcp_comp_sack_nr,
+            comp_delay: cx.sysctl.tcp_comp_sack_delay,
+            rcv_rtt: match (self.recv.rtt(), self.send.srtt()) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            },
+        };
+        let env = self.ack_env(cx);
+        self.acks.on_segment_end(&unacknowledged, &env);
+    }
+}

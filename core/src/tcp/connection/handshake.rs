@@ -1,0 +1,286 @@
+//! Opening: active, passive, simultaneous (RFC 9293 3.10.7.3; Linux `tcp_rcv_synsent_state_process`).
+
+use std::sync::Arc;
+
+use crate::error::SocketError;
+use crate::observe::life::{Ending, Life};
+use crate::observe::reason::{DropReason, ResetReason};
+use crate::stack::Readiness;
+use crate::tcp::ack_policy::AckPolicy;
+use crate::tcp::connection::{Connection, ConnectionSetup, Disposition, Step};
+use crate::tcp::context::Cx;
+use crate::tcp::half_open::{HalfOpen, TIMESTAMPS_LEN, checked_mss};
+use crate::tcp::options::TcpOptions;
+use crate::tcp::paws::TsState;
+use crate::tcp::rate_limit::RateLimit;
+use crate::tcp::receive::{InitialWindow, MAX_WSCALE, Receiver};
+use crate::tcp::reorder::Reorder;
+use crate::tcp::reset::answer_with_reset;
+use crate::tcp::send::{AckVerdict, Sender, SenderConfig};
+use crate::tcp::seq::SeqNum;
+use crate::tcp::state::TcpState;
+use crate::time::{Duration, Instant};
+use crate::wire::segment::{Segment, SegmentHeader};
+
+impl Connection {
+    /// Active open: SYN-SENT, the SYN is owed.
+    pub(crate) fn connect(
+        setup: &ConnectionSetup,
+        options: impl Into<Arc<TcpOptions>>,
+        cx: &mut Cx<'_>,
+    ) -> Self {
+        let options = options.into();
+        let sysctl = cx.sysctl;
+        let overhead = if setup.tuple.remote.is_ipv4() { 40 } else { 60 };
+        let advmss = setup.mtu.saturating_sub(overhead).clamp(88, 65_535) as u16;
+        let advmss = options.maxseg.map_or(advmss, |maxseg| maxseg.min(advmss));
+        // Linux tcp_connect_init(): options are subtracted only when a TIME-WAIT was taken over.
+        let mss = u32::from(advmss) - if setup.ts_recent != 0 { TIMESTAMPS_LEN } else { 0 };
+        let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
+        let initial =
+            InitialWindow::select(rcvbuf, options.window_clamp, mss, sysctl.tcp_window_scaling, sysctl);
+        let ts = (sysctl.tcp_timestamps != 0).then(|| TsState {
+            recent: setup.ts_recent,
+            stored: cx.now,
+            offset: setup.ts_offset,
+        });
+        cx.counters.active_opens += 1;
+        let recv = Receiver::new(initial, rcvbuf, options.rcvbuf.is_some());
+        let mut connection = Self { advmss, ts, ..Self::begin(setup, options, recv, cx) };
+        connection.sack = cx.sysctl.tcp_sack;
+        connection.wscale = cx.sysctl.tcp_window_scaling;
+        connection.set_state(TcpState::SynSent, cx);
+        connection
+    }
+
+    /// Passive open done: SYN-RECV about to take the segment that completed it. Give it that segment next.
+    pub(crate) fn from_half_open(
+        setup: &ConnectionSetup,
+        half_open: &HalfOpen,
+        options: impl Into<Arc<TcpOptions>>,
+        cx: &mut Cx<'_>,
+    ) -> Self {
+        let options = options.into();
+        let handover = half_open.handover(&options, cx.sysctl, cx.now);
+        let rcvbuf = options.rcvbuf.unwrap_or(cx.sysctl.tcp_rmem[1]);
+        let mut recv = Receiver::new(handover.initial, rcvbuf, options.rcvbuf.is_some());
+        recv.synchronise(handover.irs);
+        cx.counters.passive_opens += 1;
+        let mut connection = Self {
+            ts: handover.ts,
+            sack: handover.agreed.sack,
+            wscale: handover.agreed.wscale,
+            snd_wscale: handover.snd_wscale,
+            irs: handover.irs,
+            advmss: handover.advmss,
+            mss_clamp: handover.mss,
+            ..Self::begin(setup, options, recv, cx)
+        };
+        connection.life.opened_at = handover.opened;
+        let sample = handover.synack_sent.map(|sent| cx.now.saturating_since(sent));
+        let config = connection.sender_config(sample, handover.repeated, cx);
+        connection.send =
+            Sender::established(setup.iss, u32::from(handover.wnd), &config, &connection.options, cx);
+        connection.set_state(TcpState::SynRecv, cx);
+        connection
+    }
+
+    /// What every connection begins with; the SYN is queued in the sender.
+    fn begin(setup: &ConnectionSetup, options: Arc<TcpOptions>, recv: Receiver, cx: &Cx<'_>) -> Self {
+        Self {
+            tuple: setup.tuple,
+            cookie: setup.cookie,
+            send: Sender::new(setup.iss, &options, cx),
+            recv,
+            options,
+            state: TcpState::Close,
+            reorder: Reorder::default(),
+            acks: AckPolicy::new(),
+            ts: None,
+            sack: false,
+            wscale: false,
+            snd_wscale: 0,
+            iss: setup.iss,
+            irs: SeqNum(0),
+            advmss: 536,
+            mss_clamp: 536,
+            mtu: setup.mtu,
+            gso_max_segs: setup.gso_max_segs,
+            gso_max_size: setup.gso_max_size,
+            rcv_shutdown: false,
+            snd_shutdown: false,
+            eof_read: false,
+            orphan: false,
+            wants_room: true,
+            keepalive_probe_due: false,
+            keepalive_probes: 0,
+            keepalive_at: Instant::FAR_FUTURE,
+            error: None,
+            soft_error: None,
+            challenge: RateLimit::default(),
+            last_received: cx.now,
+            state_since: cx.now,
+            ready: Readiness::default(),
+            segs_in: 0,
+            segs_out: 0,
+            data_segs_in: 0,
+            rcv_ooopack: 0,
+            life: Life { opened_at: cx.now, ..Life::default() },
+        }
+    }
+
+    fn sender_config(
+        &self,
+        handshake_rtt: Option<Duration>,
+        syn_was_repeated: bool,
+        cx: &Cx<'_>,
+    ) -> SenderConfig {
+        let most_segs =
+            (self.gso_max_size.saturating_sub(self.header_overhead() + 40) / self.current_mss(cx)).max(1);
+        SenderConfig {
+            mss: self.current_mss(cx),
+            sack: self.sack,
+            timestamps: self.ts.is_some(),
+            gso_max_segs: self.gso_max_segs.min(most_segs.min(65_535) as u16),
+            handshake_rtt,
+            syn_was_repeated,
+        }
+    }
+
+    /// RFC 9293 3.10.7.3.
+    pub(super) fn on_segment_syn_sent(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+        let header = &segment.header;
+        let flags = header.flags;
+        if flags.ack() {
+            // "If SEG.ACK =< ISS, or SEG.ACK > SND.NXT, send a reset".
+            if !header.ack.after(self.send.snd_una()) || header.ack.after(self.send.snd_nxt()) {
+                // Linux: "Previous FIN/ACK or RST/ACK might be ignored": the SYN goes out again at once.
+                self.send.hasten_syn(cx);
+                self.drop(DropReason::TcpInvalidAck, cx);
+                answer_with_reset(self.cookie, &self.tuple, segment, ResetReason::InvalidAckSequence, cx);
+                return Step::Break(Disposition::Keep);
+            }
+            if !self.echo_is_ours(header, cx) {
+                cx.counters.paws_active += 1;
+                self.drop(DropReason::TcpPaws, cx);
+                answer_with_reset(self.cookie, &self.tuple, segment, ResetReason::InvalidAckSequence, cx);
+                return Step::Break(Disposition::Keep);
+            }
+            if flags.rst() {
+                return Step::Break(self.on_reset(cx));
+            }
+            // "if the SYN bit is not set, drop the segment".
+            if !flags.syn() {
+                self.drop(DropReason::TcpFlags, cx);
+                return Step::Break(Disposition::Keep);
+            }
+            return self.on_syn_ack(segment, cx);
+        }
+        if flags.rst() {
+            self.drop(DropReason::TcpReset, cx);
+            return Step::Break(Disposition::Keep);
+        }
+        if flags.syn() {
+            self.on_simultaneous_syn(segment, cx);
+        } else {
+            self.drop(DropReason::TcpFlags, cx);
+        }
+        Step::Break(Disposition::Keep)
+    }
+
+    /// Linux: the echo must lie between our first SYN and now.
+    fn echo_is_ours(&self, header: &SegmentHeader, cx: &Cx<'_>) -> bool {
+        let (Some(ts), Some(seen)) = (self.ts, header.options.timestamps) else { return true };
+        let sent = (self.life.opened_at.as_millis() as u32).wrapping_add(ts.offset);
+        let now = (cx.now.as_millis() as u32).wrapping_add(ts.offset);
+        seen.tsecr == 0 || now.wrapping_sub(sent) >= seen.tsecr.wrapping_sub(sent)
+    }
+
+    fn on_syn_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+        let header = &segment.header;
+        self.agree(header, cx);
+        let view = self.ack_view(segment, cx.now);
+        let AckVerdict::Taken(_) = self.send.on_ack(&view, &self.options, cx) else {
+            return self.challenge_ack(DropReason::TcpInvalidAck, cx);
+        };
+        self.last_received = cx.now;
+        self.recv.synchronise(header.seq);
+        self.irs = header.seq;
+        let config = self.sender_config(None, false, cx);
+        self.send.finish_connect(u32::from(header.wnd), &config, cx);
+        self.enter_established(cx);
+        // Linux: the ACK waits to ride on data when data is queued, TCP_DEFER_ACCEPT is set, or quick ACKs are off.
+        self.acks.schedule();
+        if !self.send.has_unsent()
+            && self.options.defer_accept_rounds == 0
+            && !self.acks.in_pingpong(cx.sysctl.tcp_pingpong_thresh)
+        {
+            self.acks.send_now();
+        }
+        Step::Continue(())
+    }
+
+    /// Both ends sent a SYN (RFC 9293 figure 7): SYN-RECV, and our SYN again, now with ACK.
+    fn on_simultaneous_syn(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
+        let header = &segment.header;
+        self.agree(header, cx);
+        self.recv.synchronise(header.seq);
+        self.irs = header.seq;
+        self.send.set_peer_window(header.seq, u32::from(header.wnd));
+        self.set_state(TcpState::SynRecv, cx);
+        self.push_syn_ack(cx);
+    }
+
+    /// What the peer's SYN offers settles the options.
+    fn agree(&mut self, header: &SegmentHeader, cx: &mut Cx<'_>) {
+        let offer = &header.options;
+        self.mss_clamp = checked_mss(offer.mss, &self.options, cx.sysctl);
+        self.sack &= offer.sack_permitted;
+        match offer.wscale {
+            Some(shift) if self.wscale => self.snd_wscale = shift.min(MAX_WSCALE),
+            _ => {
+                self.wscale = false;
+                self.recv.disable_scaling();
+            }
+        }
+        match (&mut self.ts, offer.timestamps) {
+            (Some(ts), Some(seen)) => {
+                ts.recent = seen.tsval;
+                ts.stored = cx.now;
+            }
+            _ => self.ts = None,
+        }
+    }
+
+    /// The final ACK of a passive or simultaneous open.
+    pub(super) fn finish_passive(&mut self, header: &SegmentHeader, cx: &mut Cx<'_>) {
+        if self.life.established_at.is_none() && self.was_active_open() {
+            let config = self.sender_config(None, false, cx);
+            self.send.finish_connect(u32::from(header.wnd) << self.snd_wscale, &config, cx);
+        }
+        self.enter_established(cx);
+        if self.snd_shutdown {
+            self.queue_fin(cx);
+        }
+    }
+
+    /// True when our SYN came first (simultaneous open): nothing passive settled the sender.
+    fn was_active_open(&self) -> bool {
+        self.send.is_connecting()
+    }
+
+    fn enter_established(&mut self, cx: &mut Cx<'_>) {
+        self.set_state(TcpState::Established, cx);
+        let advmss = self.advmss_less_options();
+        self.recv.establish(advmss, cx.now, cx.sysctl);
+        self.acks.init_rcv_mss(advmss, self.current_mss(cx), self.recv.rcv_wnd);
+        self.acks.set_last_data(cx.now);
+        self.arm_keepalive(cx);
+        self.tell(Readiness(Readiness::CONNECTED.0 | Readiness::WRITABLE.0));
+    }
+
+    /// Gives up an attempt that the application cancelled.
+    pub(super) fn cancel_connect(&mut self, cx: &mut Cx<'_>) {
+        self.close_state(Ending::Failed(SocketError::ConnectionAborted), cx);
+    }
+}

@@ -1,0 +1,177 @@
+//! The one place where a connection's segments are composed (Linux `__tcp_transmit_skb`).
+
+use crate::observe::reason::ResetReason;
+use crate::observe::{EventKind, EventMask};
+use crate::tcp::connection::Connection;
+use crate::tcp::context::{Cx, Reply};
+use crate::tcp::paws::ts_clock;
+use crate::tcp::send::SendPlan;
+use crate::tcp::seq::SeqNum;
+use crate::tcp::state::TcpState;
+use crate::time::Instant;
+use crate::wire::segment::{Flags, Options, SackBlocks, SegmentHeader, Timestamps};
+use crate::wire::transmit::Transmit;
+
+/// Bytes of option a SACK with `n` blocks takes, its two NOPs included.
+fn sack_len(n: usize) -> u32 {
+    if n == 0 { 0 } else { 4 + 8 * n as u32 }
+}
+
+impl Connection {
+    /// Composes the next segment: header, payload slices into `out.payload`, `out.segment_size`. `None`: owes nothing.
+    pub(crate) fn poll_transmit(&mut self, out: &mut Transmit, cx: &mut Cx<'_>) -> Option<SegmentHeader> {
+        if self.state == TcpState::Close {
+            return None;
+        }
+        let options_len = sack_len(self.sack_block_count());
+        if let Some(plan) = self.send.poll_plan(&self.options, options_len, cx) {
+            return Some(self.compose(&plan, out, cx));
+        }
+        if core::mem::take(&mut self.keepalive_probe_due) {
+            cx.counters.tcp_keep_alive += 1;
+            let probes = self.keepalive_probes;
+            cx.emit(self.cookie, &self.tuple, || EventKind::KeepaliveProbe { probes }, EventMask::LOSS);
+            // Linux tcp_xmit_probe_skb(): "an out of window sequence number … so that the other end answers".
+            let seq = self.send.snd_una() - 1;
+            return Some(self.pure_ack(seq, cx));
+        }
+        if self.acks.is_owed_now() && self.state != TcpState::SynSent {
+            let seq = self.acceptable_seq();
+            return Some(self.pure_ack(seq, cx));
+        }
+        None
+    }
+
+    /// True when `poll_transmit` would give something.
+    pub(crate) fn owes(&self, now: Instant) -> bool {
+        self.state != TcpState::Close
+            && ((self.acks.is_owed_now() && self.state != TcpState::SynSent)
+                || self.keepalive_probe_due
+                || self.send.wants_to_send(&self.options, now))
+    }
+
+    fn compose(&mut self, plan: &SendPlan, out: &mut Transmit, cx: &mut Cx<'_>) -> SegmentHeader {
+        if plan.syn {
+            return self.syn_header(cx);
+        }
+        let mut flags = Flags::ACK;
+        if plan.fin {
+            flags = flags.with(Flags::FIN);
+        }
+        if plan.psh {
+            flags = flags.with(Flags::PSH);
+        }
+        if plan.len > 0 {
+            self.send.copy_payload(plan, &mut out.payload);
+            if plan.len > plan.segment_size {
+                out.segment_size = plan.segment_size.min(65_535) as u16;
+            }
+            self.acks.on_data_sent(cx.now);
+        }
+        self.segs_out = self.segs_out.wrapping_add(plan.len.div_ceil(plan.segment_size.max(1)).max(1));
+        self.header(plan.seq, flags, cx)
+    }
+
+    /// A segment without sequence space that acknowledges.
+    fn pure_ack(&mut self, seq: SeqNum, cx: &mut Cx<'_>) -> SegmentHeader {
+        cx.counters.out_segs += 1;
+        self.segs_out = self.segs_out.wrapping_add(1);
+        self.header(seq, Flags::ACK, cx)
+    }
+
+    /// An ACK that must leave although the connection is about to end.
+    pub(super) fn push_ack(&mut self, cx: &mut Cx<'_>) {
+        let seq = self.acceptable_seq();
+        let header = self.pure_ack(seq, cx);
+        self.push_reply(header, cx);
+    }
+
+    /// Our SYN once more, with ACK: simultaneous open.
+    pub(super) fn push_syn_ack(&mut self, cx: &mut Cx<'_>) {
+        let header = self.syn_header(cx);
+        cx.counters.out_segs += 1;
+        self.push_reply(header, cx);
+    }
+
+    fn push_reply(&self, header: SegmentHeader, cx: &mut Cx<'_>) {
+        let reply = Reply { tuple: self.tuple, header, ttl: self.options.ttl, tos: self.options.tos };
+        cx.replies.push(reply, cx.counters);
+    }
+
+    /// Linux `tcp_send_active_reset`: RST with ACK and the usual options.
+    pub(super) fn send_active_reset(&mut self, reason: ResetReason, cx: &mut Cx<'_>) {
+        let seq = self.acceptable_seq();
+        let blocks = self.reorder.peek_blocks(self.sack_room());
+        let mut header = self.header(seq, Flags::RST | Flags::ACK, cx);
+        header.options.sack = blocks;
+        cx.send_reset(self.cookie, &self.tuple, header, self.options.ttl, self.options.tos, reason);
+    }
+
+    /// SYN, or SYN-ACK once the peer's SYN is known. The window is never scaled (RFC 7323 2.2).
+    fn syn_header(&mut self, cx: &mut Cx<'_>) -> SegmentHeader {
+        self.segs_out = self.segs_out.wrapping_add(1);
+        let answering = self.state == TcpState::SynRecv;
+        if answering {
+            self.acks.on_ack_sent();
+        }
+        SegmentHeader {
+            src_port: self.tuple.local.port(),
+            dst_port: self.tuple.remote.port(),
+            seq: self.iss,
+            ack: if answering { self.recv.rcv_nxt } else { SeqNum(0) },
+            flags: if answering { Flags::SYN | Flags::ACK } else { Flags::SYN },
+            wnd: self.recv.rcv_wnd.min(65_535) as u16,
+            urg: 0,
+            options: Options {
+                mss: Some(self.advmss),
+                wscale: self.wscale.then_some(self.recv.rcv_wscale),
+                sack_permitted: self.sack,
+                timestamps: self.timestamps(cx.now),
+                sack: SackBlocks::NONE,
+            },
+        }
+    }
+
+    /// The header of every segment but a SYN. It carries the current acknowledgment, so what was owed is settled.
+    fn header(&mut self, seq: SeqNum, flags: Flags, cx: &mut Cx<'_>) -> SegmentHeader {
+        let charge = self.reorder.charge();
+        let (wnd, half_full) =
+            self.recv.advertise(self.acks.rcv_mss(), charge, self.acks.no_memory, cx.sysctl, cx.counters);
+        if half_full {
+            self.acks.clear_quick();
+        }
+        let sack = if self.sack { self.reorder.take_blocks(self.sack_room()) } else { SackBlocks::NONE };
+        cx.counters.tcp_ack_compressed += u64::from(self.acks.on_ack_sent());
+        SegmentHeader {
+            src_port: self.tuple.local.port(),
+            dst_port: self.tuple.remote.port(),
+            seq,
+            ack: self.recv.rcv_nxt,
+            flags,
+            wnd,
+            urg: 0,
+            options: Options { timestamps: self.timestamps(cx.now), sack, ..Options::default() },
+        }
+    }
+
+    fn timestamps(&self, now: Instant) -> Option<Timestamps> {
+        self.ts.map(|ts| Timestamps { tsval: ts_clock(now, ts.offset), tsecr: ts.recent })
+    }
+
+    /// SACK blocks that fit: four, or three beside timestamps (RFC 2018 3).
+    fn sack_room(&self) -> usize {
+        if self.ts.is_some() { 3 } else { 4 }
+    }
+
+    fn sack_block_count(&self) -> usize {
+        if self.sack { self.reorder.block_count(self.sack_room()) } else { 0 }
+    }
+
+    /// Linux `tcp_acceptable_seq`: `snd_nxt`, unless the peer's window shrank to its left.
+    fn acceptable_seq(&self) -> SeqNum {
+        let window_end = self.send.snd_una() + self.send.snd_wnd();
+        let snd_nxt = self.send.snd_nxt();
+        let within_a_unit = self.wscale && snd_nxt.since(window_end) < 1 << self.recv.rcv_wscale;
+        if !window_end.before(snd_nxt) || within_a_unit { snd_nxt } else { window_end }
+    }
+}
