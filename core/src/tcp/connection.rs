@@ -196,9 +196,7 @@ impl Connection {
             self.last_received = cx.now;
             self.store_timestamp(segment, cx.now);
         }
-        if self.state == TcpState::SynRecv {
-            self.finish_passive(header, cx);
-        }
+        self.finish_handshake(header, cx);
         self.life.bytes_acked += u64::from(acked.bytes);
         self.tell_room(cx);
         ControlFlow::Continue(acked)
@@ -453,5 +451,16 @@ impl Connection {
             mss = mss.min(u32::from(maxseg));
         }
         mss.saturating_sub(options).max(cx.sysctl.tcp_min_snd_mss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without its queues; the sender's recovery state and the peer's buffers come only with traffic.
+    #[test]
+    fn idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 960, "{} bytes", size_of::<Connection>());
     }
 }

@@ -81,20 +81,12 @@ impl Connection {
             TcpState::CloseWait => TcpState::LastAck,
             _ => return,
         };
-        let handshake_done = self.state != TcpState::SynRecv;
         self.set_state(next, cx);
         self.snd_shutdown = true;
-        if handshake_done {
-            self.queue_fin(cx);
-        }
-    }
-
-    pub(super) fn queue_fin(&mut self, cx: &mut Cx<'_>) {
-        if !self.send.fin_queued() {
-            self.life.fin_queued_at = Some(cx.now);
-            self.life.first_close = self.life.first_close.or(Some(Side::Local));
-            self.send.queue_fin(cx);
-        }
+        self.life.fin_queued_at = Some(cx.now);
+        self.life.first_close = self.life.first_close.or(Some(Side::Local));
+        // In SYN-RECV it waits behind the handshake.
+        self.send.queue_fin(cx);
     }
 
     fn orphan_now(&mut self, cx: &mut Cx<'_>) {

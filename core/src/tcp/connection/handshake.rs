@@ -253,20 +253,15 @@ impl Connection {
     }
 
     /// The final ACK of a passive or simultaneous open.
-    pub(super) fn finish_passive(&mut self, header: &SegmentHeader, cx: &mut Cx<'_>) {
-        if self.life.established_at.is_none() && self.was_active_open() {
+    pub(super) fn finish_handshake(&mut self, header: &SegmentHeader, cx: &mut Cx<'_>) {
+        if self.send.is_connecting() {
+            // Simultaneous open: our SYN came first, and nothing passive settled the sender.
             let config = self.sender_config(None, false, cx);
             self.send.finish_connect(u32::from(header.wnd) << self.snd_wscale, &config, cx);
         }
-        self.enter_established(cx);
-        if self.snd_shutdown {
-            self.queue_fin(cx);
+        if self.state == TcpState::SynRecv {
+            self.enter_established(cx);
         }
-    }
-
-    /// True when our SYN came first (simultaneous open): nothing passive settled the sender.
-    fn was_active_open(&self) -> bool {
-        self.send.is_connecting()
     }
 
     fn enter_established(&mut self, cx: &mut Cx<'_>) {
