@@ -1,21 +1,42 @@
 //! Runs lastack-core on a real machine: devices, a driver, and sockets for tokio and for threads.
 //!
 //! The modules in reading order: [`device`] (what a link must offer), [`tun`], [`memory`], [`capture`] with
-//! [`pcapng`] (the links), [`clock`].
+//! [`pcapng`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`]
+//! (sockets for tokio), [`blocking`] (sockets for threads); [`events`] (what happens).
 #![deny(missing_docs)]
 
+pub mod blocking;
 pub mod capture;
 pub mod clock;
+mod connection;
 pub mod device;
+pub mod driver;
+pub mod events;
+pub mod incoming;
 pub mod memory;
+pub mod net;
+mod park;
 pub mod pcapng;
 mod rx_buffers;
+mod shard;
 mod sys;
+pub mod tcp;
 pub mod tun;
+pub mod udp;
+mod waiters;
 
 pub use capture::Capture;
 pub use device::{Capabilities, Device};
+pub use driver::Driver;
+pub use events::{Events, Observed};
+pub use incoming::{Incoming, PendingConnection};
 pub use memory::Memory;
+pub use net::Net;
+pub use shard::LinkCounters;
+pub use tcp::{TcpListener, TcpStream};
 pub use tun::{Tun, TunOptions};
+pub use udp::{UdpAny, UdpSocket};
 
 pub use lastack_core as core;
+pub use lastack_core::stack::{AnyOptions, Config, Datagram, ListenOptions, Readiness, Unreachable};
+pub use lastack_core::tcp::options::{TcpOption, TcpOptions};

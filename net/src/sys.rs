@@ -4,6 +4,7 @@
 
 pub(crate) mod interface;
 pub(crate) mod packet;
+pub(crate) mod ready;
 pub(crate) mod tun;
 
 use std::io;

@@ -17,7 +17,6 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use lastack_core::wire::offload::Segments;
 use lastack_core::wire::transmit::{RxMeta, Transmit};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::device::{Capabilities, Device};
@@ -87,7 +86,7 @@ impl Tun {
         if let Some(ready) = self.ready.get() {
             return Ok(ready);
         }
-        let ready = AsyncFd::with_interest(self.fd.clone(), Interest::READABLE | Interest::WRITABLE)?;
+        let ready = sys::ready::register(self.fd.clone())?;
         Ok(self.ready.get_or_init(|| ready))
     }
 

@@ -1,0 +1,153 @@
+//! Events for whoever asks: each observer has its own bounded queue.
+//!
+//! Owns:    [`Observers`] in the shard, and [`Events`], one observer's end.
+//! Rules:   a slow observer loses events and learns how many; it never slows the stack.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use lastack_core::Stack;
+use lastack_core::observe::{Event, EventMask};
+
+use crate::shard::Shard;
+
+/// Events that may wait for one observer.
+const QUEUE_LIMIT: usize = 16_384;
+
+/// Everybody who observes.
+#[derive(Debug, Default)]
+pub(crate) struct Observers {
+    list: Vec<Observer>,
+    next_key: u64,
+}
+
+#[derive(Debug)]
+struct Observer {
+    key: u64,
+    mask: EventMask,
+    queue: VecDeque<Event>,
+    lost: u64,
+    waker: Option<Waker>,
+}
+
+impl Observers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Gives `event` to everybody who asked for its group.
+    pub(crate) fn push(&mut self, event: &Event, wakes: &mut Vec<Waker>) {
+        for observer in &mut self.list {
+            if !observer.mask.intersects(event.kind.group()) {
+                continue;
+            }
+            if observer.queue.len() < QUEUE_LIMIT {
+                observer.queue.push_back(event.clone());
+            } else {
+                observer.lost += 1;
+            }
+            wakes.extend(observer.waker.take());
+        }
+    }
+
+    /// Collects everybody: nothing will happen any more.
+    pub(crate) fn all(&mut self, wakes: &mut Vec<Waker>) {
+        wakes.extend(self.list.iter_mut().filter_map(|observer| observer.waker.take()));
+    }
+
+    fn add(&mut self, mask: EventMask, stack: &mut Stack) -> u64 {
+        if self.list.is_empty() {
+            // Left from the last observer.
+            while stack.poll_observed().is_some() {}
+        }
+        self.next_key += 1;
+        let key = self.next_key;
+        self.list.push(Observer { key, mask, queue: VecDeque::new(), lost: 0, waker: None });
+        stack.observe(self.mask());
+        key
+    }
+
+    fn remove(&mut self, key: u64, stack: &mut Stack) {
+        self.list.retain(|observer| observer.key != key);
+        stack.observe(self.mask());
+    }
+
+    fn mask(&self) -> EventMask {
+        self.list.iter().fold(EventMask::NONE, |all, observer| all.with(observer.mask))
+    }
+
+    fn get(&mut self, key: u64) -> &mut Observer {
+        self.list
+            .iter_mut()
+            .find(|observer| observer.key == key)
+            .expect("an observer lives as long as its `Events`")
+    }
+}
+
+/// Events as they happen, from [`Net::events`](crate::Net::events).
+#[derive(Debug)]
+pub struct Events {
+    shard: Arc<Shard>,
+    key: u64,
+    /// Events taken from the shard and not yet given.
+    taken: VecDeque<Event>,
+}
+
+/// What [`Events::next`] gives.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Observed {
+    /// An event.
+    Event(Event),
+    /// So many events did not fit in the queue: the observer was too slow.
+    Lost(u64),
+}
+
+impl Events {
+    pub(crate) fn new(shard: Arc<Shard>, mask: EventMask) -> Self {
+        let key = shard.with(|state, _| state.observers.add(mask, &mut state.stack));
+        Self { shard, key, taken: VecDeque::new() }
+    }
+
+    /// The next event; `Ready(None)`: the driver has ended, nothing more will come.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Observed>> {
+        if let Some(event) = self.taken.pop_front() {
+            return Poll::Ready(Some(Observed::Event(event)));
+        }
+        self.shard.with(|state, _| {
+            let is_running = state.check_running().is_ok();
+            let observer = state.observers.get(self.key);
+            // All at once: one lock a batch, and the two queues swap their room.
+            std::mem::swap(&mut observer.queue, &mut self.taken);
+            if let Some(event) = self.taken.pop_front() {
+                return Poll::Ready(Some(Observed::Event(event)));
+            }
+            if observer.lost > 0 {
+                return Poll::Ready(Some(Observed::Lost(std::mem::take(&mut observer.lost))));
+            }
+            if !is_running {
+                return Poll::Ready(None);
+            }
+            observer.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    /// The next event; `None`: the driver has ended, nothing more will come.
+    pub async fn next(&mut self) -> Option<Observed> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next event, waiting in this thread.
+    pub fn next_blocking(&mut self) -> Option<Observed> {
+        crate::park::wait(&self.shard.clone().clock, None, |cx| self.poll_next(cx).map(io::Result::Ok))
+            .expect("no deadline")
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.shard.with(|state, _| state.observers.remove(self.key, &mut state.stack));
+    }
+}
