@@ -1,18 +1,36 @@
 //! The stack: one door, four families of methods.
-#![allow(unused_variables, reason = "contract; the body is being written")]
+//!
+//! Owns:    every part; this file is the door, the rooms are its modules.
+//! Input:   packets, time, commands. Output: packets, events, snapshots.
+//!
+//! In reading order: `ingress` (a packet to its socket) with `demux`, `sockets`, `listeners`, `pending`, `cookies`; `connect`
+//! with `ports` and `isn`; `settle` (what follows after a connection was called) with `notices` and `deadlines`; `timeouts`;
+//! `egress` with `outbox`; `control` and `rows`; `link` and `world` are what all of them share.
 
-#[allow(dead_code, reason = "parts of the stack whose glue is being written")]
+mod connect;
+mod control;
+mod cookies;
 pub(crate) mod deadlines;
-#[allow(dead_code, reason = "parts of the stack whose glue is being written")]
 pub(crate) mod demux;
-#[allow(dead_code, reason = "parts of the stack whose glue is being written")]
-pub(crate) mod isn;
-#[allow(dead_code, reason = "parts of the stack whose glue is being written")]
+mod egress;
+mod ingress;
+mod isn;
+mod link;
+pub(crate) mod listeners;
+mod notices;
+mod outbox;
+mod pending;
+mod ports;
+mod rows;
+mod settle;
 pub(crate) mod slab;
-#[allow(dead_code, reason = "parts of the stack whose glue is being written")]
-pub(crate) mod tuple;
+mod sockets;
+mod timeouts;
+mod tuple;
+mod world;
 
 use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -21,10 +39,25 @@ use crate::error::{
 };
 use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId, UdpId};
 use crate::observe::{Counters, Event, EventMask, Life, SocketRow, TcpInfo};
-use crate::sysctl::Sysctl;
+use crate::rng::Rng;
+use crate::stack::cookies::Cookies;
+use crate::stack::isn::Isn;
+use crate::stack::link::Link;
+use crate::stack::listeners::Listeners;
+use crate::stack::notices::Notices;
+use crate::stack::outbox::Outbox;
+use crate::stack::pending::PendingEntry;
+use crate::stack::ports::Ports;
+use crate::stack::slab::Arena;
+use crate::stack::sockets::{ConnectionSocket, Holder, Sockets};
+use crate::stack::world::World;
+use crate::sysctl::{Sysctl, names};
+use crate::tcp::connection::Disposition;
+use crate::tcp::context::Cx;
 use crate::tcp::options::{TcpOption, TcpOptions};
 use crate::tcp::state::TcpState;
 use crate::time::Instant;
+use crate::udp::UdpSockets;
 use crate::wire::transmit::{RxMeta, Transmit};
 
 /// How a stack begins.
@@ -218,104 +251,177 @@ pub enum SysctlError {
 ///
 /// Call after every `handle_*` and every command, until it gives nothing: 1. [`Stack::poll_transmit`]
 /// 2. [`Stack::poll_event`]; then wait until [`Stack::poll_timeout`], the next packet or the next command.
-#[derive(Debug)]
-pub struct Stack {}
+///
+/// # Example
+/// Two stacks, connected by hand.
+/// ```no_run
+/// use lastack_core::stack::ListenOptions;
+/// use lastack_core::time::Instant;
+/// use lastack_core::tcp::options::TcpOptions;
+/// use lastack_core::tcp::state::TcpState;
+/// use lastack_core::wire::transmit::{RxMeta, Transmit};
+/// use lastack_core::{Config, Stack};
+///
+/// let now = Instant::ZERO;
+/// let stack = |n| Stack::new(Config { addresses: vec![([10, 0, 0, n].into(), 24)], ..Config::default() }, now);
+/// let (mut client, mut server) = (stack(1), stack(2));
+/// let listener = server.listen(now, ListenOptions::new(([10, 0, 0, 2], 80).into())).unwrap();
+/// let id = client.connect(now, ([10, 0, 0, 2], 80).into(), None, TcpOptions::default()).unwrap();
+///
+/// let mut packet = Transmit::default();
+/// let mut carry = |from: &mut Stack, to: &mut Stack| {
+///     while from.poll_transmit(now, &mut packet) {
+///         packet.finish_checksum();
+///         to.handle_packet(now, packet.to_vec().into(), RxMeta::default());
+///     }
+/// };
+/// for _ in 0..3 {
+///     carry(&mut client, &mut server);
+///     carry(&mut server, &mut client);
+/// }
+/// assert_eq!(client.state(id), Some(TcpState::Established));
+/// assert!(server.accept(now, listener).is_ok());
+/// ```
+pub struct Stack {
+    world: World,
+    link: Link,
+    sockets: Sockets,
+    listeners: Listeners,
+    pending: Arena<PendingEntry>,
+    ports: Ports,
+    isn: Isn,
+    cookies: Cookies,
+    udp: UdpSockets,
+    outbox: Outbox,
+    /// Connections that owe a segment, in the order in which they are served.
+    owing: VecDeque<ConnectionId>,
+    notices: Notices,
+    max_connections: u32,
+}
+
+impl core::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Stack")
+            .field("listeners", &self.listeners.len())
+            .field("connections", &self.sockets.connection_count())
+            .field("half_open", &self.sockets.half_open_count())
+            .field("time_wait", &self.sockets.time_wait_count())
+            .finish_non_exhaustive()
+    }
+}
 
 impl Stack {
     /// A stack that begins at `now`.
     pub fn new(config: Config, now: Instant) -> Self {
-        unimplemented!()
+        let mut rng = Rng::new(&config.seed);
+        let link = Link::new(&config, rng.next_u64() as u16, now);
+        Self {
+            sockets: Sockets::new(&mut rng, now),
+            listeners: Listeners::new(&mut rng),
+            pending: Arena::new(),
+            ports: Ports::new(&mut rng),
+            isn: Isn::new(&mut rng),
+            cookies: Cookies::new(&mut rng),
+            udp: UdpSockets::new(&mut rng),
+            outbox: Outbox::default(),
+            owing: VecDeque::new(),
+            notices: Notices::default(),
+            max_connections: config.max_connections,
+            world: World::new(config.sysctl, config.event_limit),
+            link,
+        }
     }
 
     // ---- the world speaks
 
     /// One packet from the link, starting with the IP header.
     pub fn handle_packet(&mut self, now: Instant, packet: Bytes, meta: RxMeta) {
-        unimplemented!()
+        self.on_packet(now, &packet, meta);
     }
 
     /// Time has come: call when [`Stack::poll_timeout`] is due. Early calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
-        unimplemented!()
+        self.on_timeout(now);
     }
 
     /// The link's MTU changed.
     pub fn handle_link(&mut self, now: Instant, mtu: u32) {
-        unimplemented!()
+        self.on_link(now, mtu);
     }
 
     // ---- what to do next
 
     /// The next packet to put on the link, into `out` (cleared first). False: nothing to send now.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        unimplemented!()
+        self.next_packet(now, out)
     }
 
     /// The next thing an application waits for.
     pub fn poll_event(&mut self) -> Option<SocketEvent> {
-        unimplemented!()
+        self.next_event()
     }
 
     /// When [`Stack::handle_timeout`] must be called next; `None`: nothing waits for time.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        unimplemented!()
+        self.next_timeout()
     }
 
     /// The next recorded event of the groups asked for by [`Stack::observe`].
     pub fn poll_observed(&mut self) -> Option<Event> {
-        unimplemented!()
+        self.world.events.pop()
     }
 
     // ---- the app speaks: TCP
 
     /// Listens.
     pub fn listen(&mut self, now: Instant, options: ListenOptions) -> Result<ListenerId, ListenError> {
-        unimplemented!()
+        self.listen_on(now, options)
     }
 
     /// Listens on every destination and port that no other listener has; at most one such listener a stack.
     pub fn listen_any(&mut self, now: Instant, options: AnyOptions) -> Result<ListenerId, ListenError> {
-        unimplemented!()
+        self.listen_on_any(now, options)
     }
 
     /// Stops listening: half-open ones are forgotten, finished but unaccepted ones are reset.
     pub fn close_listener(&mut self, now: Instant, id: ListenerId) {
-        unimplemented!()
+        self.stop_listening(now, id);
     }
 
     /// Where a listener listens.
     pub fn listener_addr(&self, id: ListenerId) -> Option<SocketAddr> {
-        unimplemented!()
+        self.listeners.get(id).map(|listener| listener.local)
     }
 
     /// The oldest finished connection.
     pub fn accept(&mut self, now: Instant, id: ListenerId) -> Result<ConnectionId, AcceptError> {
-        unimplemented!()
+        let _ = now;
+        self.accept_from(id)
     }
 
     /// The oldest SYN that waits for a decision and was not given yet.
     pub fn next_pending(&mut self, id: ListenerId) -> Option<PendingSyn> {
-        unimplemented!()
+        self.next_undecided(id)
     }
 
     /// Answers a pending SYN with SYN-ACK. The end is told by [`SocketEvent::PendingDone`].
     pub fn pending_accept(&mut self, now: Instant, id: PendingId) -> Result<(), Gone> {
-        unimplemented!()
+        self.accept_pending(now, id)
     }
 
     /// Answers a pending SYN with RST.
     pub fn pending_refuse(&mut self, now: Instant, id: PendingId) -> Result<(), Gone> {
-        unimplemented!()
+        self.refuse_pending(now, id)
     }
 
     /// Answers a pending SYN with an ICMP error.
     pub fn pending_unreachable(&mut self, now: Instant, id: PendingId, why: Unreachable) -> Result<(), Gone> {
-        unimplemented!()
+        self.answer_pending_unreachable(now, id, why)
     }
 
     /// Forgets a pending SYN without a word; a repeated SYN is pending anew.
     pub fn pending_drop(&mut self, now: Instant, id: PendingId) -> Result<(), Gone> {
-        unimplemented!()
+        self.drop_pending(now, id)
     }
 
     /// Begins a connection to `remote`. `local`: address and port to use; `None` or port 0 chooses (RFC 6056).
@@ -326,28 +432,31 @@ impl Stack {
         local: Option<SocketAddr>,
         options: TcpOptions,
     ) -> Result<ConnectionId, ConnectError> {
-        unimplemented!()
+        self.connect_to(now, remote, local, options)
     }
 
     /// Queues at most as much of `data` as fits (copied). Returns how many bytes were taken.
     pub fn send(&mut self, now: Instant, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
-        unimplemented!()
+        self.command(now, id, |socket, cx| socket.connection.send(data, cx))
+            .unwrap_or(Err(SendError::NotConnected))
     }
 
     /// Queues `data` without copying it. Takes all of it whenever there is room for one byte, so that a chunk
     /// is never split: the queue may be over its limit by one chunk.
     pub fn send_bytes(&mut self, now: Instant, id: ConnectionId, data: Bytes) -> Result<(), SendError> {
-        unimplemented!()
+        self.command(now, id, |socket, cx| socket.connection.send_bytes(data, cx))
+            .unwrap_or(Err(SendError::NotConnected))
     }
 
     /// Bytes that `send` would take now.
     pub fn send_space(&self, id: ConnectionId) -> usize {
-        unimplemented!()
+        self.held(id).map_or(0, |socket| socket.connection.send_space())
     }
 
     /// Reads into `buf`. `Ok(0)`: end of file (or `buf` is empty).
     pub fn recv(&mut self, now: Instant, id: ConnectionId, buf: &mut [u8]) -> Result<usize, RecvError> {
-        unimplemented!()
+        self.command(now, id, |socket, cx| socket.connection.recv(buf, cx))
+            .unwrap_or(Err(RecvError::NotConnected))
     }
 
     /// Takes at most `max` bytes of the oldest received slice without copying. `Ok(None)`: end of file.
@@ -357,38 +466,43 @@ impl Stack {
         id: ConnectionId,
         max: usize,
     ) -> Result<Option<Bytes>, RecvError> {
-        unimplemented!()
+        self.command(now, id, |socket, cx| socket.connection.recv_chunk(max, cx))
+            .unwrap_or(Err(RecvError::NotConnected))
     }
 
     /// Bytes that wait to be read (Linux `SIOCINQ`).
     pub fn recv_available(&self, id: ConnectionId) -> usize {
-        unimplemented!()
+        self.held(id).map_or(0, |socket| socket.connection.recv_available())
     }
 
     /// What is true of the connection now, whether told already or not.
     pub fn readiness(&self, id: ConnectionId) -> Readiness {
-        unimplemented!()
+        self.held(id).map_or(Readiness::default(), |socket| socket.connection.readiness())
     }
 
     /// Ends one or both directions. `Err`: not connected (`ENOTCONN`).
     pub fn shutdown(&mut self, now: Instant, id: ConnectionId, how: Shutdown) -> Result<(), Gone> {
-        unimplemented!()
+        let Self { sockets, world, .. } = self;
+        let socket = sockets.connection_mut(id).filter(|socket| socket.holder == Holder::App).ok_or(Gone)?;
+        let disposition = socket.connection.shutdown(how, &mut world.cx(now))?;
+        self.settle(now, id, disposition);
+        Ok(())
     }
 
     /// Lets go of a connection as Linux `close()` does: FIN; RST when data is unread or linger is zero. The id is dead afterwards.
     /// A linger time above zero is the caller's to wait out, before this call: `shutdown(Write)`, then `DRAINED`.
     pub fn close(&mut self, now: Instant, id: ConnectionId) {
-        unimplemented!()
+        self.let_go(now, id, |socket, cx| socket.connection.close(cx));
     }
 
     /// Resets a connection and lets go of it, whatever is queued.
     pub fn abort(&mut self, now: Instant, id: ConnectionId) {
-        unimplemented!()
+        self.let_go(now, id, |socket, cx| socket.connection.abort(cx));
     }
 
     /// Takes the pending error (Linux `SO_ERROR`).
     pub fn take_error(&mut self, id: ConnectionId) -> Option<SocketError> {
-        unimplemented!()
+        self.sockets.connection_mut(id).filter(|socket| socket.holder == Holder::App)?.connection.take_error()
     }
 
     /// Sets an option on a connection.
@@ -398,29 +512,32 @@ impl Stack {
         id: ConnectionId,
         option: TcpOption,
     ) -> Result<(), OptionError> {
-        unimplemented!()
+        self.command(now, id, |socket, cx| socket.connection.set_option(option, cx))
+            .unwrap_or(Err(OptionError::NoSuchSocket))
     }
 
     /// Sets an option on a listener, for children to come.
     pub fn set_listener_option(&mut self, id: ListenerId, option: TcpOption) -> Result<(), OptionError> {
-        unimplemented!()
+        self.change_listener(id, option)
     }
 
     /// The options of a connection.
     pub fn options(&self, id: ConnectionId) -> Option<&TcpOptions> {
-        unimplemented!()
+        Some(self.held(id)?.connection.options())
     }
 
     // ---- the app speaks: UDP
 
     /// Binds a UDP socket; an unspecified address takes all of the stack's, port 0 chooses one.
     pub fn udp_bind(&mut self, now: Instant, local: SocketAddr) -> Result<UdpId, UdpError> {
-        unimplemented!()
+        let _ = now;
+        self.bind_udp(local)
     }
 
     /// Takes every datagram that no other socket wants, whatever its destination; at most one such socket a stack.
     pub fn udp_bind_any(&mut self, now: Instant) -> Result<UdpId, UdpError> {
-        unimplemented!()
+        let _ = now;
+        self.udp.bind_any()
     }
 
     /// Sends one datagram. `from`: source address and port (for [`Stack::udp_bind_any`]); `None`: the socket's own.
@@ -432,101 +549,140 @@ impl Stack {
         to: SocketAddr,
         data: Bytes,
     ) -> Result<(), UdpError> {
-        unimplemented!()
+        let _ = now;
+        self.send_datagram(id, from, to, data)
     }
 
     /// The oldest datagram: who sent it, where it was sent to, and its bytes.
     pub fn udp_recv(&mut self, now: Instant, id: UdpId) -> Result<Datagram, UdpError> {
-        unimplemented!()
+        let _ = now;
+        self.udp.receive(id)
     }
 
     /// Answers a datagram received by [`Stack::udp_bind_any`] with ICMP unreachable.
     pub fn udp_unreachable(&mut self, now: Instant, datagram: &Datagram, why: Unreachable) {
-        unimplemented!()
+        self.answer_datagram_unreachable(now, datagram, why);
     }
 
     /// Lets go of a UDP socket.
     pub fn udp_close(&mut self, id: UdpId) {
-        unimplemented!()
+        self.udp.close(id);
     }
 
     /// Where a UDP socket is bound.
     pub fn udp_addr(&self, id: UdpId) -> Option<SocketAddr> {
-        unimplemented!()
+        self.udp.local(id)
     }
 
     // ---- look, change nothing
 
     /// State of a connection an application holds.
     pub fn state(&self, id: ConnectionId) -> Option<TcpState> {
-        unimplemented!()
+        Some(self.held(id)?.connection.state())
     }
 
     /// Both ends of a connection.
     pub fn tuple(&self, id: ConnectionId) -> Option<FourTuple> {
-        unimplemented!()
+        Some(*self.held(id)?.connection.tuple())
     }
 
     /// The connection's cookie, the same from SYN to the end of TIME-WAIT.
     pub fn cookie(&self, id: ConnectionId) -> Option<u64> {
-        unimplemented!()
+        Some(self.held(id)?.connection.cookie())
     }
 
     /// The record of a connection's life so far.
     pub fn life(&self, id: ConnectionId) -> Option<Life> {
-        unimplemented!()
+        Some(self.held(id)?.connection.life())
     }
 
     /// Everything Linux's `TCP_INFO` says.
     pub fn tcp_info(&self, now: Instant, id: ConnectionId) -> Option<TcpInfo> {
-        unimplemented!()
+        Some(self.held(id)?.connection.info(now))
     }
 
     /// A row for every socket: listeners, connections (orphans too), half-open ones, TIME-WAIT; in a stable order.
     pub fn sockets(&self, now: Instant) -> impl Iterator<Item = SocketRow> + '_ {
-        core::iter::empty()
+        self.rows(now)
     }
 
     /// How many sockets of all kinds there are.
     pub fn socket_count(&self) -> usize {
-        unimplemented!()
+        self.row_count()
     }
 
     /// The counters.
     pub fn counters(&self) -> &Counters {
-        unimplemented!()
+        &self.world.counters
     }
 
     /// The settings.
     pub fn sysctl(&self) -> &Sysctl {
-        unimplemented!()
+        &self.world.sysctl
     }
 
     // ---- control
 
     /// Chooses which groups of events [`Stack::poll_observed`] gives.
     pub fn observe(&mut self, mask: EventMask) {
-        unimplemented!()
+        self.world.events.set_mask(mask);
     }
 
     /// Events that did not fit.
     pub fn events_lost(&self) -> u64 {
-        unimplemented!()
+        self.world.events.lost()
     }
 
     /// Ends a connection in any state, as Linux `SOCK_DESTROY` does: RST where the state has a peer to tell, `ECONNABORTED` for the owner.
     pub fn kill(&mut self, now: Instant, target: KillTarget) -> Result<TcpState, Gone> {
-        unimplemented!()
+        self.end(now, target)
     }
 
     /// Reads a setting by Linux's name (`net.ipv4.` and `net.core.` may be left off), as `/proc/sys` prints it.
     pub fn sysctl_get(&self, name: &str) -> Result<String, SysctlError> {
-        unimplemented!()
+        names::get(&self.world.sysctl, name)
     }
 
     /// Writes a setting by Linux's name, with Linux's units, ranges and errors.
     pub fn sysctl_set(&mut self, name: &str, value: &str) -> Result<(), SysctlError> {
-        unimplemented!()
+        names::set(&mut self.world.sysctl, name, value)
+    }
+
+    // ---- inside
+
+    /// A connection that an application holds; its id is dead once it let go.
+    fn held(&self, id: ConnectionId) -> Option<&ConnectionSocket> {
+        self.sockets.connection(id).filter(|socket| socket.holder == Holder::App)
+    }
+
+    /// A command of the application that does not end the connection.
+    fn command<T>(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        call: impl FnOnce(&mut ConnectionSocket, &mut Cx<'_>) -> T,
+    ) -> Option<T> {
+        let Self { sockets, world, .. } = self;
+        let socket = sockets.connection_mut(id).filter(|socket| socket.holder == Holder::App)?;
+        let answer = call(socket, &mut world.cx(now));
+        self.refresh(now, id);
+        Some(answer)
+    }
+
+    /// The application lets go of a connection.
+    fn let_go(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        call: impl FnOnce(&mut ConnectionSocket, &mut Cx<'_>) -> Disposition,
+    ) {
+        let Self { sockets, world, .. } = self;
+        let Some(socket) = sockets.connection_mut(id).filter(|socket| socket.holder == Holder::App) else {
+            return;
+        };
+        let disposition = call(socket, &mut world.cx(now));
+        socket.holder = Holder::Nobody;
+        self.settle(now, id, disposition);
     }
 }
 

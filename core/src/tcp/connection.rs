@@ -279,6 +279,13 @@ impl Connection {
         Disposition::Keep
     }
 
+    /// The link's own packet size became smaller.
+    pub(crate) fn on_link_mtu(&mut self, mtu: u32, cx: &mut Cx<'_>) {
+        if self.state != TcpState::Close {
+            self.on_path_mtu(mtu, cx);
+        }
+    }
+
     fn on_path_mtu(&mut self, mtu: u32, cx: &mut Cx<'_>) {
         if mtu < self.mtu {
             self.mtu = mtu;

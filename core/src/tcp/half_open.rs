@@ -371,7 +371,8 @@ impl HalfOpen {
                 offset: self.ts_offset,
             }),
             opened: self.opened,
-            synack_sent: (self.retransmits == 0).then_some(self.first_sent),
+            // None after a SYN cookie: nobody remembers when it was sent.
+            synack_sent: (self.retransmits == 0 && self.first_sent.is_armed()).then_some(self.first_sent),
             repeated: self.retransmits > 0,
             initial: self.initial_window(options, sysctl),
         }

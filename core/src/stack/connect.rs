@@ -1,0 +1,140 @@
+//! `connect`: addresses, a source port, and perhaps a TIME-WAIT pair to take over.
+//!
+//! Rules:   specification 2.4, 2.6 and 4.7. Linux: `tcp_v4_connect`, `__inet_hash_connect`, `__inet_check_established`.
+//! Not here: the SYN (`tcp::connection`).
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::error::ConnectError;
+use crate::id::{ConnectionId, FourTuple};
+use crate::stack::Stack;
+use crate::stack::demux::SocketKey;
+use crate::stack::ports::Use;
+use crate::stack::sockets::{Holder, Sockets};
+use crate::stack::tuple::Packed;
+use crate::tcp::connection::{Connection, ConnectionSetup, Disposition};
+use crate::tcp::context::Cx;
+use crate::tcp::options::TcpOptions;
+use crate::tcp::seq::SeqNum;
+use crate::time::Instant;
+
+/// A pair that a new connection may have.
+#[derive(Debug)]
+enum Pair {
+    Free,
+    /// In TIME-WAIT, and may be taken over.
+    TakeOver {
+        time_wait: SocketKey,
+        iss: SeqNum,
+        ts_recent: u32,
+    },
+}
+
+impl Stack {
+    pub(crate) fn connect_to(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        options: TcpOptions,
+    ) -> Result<ConnectionId, ConnectError> {
+        if remote.port() == 0
+            || remote.ip().is_unspecified()
+            || remote.ip().is_multicast()
+            || self.link.is_broadcast(remote.ip())
+        {
+            return Err(ConnectError::InvalidDestination);
+        }
+        if self.is_full() {
+            return Err(ConnectError::LimitReached);
+        }
+        let source = self.source_address(remote.ip(), local)?;
+        let asked_port = local.map_or(0, |local| local.port());
+        let (tuple, pair) = if asked_port != 0 {
+            self.bound_pair(now, SocketAddr::new(source, asked_port), remote, &options)?
+        } else {
+            self.chosen_pair(now, source, remote)?
+        };
+        let packed = Packed::new(&tuple).ok_or(ConnectError::InvalidDestination)?;
+        let (iss, ts_recent) = match pair {
+            Pair::Free => (self.isn.iss(&packed, now), 0),
+            Pair::TakeOver { time_wait, iss, ts_recent } => {
+                self.remove_time_wait(time_wait);
+                self.world.counters.tw_recycled += 1;
+                (iss, ts_recent)
+            }
+        };
+        let setup = ConnectionSetup {
+            tuple,
+            cookie: self.sockets.new_cookie(),
+            iss,
+            ts_offset: self.isn.ts_offset(&packed, self.world.sysctl.tcp_timestamps),
+            ts_recent,
+            mtu: self.link.mtu_for(now, remote.ip()),
+            gso_max_segs: self.link.gso_max_segs,
+            gso_max_size: self.link.gso_max_size,
+        };
+        let port = Use { reuseaddr: options.reuseaddr, bound: asked_port != 0 };
+        self.ports.acquire(tuple.local.port(), port);
+        let connection = Connection::connect(&setup, options, &mut self.world.cx(now));
+        let id = self.sockets.add_connection(Box::new(connection), Holder::App, port);
+        self.settle(now, id, Disposition::Keep);
+        Ok(id)
+    }
+
+    /// As many sockets as there may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.sockets.connection_count() + self.sockets.half_open_count() >= self.max_connections as usize
+    }
+
+    fn source_address(&self, remote: IpAddr, local: Option<SocketAddr>) -> Result<IpAddr, ConnectError> {
+        match local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified()) {
+            Some(ip) if ip.is_ipv4() != remote.is_ipv4() => Err(ConnectError::InvalidDestination),
+            Some(ip) if !self.link.accepts(ip) => Err(ConnectError::AddrNotAvailable),
+            Some(ip) => Ok(ip),
+            None => self.link.source_for(remote).ok_or(ConnectError::NetworkUnreachable),
+        }
+    }
+
+    /// The application chose the source port: first it is bound, then the pair must be free.
+    fn bound_pair(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        options: &TcpOptions,
+    ) -> Result<(FourTuple, Pair), ConnectError> {
+        if self.bind_conflict(local, options) {
+            return Err(ConnectError::AddrInUse);
+        }
+        let tuple = FourTuple { local, remote };
+        let cx = self.world.cx(now);
+        let pair = examine(&mut self.sockets, &tuple, true, &cx).ok_or(ConnectError::AddrNotAvailable)?;
+        Ok((tuple, pair))
+    }
+
+    fn chosen_pair(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        remote: SocketAddr,
+    ) -> Result<(FourTuple, Pair), ConnectError> {
+        let Self { ports, sockets, world, .. } = self;
+        let range = world.sysctl.ip_local_port_range;
+        let cx = world.cx(now);
+        let pair_at = |port| FourTuple { local: SocketAddr::new(source, port), remote };
+        ports
+            .choose_for_connect(now, range, source, remote, |port| {
+                examine(sockets, &pair_at(port), false, &cx)
+            })
+            .map(|(port, pair)| (pair_at(port), pair))
+            .ok_or(ConnectError::AddrNotAvailable)
+    }
+}
+
+/// Linux `__inet_check_established`: the pair is free, or in a TIME-WAIT that may be taken over.
+fn examine(sockets: &mut Sockets, tuple: &FourTuple, bound: bool, cx: &Cx<'_>) -> Option<Pair> {
+    let Some(time_wait) = sockets.find(&Packed::new(tuple)?) else { return Some(Pair::Free) };
+    let (iss, ts_recent) = sockets.time_wait_mut(time_wait)?.mini.reusable(tuple, bound, cx)?;
+    Some(Pair::TakeOver { time_wait, iss, ts_recent })
+}
