@@ -36,7 +36,7 @@ fn fragment(whole: &[u8], range: core::ops::Range<usize>, more: bool) -> Bytes {
         packet = whole[..20].to_vec();
         packet[2..4].copy_from_slice(&(20 + range.len() as u16).to_be_bytes());
         let flags = if more { 0x2000 } else { 0 };
-        packet[6..8].copy_from_slice(&(flags | offset_and_more / 8).to_be_bytes());
+        packet[6..8].copy_from_slice(&(flags | (offset_and_more / 8)).to_be_bytes());
         ipv4::set_checksum(&mut packet);
         packet.extend_from_slice(&whole[20..][range]);
     } else {
