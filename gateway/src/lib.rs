@@ -7,6 +7,7 @@
 pub mod aborts;
 pub mod addresses;
 pub mod host;
+pub mod journal;
 mod netlink;
 pub mod owner;
 pub mod rules;
