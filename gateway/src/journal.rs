@@ -139,6 +139,8 @@ pub struct Verdict {
     pub reason: Option<Reason>,
     /// How that is known.
     pub certainty: Certainty,
+    /// The side whose RST, refusal or silence ended it; after a clean close, who closed first.
+    pub ended_by: ClosedBy,
 }
 
 /// The leg from the program to the stack.
@@ -493,6 +495,7 @@ mod tests {
                 how: How::Fin,
                 reason: None,
                 certainty: Certainty::Observed,
+                ended_by: ClosedBy::Program,
             },
             lost_up: 0,
             lost_down: 0,

@@ -1,0 +1,137 @@
+//! Explanations in English.
+
+use lastack_gateway::journal::{ClosedBy, Connection, Flow, FlowEnd, How, Reason};
+
+use super::words::{Explanation, bytes};
+
+const DRAIN: &str = "read to end of file before close, or shutdown(SHUT_WR) and read until the other end has closed";
+const DRAIN_IF_YOURS: &str = "if the server is yours: read to end of file before close, or shutdown(SHUT_WR) and drain";
+
+pub(super) fn explain(c: &Connection) -> Explanation {
+    let program = c.owner.as_ref().map_or("the program", |owner| &*owner.process);
+    let mut explanation = ending(c, program);
+    if c.lost_up > 0 {
+        let lost = bytes(c.lost_up);
+        explanation.text += &format!(
+            " {lost} that {program} had sent and seen acknowledged were never acknowledged by the remote end's kernel."
+        );
+    }
+    if c.lost_down > 0 {
+        let lost = bytes(c.lost_down);
+        explanation.text +=
+            &format!(" {lost} that the remote end had sent were never acknowledged by {program}'s kernel.");
+    }
+    explanation
+}
+
+fn ending(c: &Connection, program: &str) -> Explanation {
+    let verdict = c.verdict;
+    let to = c.host_remote.unwrap_or(c.remote);
+    match (verdict.how, verdict.reason) {
+        (How::Fin, _) => Explanation::new(
+            match verdict.closed_by {
+                ClosedBy::Program => format!(
+                    "{program} closed first (FIN), the remote end followed. TIME-WAIT is on {program}'s side, in its kernel, for 60 s."
+                ),
+                ClosedBy::Remote => format!(
+                    "The remote end closed first (FIN), {program} followed. TIME-WAIT is on the remote end's side."
+                ),
+                _ => format!("{program} and the remote end closed at the same time: each sent FIN before it had the other's."),
+            },
+            None,
+        ),
+        (How::Reset, reason) => reset(c, program, reason),
+        (How::Refused, Some(Reason::ProgramGone)) => {
+            Explanation::new(format!("{program} was gone before the connection was made."), None)
+        }
+        (How::Refused, _) => Explanation::new(
+            format!("Nobody listens on {to}: the SYN was answered with RST. {program} saw ECONNREFUSED."),
+            Some("check that the server runs and on which address it listens: ss -tln"),
+        ),
+        (How::Timeout, Some(Reason::KeepaliveTimeout)) => Explanation::new(
+            "Keepalive probes went unanswered: the other end is gone without a word.",
+            Some("look for a crashed host, a pulled cable, or a middlebox that forgot the connection"),
+        ),
+        (How::Timeout, Some(Reason::RetriesExhausted)) => Explanation::new(
+            "Data was sent again and again and never acknowledged: the path or the other end is gone.",
+            Some("look for a crashed host or a firewall that drops: ss -ti shows retransmissions while it happens"),
+        ),
+        (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
+            format!("Nobody answered the SYN to {to}, and {program} stopped waiting."),
+            Some("a firewall that drops, or a wrong address: a closed port would have answered at once"),
+        ),
+        (How::Timeout, _) => Explanation::new(
+            format!("Nobody answered the SYN to {to}. {program} sees ETIMEDOUT when its own kernel gives up."),
+            Some("a firewall that drops, or a wrong address: a closed port would have answered at once"),
+        ),
+        (How::Unreachable, Some(Reason::Prohibited)) => Explanation::new(
+            format!("A rule of this host's routing or firewall forbids {to}."),
+            Some("look at `ip rule`, `ip route get ADDRESS` and the firewall on this host"),
+        ),
+        (How::Unreachable, Some(Reason::NetworkUnreachable)) => Explanation::new(
+            format!("This host has no route to {to}. {program} saw ENETUNREACH."),
+            Some("look at `ip route get ADDRESS` on this host; no IPv6 route is common and harmless where IPv4 follows"),
+        ),
+        (How::Unreachable, _) => Explanation::new(
+            format!("The host {to} cannot be reached. {program} saw EHOSTUNREACH."),
+            Some("look at `ip route get ADDRESS` and `ip neigh` on this host"),
+        ),
+        (How::Denied, Some(Reason::LoopbackClosed)) => Explanation::new(
+            format!("--no-host-loopback: the host's loopback is closed to the program. {program} saw ECONNREFUSED."),
+            Some("leave --no-host-loopback off, or let the server listen on an address of the network"),
+        ),
+        (How::Denied, _) => Explanation::new(
+            format!("A rule forbids {}. {program} saw ECONNREFUSED; nothing left this host.", c.remote),
+            Some("add --allow for it before the rule that denies it, if it should be reached"),
+        ),
+        (How::Killed, _) => Explanation::new(
+            format!("Ended by command (lastack kill). {program} saw ECONNRESET."),
+            None,
+        ),
+        (How::Open, _) => Explanation::new("Still open when the run ended.", None),
+    }
+}
+
+fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
+    let by_program = c.verdict.ended_by == ClosedBy::Program;
+    let who = if by_program { program } else { "the remote end" };
+    let drain = if by_program { DRAIN } else { DRAIN_IF_YOURS };
+    match reason {
+        Some(Reason::ClosedWithUnreadData) => Explanation::new(
+            format!("RESET by {who}: it closed with data unread, so its kernel sent RST instead of FIN (RFC 2525 2.17)."),
+            Some(drain),
+        ),
+        Some(Reason::LingerZero) => Explanation::new(
+            format!("RESET by {who}: it closed with SO_LINGER and zero seconds, which sends RST and discards what was not sent."),
+            Some("leave SO_LINGER off unless losing data is meant; TIME-WAIT is no reason to set it"),
+        ),
+        Some(Reason::DataAfterClose) => Explanation::new(
+            format!("RESET by {who}: it had closed already when more data came, so its kernel answered with RST."),
+            Some("close only when the other end has said everything: the protocol must tell who speaks last"),
+        ),
+        Some(Reason::Injected) => Explanation::new("RESET forced by --inject.", None),
+        Some(Reason::HostLimit) => Explanation::new(
+            "RESET by lastack: this host had no port, descriptor or memory left for it.",
+            Some("look at `ulimit -n`, `ss -s` and the host's ip_local_port_range"),
+        ),
+        _ if by_program => Explanation::new(
+            format!("RESET by {who}. Its kernel's counters do not tell why: other connections were reset at the same time. Possible: it closed with data unread, or with SO_LINGER 0, or was killed with data unread."),
+            Some(drain),
+        ),
+        _ => Explanation::new(
+            format!("RESET by {who}. Possible: it closed with data unread, so its kernel sent RST instead of FIN (RFC 2525 2.17), or it set SO_LINGER 0, or it was gone. {program} saw ECONNRESET."),
+            Some(drain),
+        ),
+    }
+}
+
+pub(super) fn explain_flow(flow: &Flow) -> String {
+    let to = flow.host_remote.unwrap_or(flow.remote);
+    match flow.how {
+        FlowEnd::Idle if flow.datagrams_down == 0 => format!("Nothing came back from {to}."),
+        FlowEnd::Idle => "Datagrams went both ways until nobody sent any more.".to_owned(),
+        FlowEnd::Refused => format!("Nobody listens on {to}: ICMP port unreachable came back."),
+        FlowEnd::Unreachable => format!("This host cannot send to {to}."),
+        FlowEnd::Denied => format!("A rule forbids {}.", flow.remote),
+    }
+}
