@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ const MAX_SLICES: usize = 64;
 /// A connected TCP socket of the host.
 #[derive(Debug)]
 pub struct HostStream {
-    fd: AsyncFd<OwnedFd>,
+    fd: Arc<AsyncFd<OwnedFd>>,
     error: Option<i32>,
     read_size: usize,
     written: u64,
@@ -41,6 +42,8 @@ pub struct HostStream {
 /// The kernel's figures about a host socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HostInfo {
+    /// Linux's state number (`tcpi_state`): 7 once it is dead.
+    pub state: u8,
     /// Smoothed round-trip time, microseconds (`tcpi_rtt`).
     pub rtt_us: u32,
     /// Segments sent again in its life (`tcpi_total_retrans`).
@@ -87,12 +90,12 @@ impl HostStream {
     }
 
     fn registered(fd: OwnedFd) -> io::Result<Self> {
-        let fd = sys::register(fd, Interest::READABLE | Interest::WRITABLE)?;
+        let fd = Arc::new(sys::register(fd, Interest::READABLE | Interest::WRITABLE)?);
         Ok(Self { fd, error: None, read_size: SMALL_READ, written: 0, read: 0 })
     }
 
     fn take_error(&self) -> Option<i32> {
-        match sockopt::socket_error(&self.fd) {
+        match sockopt::socket_error(&*self.fd) {
             Ok(Err(errno)) => Some(errno.raw_os_error()),
             Ok(Ok(())) | Err(_) => None,
         }
@@ -197,24 +200,39 @@ impl HostStream {
     }
 
     /// Waits until the kernel reports an error on the socket: for a relay that is not reading just now.
-    pub async fn failed(&self) {
-        // An error stays set, so there is nothing to clear; a runtime that shuts down ends the wait too.
-        let _ = self.fd.ready(Interest::ERROR).await;
+    pub fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let fd = self.fd.clone();
+        async move {
+            // An error stays set, so there is nothing to clear; a runtime that shuts down ends the wait too.
+            let _ = fd.ready(Interest::ERROR).await;
+        }
+    }
+
+    /// The errno of a socket that [`HostStream::failed`]; taken from the kernel unless a call has met it already.
+    pub fn fail(&mut self) -> i32 {
+        let errno = self.error.or_else(|| self.take_error()).unwrap_or(libc::ECONNRESET);
+        *self.error.get_or_insert(errno)
+    }
+
+    /// Bytes that wait to be read.
+    pub fn unread(&self) -> u64 {
+        rustix::io::ioctl_fionread(&*self.fd).unwrap_or(0)
     }
 
     /// Sends FIN behind what was written.
     pub fn shutdown_write(&mut self) {
-        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+        let _ = rustix::net::shutdown(&*self.fd, Shutdown::Write);
     }
 
     /// The kernel's figures.
     pub fn info(&self) -> HostInfo {
-        let Ok(info) = sys::tcp_info(&self.fd) else { return HostInfo::default() };
+        let Ok(info) = sys::tcp_info(&*self.fd) else { return HostInfo::default() };
         let word = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four bytes"));
         let long = |at: usize| u64::from_ne_bytes(info[at..at + 8].try_into().expect("eight bytes"));
         // struct tcp_info: tcpi_rtt at 68, tcpi_total_retrans at 100, tcpi_bytes_acked at 120. The acknowledged
         // count includes our SYN, and our FIN when it was acknowledged.
         HostInfo {
+            state: info[0],
             rtt_us: word(68),
             retransmits: word(100),
             unacked_bytes: (self.written + 1).saturating_sub(long(120)),
@@ -224,7 +242,7 @@ impl HostStream {
     /// Ends the connection with RST; data the kernel still holds is discarded.
     pub fn reset(self) {
         // SO_LINGER with zero seconds: close() becomes tcp_disconnect().
-        let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
+        let _ = sockopt::set_socket_linger(&*self.fd, Some(Duration::ZERO));
     }
 }
 

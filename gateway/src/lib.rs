@@ -1,15 +1,24 @@
 //! Puts a program behind the lastack TCP/IP stack.
 //!
-//! In reading order: [`sandbox`] makes the namespace, [`addresses`] says what its addresses mean, [`rules`] which of
-//! them are allowed; [`host`] is the host's side of a connection, [`owner`] whose it is, [`aborts`] why it was reset.
+//! In reading order: [`sandbox`] makes the namespace; [`Gateway`] forwards what comes out of it, [`addresses`] says
+//! where to and [`rules`] whether; [`host`] is the host's side of a connection, [`relay`] joins both sides;
+//! [`owner`] says whose it is, [`aborts`] and [`verdict`] how and why it ended, [`journal`] writes it down.
 #![deny(missing_docs)]
 
 pub mod aborts;
 pub mod addresses;
+mod forward;
 pub mod host;
 pub mod journal;
 mod netlink;
 pub mod owner;
+pub mod relay;
 pub mod rules;
 pub mod sandbox;
+mod session;
 mod sys;
+mod udp;
+pub mod verdict;
+
+pub use forward::Gateway;
+pub use session::{GatewayConfig, Listener, Namespace, Note, Opened};

@@ -1,0 +1,297 @@
+//! Forwards every TCP connection that is tried: dials first, answers then.
+//!
+//! Owns:    [`Gateway`] and the life of one forwarded connection, from its SYN to its line in the journal.
+//! Rules:   the SYN is held until the host's connect has an answer, so that a refused port is refused, an unreachable
+//!          one unreachable, a silent one silent. SYNs that are repeated meanwhile join the first. A program that has
+//!          gone by then answers our SYN-ACK with RST, which resets the host's side.
+//! Not here: carrying bytes (`relay`), judging (`verdict`), datagrams (`udp`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lastack::{AnyOptions, Net, PendingConnection, TcpOptions, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::addresses::{self, Destination};
+use crate::host::HostStream;
+use crate::journal::{Certainty, ClosedBy, Connection, Entry, How, Inside, Outside, Reason, Verdict, states};
+use crate::owner::Protocol;
+use crate::relay::{Outcome, Relay};
+use crate::rules;
+use crate::session::{GatewayConfig, Listener, Note, Opened, Session};
+use crate::udp;
+use crate::verdict::{Answer, judge, judge_dial};
+
+/// How often it is looked whether the program still waits for a connection that is slow in the making.
+const STILL_WAITING: Duration = Duration::from_secs(3);
+/// How long, and how often, a host that is short of ports or descriptors is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+const RETRIES: u32 = 200;
+/// How long the host's counters may collect changes that belong to somebody else.
+const REFRESH: Duration = Duration::from_millis(250);
+
+/// A running gateway: everything that a stack's peers try to reach is reached from this host.
+///
+/// # Example
+/// ```no_run
+/// use lastack_gateway::{Gateway, GatewayConfig, Note};
+/// # async fn example(net: lastack::Net) -> std::io::Result<()> {
+/// let gateway = Gateway::start(net, GatewayConfig::default(), |note| {
+///     if let Note::Ended(entry) = note {
+///         println!("{entry:?}");
+///     }
+/// })?;
+/// // …
+/// gateway.stop().await;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Gateway {
+    session: Arc<Session>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Starts forwarding on `net`, in the runtime this is called in. `listener` is told what happens; it must not wait.
+    ///
+    /// # Errors
+    /// Somebody else takes all SYNs or all datagrams of this stack already.
+    pub fn start(
+        net: Net,
+        config: GatewayConfig,
+        listener: impl Fn(Note) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let listener: Box<Listener> = Box::new(listener);
+        let (stop, stopped) = watch::channel(false);
+        let options =
+            // The program's kernel and the remote end have had their say about Nagle: forwarded at once.
+            AnyOptions { max_pending: config.max_pending, options: TcpOptions { nodelay: true, ..TcpOptions::default() } };
+        let mut incoming = net.incoming(options)?;
+        let datagrams = lastack::UdpAny::bind(&net)?;
+        let session = Arc::new(Session::new(net, config, stopped, listener));
+        let accept = {
+            let session = session.clone();
+            async move {
+                while let Ok(pending) = incoming.next().await {
+                    tokio::spawn(connection(session.clone(), pending));
+                }
+            }
+        };
+        let refresh = {
+            let session = session.clone();
+            async move {
+                loop {
+                    tokio::time::sleep(REFRESH).await;
+                    session.refresh_aborts();
+                }
+            }
+        };
+        let tasks = vec![
+            tokio::spawn(accept),
+            tokio::spawn(refresh),
+            tokio::spawn(udp::forward(session.clone(), datagrams)),
+        ];
+        Ok(Self { session, stop, tasks })
+    }
+
+    /// Connections that are open or being made.
+    pub fn open(&self) -> usize {
+        self.session.open()
+    }
+
+    /// Goes up whenever bytes of a connection move.
+    pub fn progress(&self) -> u64 {
+        self.session.policy.progress.load(Ordering::Relaxed)
+    }
+
+    /// Stops: what is still open is told as open, then reset.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        while self.session.open() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for task in self.tasks.drain(..) {
+            task.abort();
+            // Aborted on purpose.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// One connection's life.
+async fn connection(session: Arc<Session>, pending: PendingConnection) {
+    let guard = session.count_open();
+    let mut record = begin(&session, &pending);
+    let mut stop = session.stop.clone();
+    tokio::select! {
+        biased;
+        () = attempt(&session, pending, &mut record) => {}
+        // Only a connection that is not established yet is dropped here: a relay watches for itself.
+        _ = stop.wait_for(|stop| *stop) => record.verdict = verdict(ClosedBy::Nobody, How::Open, None),
+    }
+    record.duration_us = since(&session, &record);
+    session.tell(Note::Ended(Entry::Connection(record)));
+    drop(guard);
+}
+
+fn begin(session: &Session, pending: &PendingConnection) -> Connection {
+    let (local, remote) = (pending.peer_addr(), pending.destination());
+    Connection {
+        id: session.number(),
+        owner: session.owner(Protocol::Tcp, local, remote),
+        local,
+        remote,
+        host_remote: None,
+        opened: pending.arrived(),
+        handshake_us: None,
+        duration_us: 0,
+        bytes_up: 0,
+        bytes_down: 0,
+        inside: None,
+        outside: None,
+        verdict: verdict(ClosedBy::Nobody, How::Open, None),
+        lost_up: 0,
+        lost_down: 0,
+        unread_bytes: None,
+        states: Vec::new(),
+    }
+}
+
+fn verdict(closed_by: ClosedBy, how: How, reason: Option<Reason>) -> Verdict {
+    Verdict { closed_by, how, reason, certainty: Certainty::Observed, ended_by: closed_by }
+}
+
+fn since(session: &Session, record: &Connection) -> u64 {
+    session.net.now().saturating_since(record.opened).as_micros() as u64
+}
+
+/// Decides, dials, answers, relays; everything learnt goes into `record`.
+async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mut Connection) {
+    if session.rules.verdict(record.remote) == rules::Verdict::Deny {
+        record.verdict = verdict(ClosedBy::Lastack, How::Denied, Some(Reason::DeniedByRule));
+        let _ = pending.refuse();
+        return;
+    }
+    let Destination::Host(host_remote) = session.addresses.destination(record.remote) else {
+        // The resolver's address has one port; the host's may be closed as a whole.
+        record.verdict = if addresses::HOST.contains(&record.remote.ip()) {
+            verdict(ClosedBy::Lastack, How::Denied, Some(Reason::LoopbackClosed))
+        } else {
+            verdict(ClosedBy::Remote, How::Refused, Some(Reason::NoListener))
+        };
+        let _ = pending.refuse();
+        return;
+    };
+    record.host_remote = Some(host_remote);
+    let Some(dialled) = dial(session, host_remote, record).await else {
+        record.verdict = verdict(ClosedBy::Nobody, How::Timeout, Some(Reason::ProgramGone));
+        let _ = pending.drop();
+        return;
+    };
+    match dialled {
+        Ok(host) => match pending.accept().await {
+            Ok(stream) => established(session, stream, host, record).await,
+            Err(_) => {
+                host.reset();
+                record.verdict = verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone));
+            }
+        },
+        Err(error) => {
+            let (answer, verdict) = judge_dial(error.raw_os_error().unwrap_or(0));
+            record.verdict = verdict;
+            let _ = match answer {
+                Answer::Refuse => pending.refuse(),
+                Answer::Unreachable(why) => pending.unreachable(why),
+                Answer::Silence | Answer::Retry => pending.drop(),
+            };
+        }
+    }
+}
+
+/// Connects from the host; `None`: the program has stopped waiting.
+async fn dial(session: &Session, to: SocketAddr, record: &Connection) -> Option<io::Result<HostStream>> {
+    let mut tries = 0;
+    let connect = async {
+        loop {
+            match HostStream::connect(to).await {
+                Err(error) if tries < RETRIES && is_shortage(&error) => {
+                    tries += 1;
+                    tokio::time::sleep(RETRY).await;
+                }
+                result => return result,
+            }
+        }
+    };
+    tokio::pin!(connect);
+    loop {
+        match tokio::time::timeout(STILL_WAITING, &mut connect).await {
+            Ok(result) => return Some(result),
+            Err(_) if session.has_socket(record.local, record.remote) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|errno| judge_dial(errno).0 == Answer::Retry)
+}
+
+/// Both ends are connected: carries the connection to its end.
+async fn established(session: &Arc<Session>, stream: TcpStream, host: HostStream, record: &mut Connection) {
+    let handshake_us = since(session, record);
+    record.handshake_us = Some(handshake_us);
+    let host_remote = record.host_remote.expect("it was dialled");
+    session.tell(Note::Opened(Opened {
+        id: record.id,
+        owner: record.owner.clone(),
+        remote: record.remote,
+        host_remote,
+        handshake_us,
+    }));
+    let mut relay = Relay::new(stream, host, session.policy.clone());
+    let mut stop = session.stop.clone();
+    tokio::select! {
+        biased;
+        () = relay.run() => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    let outcome = relay.finish();
+    record.verdict = judge(&outcome, |by| session.claim_abort(by, host_remote));
+    write_down(record, &outcome);
+}
+
+fn write_down(record: &mut Connection, outcome: &Outcome) {
+    let Outcome { life, inside, outside, .. } = outcome;
+    if let Some(established) = life.established_at {
+        record.handshake_us = Some(established.saturating_since(life.opened_at).as_micros() as u64);
+    }
+    record.bytes_up = outcome.bytes_up;
+    record.bytes_down = outcome.bytes_down;
+    record.lost_up = outcome.lost_up;
+    record.lost_down = outcome.lost_down;
+    record.inside = Some(Inside {
+        segments_up: inside.segs_in,
+        segments_down: inside.segs_out,
+        retransmits: inside.total_retrans,
+        rtt_us: inside.rtt,
+    });
+    record.outside = Some(Outside {
+        rtt_us: outside.rtt_us,
+        retransmits: outside.retransmits,
+        unacked_bytes: outside.unacked_bytes,
+    });
+    record.states = states(life);
+}

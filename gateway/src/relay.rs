@@ -1,0 +1,518 @@
+//! A relay with a law: what one side does to its connection, the other side sees.
+//!
+//! Owns:    [`Relay`], the two directions between a stack's connection and a host's; [`Outcome`], what became of them.
+//! Input:   chunks of either side, never copied. Output: the same chunks, FIN and RST at the other side.
+//! Rules:   FIN is forwarded behind the data before it, and the other direction lives on. RST is forwarded behind the
+//!          data before it too, as far as the receiver takes it within [`Policy::patience`]. Nothing is read from one
+//!          side before the other has taken what was read: windows carry the pressure through. A half-closed
+//!          connection is probed, never cut: it may be silent for ever, but not dead.
+//! Not here: who is right (`verdict`), dialling (`forward`).
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lastack::core::observe::{Ending, Life, TcpInfo};
+use lastack::{Readiness, TcpOption, TcpStream};
+
+use crate::host::{HostInfo, HostStream};
+
+/// How a relay treats its connections.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How long data that is under way when the other side has reset may make no progress before it is given up.
+    /// Default 5 s.
+    pub patience: Duration,
+    /// How long a half-closed connection may be idle before the inside is probed. Default 60 s, whole seconds.
+    pub half_closed_probe: Duration,
+    /// Goes up whenever bytes move: whoever wants to know whether anything still happens looks at it.
+    pub progress: Arc<AtomicU64>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            patience: Duration::from_secs(5),
+            half_closed_probe: Duration::from_secs(60),
+            progress: Arc::default(),
+        }
+    }
+}
+
+/// Who sent the first FIN or RST.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FirstClose {
+    /// The program behind the stack.
+    Inside,
+    /// The host's remote end.
+    Outside,
+    /// Both, before either could have seen the other's.
+    Both,
+}
+
+/// How a relay ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// A FIN each way.
+    Clean,
+    /// The inside connection ended with this errno: `ECONNRESET` for a RST.
+    Inside(i32),
+    /// The outside connection ended with this errno: `ECONNRESET` or `EPIPE` for a RST.
+    Outside(i32),
+    /// The inside connection was killed by command.
+    Killed,
+    /// The relay was stopped, or its stack was.
+    Stopped,
+}
+
+/// What became of a relayed connection.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outcome {
+    /// Who closed first; `None`: nobody.
+    pub first_close: Option<FirstClose>,
+    /// How it ended.
+    pub end: End,
+    /// The inside sent FIN.
+    pub inside_fin: bool,
+    /// The outside sent FIN.
+    pub outside_fin: bool,
+    /// Bytes came from the outside after the inside had sent FIN.
+    pub data_after_inside_fin: bool,
+    /// Payload bytes that the inside's kernel sent in order.
+    pub bytes_up: u64,
+    /// Payload bytes that the outside sent.
+    pub bytes_down: u64,
+    /// Of `bytes_up`, bytes that the outside's kernel never acknowledged.
+    pub lost_up: u64,
+    /// Of `bytes_down`, bytes that the inside's kernel never acknowledged.
+    pub lost_down: u64,
+    /// The inside leg's record.
+    pub life: Life,
+    /// The inside leg's figures.
+    pub inside: TcpInfo,
+    /// The outside leg's figures.
+    pub outside: HostInfo,
+}
+
+/// Carries a connection until it has ended.
+///
+/// # Example
+/// ```no_run
+/// use lastack_gateway::{host::HostStream, relay};
+/// # async fn example(pending: lastack::PendingConnection) -> std::io::Result<()> {
+/// // Dial first, answer then: a refused port looks refused.
+/// let outside = HostStream::connect(pending.destination()).await?;
+/// let inside = pending.accept().await?;
+/// let outcome = relay::relay(inside, outside, &relay::Policy::default()).await;
+/// println!("{:?}, {} bytes up, {} lost", outcome.end, outcome.bytes_up, outcome.lost_up);
+/// # Ok(()) }
+/// ```
+pub async fn relay(inside: TcpStream, outside: HostStream, policy: &Policy) -> Outcome {
+    let mut relay = Relay::new(inside, outside, policy.clone());
+    relay.run().await;
+    relay.finish()
+}
+
+/// Both directions of one connection.
+pub struct Relay {
+    inside: TcpStream,
+    outside: HostStream,
+    policy: Policy,
+    up: Up,
+    down: Down,
+    /// The turn in which each side's first FIN or RST was seen, counted from 1.
+    inside_closed: Option<u64>,
+    outside_closed: Option<u64>,
+    turn: u64,
+    end: Option<End>,
+    data_after_inside_fin: bool,
+    /// The outside's figures at the end.
+    outside_info: Option<HostInfo>,
+    /// Waits for the outside's RST while nothing is read from it.
+    outside_failed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// From the program to the remote end.
+#[derive(Debug, Default)]
+struct Up {
+    queue: VecDeque<Bytes>,
+    eof: bool,
+    fin_sent: bool,
+    /// The inside's error, told behind the data that came before it.
+    error: Option<i32>,
+}
+
+/// From the remote end to the program.
+#[derive(Debug, Default)]
+struct Down {
+    chunk: Option<Bytes>,
+    eof: bool,
+    fin_sent: bool,
+}
+
+/// Slices taken from the stack for one gathered write.
+const UP_SLICES: usize = 32;
+/// Bytes of these.
+const UP_BYTES: usize = 512 * 1024;
+/// How often it is looked whether data under way has arrived: doubled from the first to the last.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_LAST: Duration = Duration::from_millis(64);
+/// The error of a stack that has stopped has no errno.
+const STOPPED: i32 = 0;
+/// `TCP_CLOSE` of Linux's `tcpi_state`.
+const TCP_CLOSE: u8 = 7;
+
+impl Relay {
+    /// A relay between two open connections.
+    pub fn new(inside: TcpStream, outside: HostStream, policy: Policy) -> Self {
+        Self {
+            inside,
+            outside,
+            policy,
+            up: Up::default(),
+            down: Down::default(),
+            inside_closed: None,
+            outside_closed: None,
+            turn: 0,
+            end: None,
+            data_after_inside_fin: false,
+            outside_info: None,
+            outside_failed: None,
+        }
+    }
+
+    /// Carries the connection until it has ended and everything under way has arrived or is lost. Cancel safe: a
+    /// relay whose run was dropped can be finished, and is told as stopped.
+    pub async fn run(&mut self) {
+        let end = std::future::poll_fn(|cx| self.poll_carry(cx)).await;
+        self.end = Some(end);
+        match end {
+            End::Clean => self.settle().await,
+            End::Inside(_) => self.deliver_outside().await,
+            End::Outside(_) => self.deliver_inside().await,
+            End::Killed | End::Stopped => {}
+        }
+    }
+
+    /// Closes both sides as the law says, and tells what became of them.
+    pub fn finish(self) -> Outcome {
+        let end = self.end.unwrap_or(End::Stopped);
+        let life = self.inside.life().unwrap_or_default();
+        let end = match life.ending {
+            Some(Ending::Killed) => End::Killed,
+            _ => end,
+        };
+        let outside = self.outside_info.unwrap_or_else(|| self.outside.info());
+        let bytes_down = self.outside.read() + self.outside.unread();
+        let outcome = Outcome {
+            first_close: self.first_close(&life),
+            end,
+            inside_fin: self.up.eof,
+            outside_fin: self.down.eof,
+            data_after_inside_fin: self.data_after_inside_fin,
+            bytes_up: life.bytes_received,
+            bytes_down,
+            // Whatever was received here and is not with the other kernel is lost, wherever it is just now.
+            lost_up: life.bytes_received.saturating_sub(self.outside.written() - outside.unacked_bytes),
+            lost_down: bytes_down.saturating_sub(life.bytes_acked),
+            life,
+            inside: self.inside.tcp_info().unwrap_or_default(),
+            outside,
+        };
+        match end {
+            End::Clean => {}
+            End::Outside(_) => self.inside.abort(),
+            End::Inside(_) => self.outside.reset(),
+            End::Killed | End::Stopped => {
+                self.inside.abort();
+                self.outside.reset();
+            }
+        }
+        outcome
+    }
+
+    fn first_close(&self, life: &Life) -> Option<FirstClose> {
+        match (self.inside_closed, self.outside_closed) {
+            (None, None) => None,
+            (Some(_), None) => Some(FirstClose::Inside),
+            (None, Some(_)) => Some(FirstClose::Outside),
+            (Some(inside), Some(outside)) if inside == outside => Some(FirstClose::Both),
+            (Some(inside), Some(outside)) if inside < outside => Some(FirstClose::Inside),
+            // The program's FIN came before it had acknowledged ours: it closed before it could know.
+            (Some(_), Some(_)) => match (life.fin_received_at, life.fin_acked_at) {
+                (Some(received), Some(acked)) if received < acked => Some(FirstClose::Both),
+                (Some(_), None) => Some(FirstClose::Both),
+                _ => Some(FirstClose::Outside),
+            },
+        }
+    }
+
+    fn moved(&self) {
+        self.policy.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Both directions, until both have ended or one side has failed.
+    fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.turn += 1;
+        let up = self.poll_up(cx);
+        let down = self.poll_down(cx);
+        match (up, down) {
+            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Clean),
+            _ => match self.poll_inside_failed(cx) {
+                Poll::Ready(end) => Poll::Ready(end),
+                Poll::Pending => self.poll_outside_failed(cx),
+            },
+        }
+    }
+
+    /// A RST of the inside is noticed also after its FIN, when nothing more is read from it.
+    fn poll_inside_failed(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if !self.up.eof || self.down.fin_sent {
+            return Poll::Pending;
+        }
+        let failed = Readiness::HANGUP.with(Readiness::ERROR);
+        let Ok(_) = ready!(self.inside.poll_readiness(cx, failed)) else { return Poll::Ready(End::Stopped) };
+        let error = self.inside.take_error().ok().flatten();
+        Poll::Ready(End::Inside(error.map_or(libc::ECONNRESET, |error| errno(&error))))
+    }
+
+    /// A RST of the outside is noticed also while nothing is read from it: after its FIN, or while the inside does
+    /// not take what was read.
+    fn poll_outside_failed(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.down.chunk.is_none() && !self.down.eof {
+            return Poll::Pending;
+        }
+        let failed = self.outside_failed.get_or_insert_with(|| Box::pin(self.outside.failed()));
+        ready!(failed.as_mut().poll(cx));
+        self.outside_closed.get_or_insert(self.turn);
+        Poll::Ready(End::Outside(self.outside.fail()))
+    }
+
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        loop {
+            if self.up.queue.is_empty() && !self.up.eof && self.up.error.is_none() {
+                ready!(self.fill_up(cx));
+            }
+            if !self.up.queue.is_empty() {
+                match ready!(self.outside.poll_write(cx, &mut self.up.queue)) {
+                    Ok(_) => self.moved(),
+                    Err(error) => {
+                        self.outside_closed.get_or_insert(self.turn);
+                        return Poll::Ready(Err(End::Outside(errno(&error))));
+                    }
+                }
+                continue;
+            }
+            if let Some(errno) = self.up.error {
+                return Poll::Ready(Err(if errno == STOPPED { End::Stopped } else { End::Inside(errno) }));
+            }
+            if !self.up.fin_sent {
+                self.outside.shutdown_write();
+                self.up.fin_sent = true;
+                self.probe_when_idle();
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    /// Takes from the stack what is there; ready when there is anything, an end included.
+    fn fill_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = 0;
+        while self.up.queue.len() < UP_SLICES && bytes < UP_BYTES {
+            match self.inside.poll_read_chunk(cx, UP_BYTES) {
+                Poll::Ready(Ok(Some(chunk))) => {
+                    bytes += chunk.len();
+                    self.up.queue.push_back(chunk);
+                }
+                Poll::Ready(Ok(None)) => {
+                    self.up.eof = true;
+                    self.inside_closed.get_or_insert(self.turn);
+                    break;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.up.error = Some(errno(&error));
+                    self.inside_closed.get_or_insert(self.turn);
+                    break;
+                }
+                Poll::Pending if self.up.queue.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        loop {
+            if let Some(chunk) = &self.down.chunk {
+                match ready!(self.inside.poll_write_bytes(cx, chunk)) {
+                    Ok(()) => {
+                        self.down.chunk = None;
+                        self.moved();
+                    }
+                    Err(error) => {
+                        let errno = errno(&error);
+                        // The inside's reader meets the same end, behind the data that came before it.
+                        if self.up.error.is_none() && !self.up.eof && errno != STOPPED {
+                            return self.drain_up(cx, errno);
+                        }
+                        self.inside_closed.get_or_insert(self.turn);
+                        return Poll::Ready(Err(if errno == STOPPED {
+                            End::Stopped
+                        } else {
+                            End::Inside(errno)
+                        }));
+                    }
+                }
+                continue;
+            }
+            if self.down.eof {
+                if !self.down.fin_sent {
+                    // Not connected any more: the inside's end is told by its reader.
+                    let _ = self.inside.shutdown_how(Shutdown::Write);
+                    self.down.fin_sent = true;
+                    self.probe_when_idle();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(self.outside.poll_read(cx, usize::MAX)) {
+                Ok(chunk) if chunk.is_empty() => {
+                    self.down.eof = true;
+                    self.outside_closed.get_or_insert(self.turn);
+                }
+                Ok(chunk) => {
+                    self.data_after_inside_fin |= self.up.eof;
+                    self.down.chunk = Some(chunk);
+                }
+                Err(error) => {
+                    self.outside_closed.get_or_insert(self.turn);
+                    return Poll::Ready(Err(End::Outside(errno(&error))));
+                }
+            }
+        }
+    }
+
+    /// The inside has failed with `errno` on its sending side: what it sent before is still carried.
+    fn drain_up(&mut self, cx: &mut Context<'_>, errno: i32) -> Poll<Result<(), End>> {
+        self.inside_closed.get_or_insert(self.turn);
+        ready!(self.poll_up(cx))?;
+        Poll::Ready(Err(End::Inside(errno)))
+    }
+
+    /// A half-closed connection may be one that the program's kernel has forgotten: an answer to a probe tells.
+    fn probe_when_idle(&mut self) {
+        let seconds = i32::try_from(self.policy.half_closed_probe.as_secs()).unwrap_or(i32::MAX).max(1);
+        for option in
+            [TcpOption::KeepIdle(seconds), TcpOption::KeepIntvl(seconds), TcpOption::KeepAlive(true)]
+        {
+            // A connection that is gone already needs no probe.
+            let _ = self.inside.set_option(option);
+        }
+    }
+
+    /// Both FINs are under way: waits until they have arrived, so that what is told about loss is true.
+    async fn settle(&mut self) {
+        let drained = Readiness::DRAINED.with(Readiness::HANGUP).with(Readiness::ERROR);
+        let _ = self.inside.wait_readiness(drained).await;
+        let info = self.outside_at_rest().await;
+        if info.state == TCP_CLOSE && info.unacked_bytes > 0 {
+            self.end = Some(End::Outside(self.outside.fail()));
+        } else if let Some(errno) = self.inside_failure() {
+            self.end = Some(End::Inside(errno));
+        }
+    }
+
+    /// The inside's error after both FINs, if its end was not clean after all.
+    fn inside_failure(&self) -> Option<i32> {
+        match self.inside.life()?.ending? {
+            Ending::ResetReceived => Some(libc::ECONNRESET),
+            Ending::Failed(error) => Some(error.errno()),
+            _ => None,
+        }
+    }
+
+    /// The inside is gone: what it sent before goes on to the outside.
+    async fn deliver_outside(&mut self) {
+        let patience = self.policy.patience;
+        let deliver = async {
+            while !self.up.queue.is_empty() {
+                let Self { outside, up, .. } = self;
+                if std::future::poll_fn(|cx| outside.poll_write(cx, &mut up.queue)).await.is_err() {
+                    return;
+                }
+                self.moved();
+            }
+        };
+        let _ = tokio::time::timeout(patience, deliver).await;
+        self.outside_at_rest().await;
+    }
+
+    /// The outside is gone: what it sent before goes on to the inside.
+    async fn deliver_inside(&mut self) {
+        let patience = self.policy.patience;
+        let mut last = 0;
+        loop {
+            let rest = std::future::poll_fn(|cx| self.poll_down(cx));
+            if tokio::time::timeout(patience, rest).await.is_ok() {
+                break;
+            }
+            let acked = self.inside.life().map_or(0, |life| life.bytes_acked);
+            if std::mem::replace(&mut last, acked) == acked {
+                return;
+            }
+        }
+        let inside = &self.inside;
+        let unacked =
+            || inside.tcp_info().map_or(0, |info| u64::from(info.notsent_bytes) + u64::from(info.unacked));
+        wait_until_zero(unacked, patience).await;
+    }
+
+    /// Waits until the outside's kernel has acknowledged everything, or will not.
+    async fn outside_at_rest(&mut self) -> HostInfo {
+        let mut info = HostInfo::default();
+        let unacked = || {
+            info = self.outside.info();
+            // A dead socket acknowledges nothing more.
+            if info.state == TCP_CLOSE { 0 } else { info.unacked_bytes }
+        };
+        wait_until_zero(unacked, self.policy.patience).await;
+        *self.outside_info.insert(info)
+    }
+}
+
+/// Waits until `count` is zero, or has not gone down for `patience`.
+async fn wait_until_zero(mut count: impl FnMut() -> u64, patience: Duration) {
+    let (mut last, mut quiet, mut pause) = (u64::MAX, Duration::ZERO, LOOK_FIRST);
+    loop {
+        let now = count();
+        if now == 0 || quiet >= patience {
+            return;
+        }
+        quiet = if now < last { Duration::ZERO } else { quiet + pause };
+        last = now;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_LAST);
+    }
+}
+
+fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(STOPPED)
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay")
+            .field("inside", &self.inside)
+            .field("outside", &self.outside)
+            .field("up", &self.up)
+            .field("down", &self.down)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,199 @@
+//! What every connection and flow of one run shares.
+//!
+//! Owns:    [`Session`]: where addresses lead, what is allowed, who is whose, what is written down, when to stop.
+//! Not here: connections (`forward`), flows (`udp`).
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lastack::Net;
+use tokio::sync::watch;
+
+use crate::aborts::{AbortCounters, Match};
+use crate::addresses::Addresses;
+use crate::journal::{ClosedBy, Entry};
+use crate::owner::{Owner, Owners, Protocol};
+use crate::relay::Policy;
+use crate::rules::Rules;
+
+/// How a gateway behaves.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    /// Where addresses lead.
+    pub addresses: Addresses,
+    /// What is allowed.
+    pub rules: Rules,
+    /// How connections are relayed.
+    pub policy: Policy,
+    /// SYNs that may wait for the host's answer; more are dropped and come again. Default 4096.
+    pub max_pending: u32,
+    /// UDP flows at a time; more are dropped. Default 4096.
+    pub max_flows: usize,
+    /// The program's namespace, where there is one.
+    pub namespace: Option<Namespace>,
+}
+
+/// What tells owners and reasons: the inside of a sandbox.
+#[derive(Debug)]
+pub struct Namespace {
+    /// A sock_diag socket of the namespace.
+    pub sock_diag: OwnedFd,
+    /// A process that lives in it as long as anything; the program's processes descend from it.
+    pub helper_pid: u32,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            addresses: Addresses { host_loopback: true, resolvers: Vec::new() },
+            rules: Rules::default(),
+            policy: Policy::default(),
+            max_pending: 4096,
+            max_flows: 4096,
+            namespace: None,
+        }
+    }
+}
+
+/// What is told while it happens.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every note is an ending")]
+pub enum Note {
+    /// A connection was established.
+    Opened(Opened),
+    /// A connection or flow has ended.
+    Ended(Entry),
+}
+
+/// A connection that was just established.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// Its number in this run.
+    pub id: u64,
+    /// Whose it is, where that could be told.
+    pub owner: Option<Owner>,
+    /// The other end as the program used it.
+    pub remote: SocketAddr,
+    /// Where it really went.
+    pub host_remote: SocketAddr,
+    /// From SYN to established, microseconds.
+    pub handshake_us: u64,
+}
+
+/// Is told every [`Note`]. Must not wait: it runs where the packets do.
+pub type Listener = dyn Fn(Note) + Send + Sync;
+
+/// What connections and flows share.
+pub(crate) struct Session {
+    pub(crate) net: Net,
+    pub(crate) addresses: Addresses,
+    pub(crate) rules: Rules,
+    pub(crate) policy: Policy,
+    pub(crate) max_flows: usize,
+    pub(crate) stop: watch::Receiver<bool>,
+    owners: Option<Mutex<Owners>>,
+    inside_aborts: Option<Mutex<AbortCounters>>,
+    outside_aborts: Mutex<AbortCounters>,
+    listener: Box<Listener>,
+    next_id: AtomicU64,
+    open: AtomicUsize,
+}
+
+impl Session {
+    pub(crate) fn new(
+        net: Net,
+        config: GatewayConfig,
+        stop: watch::Receiver<bool>,
+        listener: Box<Listener>,
+    ) -> Self {
+        let GatewayConfig { addresses, rules, policy, max_pending: _, max_flows, namespace } = config;
+        let inside_aborts = namespace.as_ref().map(|inside| AbortCounters::of_process(inside.helper_pid));
+        Self {
+            net,
+            addresses,
+            rules,
+            policy,
+            max_flows,
+            stop,
+            owners: namespace.map(|inside| Mutex::new(Owners::new(inside.sock_diag, inside.helper_pid))),
+            inside_aborts: inside_aborts.map(Mutex::new),
+            outside_aborts: Mutex::new(AbortCounters::of_process(std::process::id())),
+            listener,
+            next_id: AtomicU64::new(1),
+            open: AtomicUsize::new(0),
+        }
+    }
+
+    /// The next number of a connection or flow.
+    pub(crate) fn number(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn tell(&self, note: Note) {
+        (self.listener)(note);
+    }
+
+    pub(crate) fn owner(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
+        lock(self.owners.as_ref()?).owner(self.net.now(), protocol, local, remote)
+    }
+
+    /// False: the program's socket is gone. True where that cannot be told.
+    pub(crate) fn has_socket(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.owners.as_ref().is_none_or(|owners| lock(owners).has_socket(Protocol::Tcp, local, remote))
+    }
+
+    /// What the kernel that sent a RST counted for it; `remote` is where the connection went.
+    pub(crate) fn claim_abort(&self, by: ClosedBy, remote: SocketAddr) -> Option<Match> {
+        let now = self.net.now();
+        match by {
+            ClosedBy::Program => lock(self.inside_aborts.as_ref()?).claim(now),
+            // Only a remote end on this host has counters we can read.
+            _ if remote.ip().is_loopback() => match lock(&self.outside_aborts).claim(now) {
+                Some(Match::Single(abort)) => Some(Match::Single(abort)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Forgets what the host's counters did: it belongs to somebody else's connections.
+    pub(crate) fn refresh_aborts(&self) {
+        lock(&self.outside_aborts).refresh();
+    }
+
+    /// Connections that are open or being made.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub(crate) fn count_open(self: &Arc<Self>) -> OpenGuard {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenGuard(self.clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection that counts as open.
+pub(crate) struct OpenGuard(Arc<Session>);
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("addresses", &self.addresses)
+            .field("rules", &self.rules)
+            .field("open", &self.open())
+            .finish_non_exhaustive()
+    }
+}

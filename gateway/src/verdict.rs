@@ -1,0 +1,247 @@
+//! Who ended a connection, how and why: the judgement over a relay's outcome.
+//!
+//! Owns:    [`judge`] for connections that were established, [`judge_dial`] for those that were not.
+//! Input:   the relay's [`Outcome`], and what the kernels' counters say about a RST.
+//! Rules:   nothing is invented: a RST of a remote end elsewhere is `reset-by-peer` and no more.
+
+use crate::aborts::{Abort, Match};
+use crate::journal::{Certainty, ClosedBy, How, Reason, Verdict};
+use crate::relay::{End, FirstClose, Outcome};
+
+/// Judges an established connection. `counters` is asked only about a RST: what the kernel that sent it counted, if
+/// that kernel can be asked.
+pub fn judge(outcome: &Outcome, counters: impl FnOnce(ClosedBy) -> Option<Match>) -> Verdict {
+    let closed_by = match outcome.first_close {
+        Some(FirstClose::Inside) => ClosedBy::Program,
+        Some(FirstClose::Outside) => ClosedBy::Remote,
+        Some(FirstClose::Both) => ClosedBy::Both,
+        None => ClosedBy::Nobody,
+    };
+    let verdict = |how, reason, certainty, ended_by| Verdict { closed_by, how, reason, certainty, ended_by };
+    match outcome.end {
+        End::Clean => verdict(How::Fin, None, Certainty::Observed, closed_by),
+        End::Inside(libc::ETIMEDOUT) => {
+            let reason =
+                if outcome.inside.unacked == 0 { Reason::KeepaliveTimeout } else { Reason::RetriesExhausted };
+            verdict(How::Timeout, Some(reason), Certainty::Observed, ClosedBy::Nobody)
+        }
+        End::Outside(libc::ETIMEDOUT) => {
+            verdict(How::Timeout, Some(Reason::RetriesExhausted), Certainty::Observed, ClosedBy::Nobody)
+        }
+        End::Inside(errno) | End::Outside(errno) if unreachable_reason(errno).is_some() => {
+            verdict(How::Unreachable, unreachable_reason(errno), Certainty::Observed, ClosedBy::Nobody)
+        }
+        End::Inside(_) => {
+            let (reason, certainty) = reset_reason(outcome, counters(ClosedBy::Program), ClosedBy::Program);
+            verdict(How::Reset, Some(reason), certainty, ClosedBy::Program)
+        }
+        End::Outside(_) => {
+            let (reason, certainty) = reset_reason(outcome, counters(ClosedBy::Remote), ClosedBy::Remote);
+            verdict(How::Reset, Some(reason), certainty, ClosedBy::Remote)
+        }
+        End::Killed => {
+            let closed_by = if outcome.first_close.is_none() || !(outcome.inside_fin || outcome.outside_fin) {
+                ClosedBy::Lastack
+            } else {
+                closed_by
+            };
+            Verdict { closed_by, ..verdict(How::Killed, None, Certainty::Observed, ClosedBy::Lastack) }
+        }
+        End::Stopped => {
+            let closed_by =
+                if outcome.inside_fin || outcome.outside_fin { closed_by } else { ClosedBy::Nobody };
+            Verdict { closed_by, ..verdict(How::Open, None, Certainty::Observed, ClosedBy::Nobody) }
+        }
+    }
+}
+
+fn reset_reason(outcome: &Outcome, counted: Option<Match>, by: ClosedBy) -> (Reason, Certainty) {
+    let (had_closed, data_followed) = match by {
+        ClosedBy::Program => (outcome.inside_fin, outcome.data_after_inside_fin),
+        _ => (outcome.outside_fin, outcome.bytes_up > 0),
+    };
+    let (abort, single) = match counted {
+        Some(Match::Single(abort)) => (Some(abort), true),
+        Some(Match::SameKind(abort)) => (Some(abort), false),
+        None => (None, false),
+    };
+    // The namespace has one program's connections; the host's counters belong to everybody on it.
+    let certainty = if single && by == ClosedBy::Program { Certainty::Observed } else { Certainty::Inferred };
+    match abort {
+        Some(Abort::OnClose) => (Reason::ClosedWithUnreadData, certainty),
+        // Linux counts both as `TCPAbortOnData`: whether a FIN went before tells them apart.
+        Some(Abort::OnData) if had_closed && data_followed => (Reason::DataAfterClose, certainty),
+        Some(Abort::OnData) => (Reason::LingerZero, certainty),
+        None if by == ClosedBy::Program && had_closed && data_followed => {
+            (Reason::DataAfterClose, Certainty::Inferred)
+        }
+        None if by == ClosedBy::Program => (Reason::ResetByProgram, Certainty::Observed),
+        None => (Reason::ResetByPeer, Certainty::Observed),
+    }
+}
+
+fn unreachable_reason(errno: i32) -> Option<Reason> {
+    match errno {
+        libc::EHOSTUNREACH | libc::EHOSTDOWN => Some(Reason::HostUnreachable),
+        libc::ENETUNREACH => Some(Reason::NetworkUnreachable),
+        _ => None,
+    }
+}
+
+/// What a host's failed connect says to the program behind the stack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// RST.
+    Refuse,
+    /// An ICMP error.
+    Unreachable(lastack::Unreachable),
+    /// Nothing: the program's own kernel gives up in its time.
+    Silence,
+    /// Nothing yet: this host is short of something, it is worth trying again.
+    Retry,
+}
+
+/// Judges a connect(2) that failed with `errno`: what the program is told, and what is written down.
+pub fn judge_dial(errno: i32) -> (Answer, Verdict) {
+    use lastack::Unreachable::{Host, Net, Prohibited};
+    let (answer, how, reason, closed_by) = match errno {
+        libc::ECONNREFUSED => (Answer::Refuse, How::Refused, Reason::NoListener, ClosedBy::Remote),
+        libc::ENETUNREACH => {
+            (Answer::Unreachable(Net), How::Unreachable, Reason::NetworkUnreachable, ClosedBy::Nobody)
+        }
+        libc::EHOSTUNREACH | libc::EHOSTDOWN => {
+            (Answer::Unreachable(Host), How::Unreachable, Reason::HostUnreachable, ClosedBy::Nobody)
+        }
+        libc::EACCES | libc::EPERM => {
+            (Answer::Unreachable(Prohibited), How::Unreachable, Reason::Prohibited, ClosedBy::Nobody)
+        }
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN => {
+            (Answer::Retry, How::Timeout, Reason::HostLimit, ClosedBy::Nobody)
+        }
+        // A blackhole route is EINVAL; a time-out is silence, and so is whatever has no form on the wire.
+        _ => (Answer::Silence, How::Timeout, Reason::ConnectTimeout, ClosedBy::Nobody),
+    };
+    (
+        answer,
+        Verdict { closed_by, how, reason: Some(reason), certainty: Certainty::Observed, ended_by: closed_by },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostInfo;
+    use lastack::core::observe::{Life, TcpInfo};
+
+    fn outcome(first_close: Option<FirstClose>, end: End) -> Outcome {
+        Outcome {
+            first_close,
+            end,
+            inside_fin: false,
+            outside_fin: false,
+            data_after_inside_fin: false,
+            bytes_up: 0,
+            bytes_down: 0,
+            lost_up: 0,
+            lost_down: 0,
+            life: Life::default(),
+            inside: TcpInfo::default(),
+            outside: HostInfo::default(),
+        }
+    }
+
+    fn told(verdict: Verdict) -> (ClosedBy, How, Option<Reason>, Certainty) {
+        (verdict.closed_by, verdict.how, verdict.reason, verdict.certainty)
+    }
+
+    #[test]
+    fn clean_close_names_who_was_first() {
+        for (first, closed_by) in [
+            (FirstClose::Inside, ClosedBy::Program),
+            (FirstClose::Outside, ClosedBy::Remote),
+            (FirstClose::Both, ClosedBy::Both),
+        ] {
+            let verdict = judge(&outcome(Some(first), End::Clean), |_| panic!("no RST, no question"));
+            assert_eq!(told(verdict), (closed_by, How::Fin, None, Certainty::Observed));
+        }
+    }
+
+    #[test]
+    fn programs_reset_is_told_by_its_kernels_counters() {
+        let reset = outcome(Some(FirstClose::Inside), End::Inside(libc::ECONNRESET));
+        let reason = |outcome: &Outcome, counted| {
+            let verdict = judge(outcome, |by| {
+                assert_eq!(by, ClosedBy::Program);
+                counted
+            });
+            (verdict.reason.unwrap(), verdict.certainty)
+        };
+        let observed = Certainty::Observed;
+        assert_eq!(
+            reason(&reset, Some(Match::Single(Abort::OnClose))),
+            (Reason::ClosedWithUnreadData, observed)
+        );
+        assert_eq!(reason(&reset, Some(Match::Single(Abort::OnData))), (Reason::LingerZero, observed));
+        assert_eq!(
+            reason(&reset, Some(Match::SameKind(Abort::OnClose))),
+            (Reason::ClosedWithUnreadData, Certainty::Inferred)
+        );
+        assert_eq!(reason(&reset, None), (Reason::ResetByProgram, observed));
+        let after = Outcome { inside_fin: true, data_after_inside_fin: true, ..reset };
+        assert_eq!(reason(&after, Some(Match::Single(Abort::OnData))), (Reason::DataAfterClose, observed));
+        assert_eq!(reason(&after, None), (Reason::DataAfterClose, Certainty::Inferred));
+    }
+
+    #[test]
+    fn remotes_reset_is_no_more_than_that_unless_its_kernel_tells() {
+        let reset = outcome(Some(FirstClose::Outside), End::Outside(libc::ECONNRESET));
+        assert_eq!(
+            told(judge(&reset, |_| None)),
+            (ClosedBy::Remote, How::Reset, Some(Reason::ResetByPeer), Certainty::Observed)
+        );
+        let counted = judge(&reset, |_| Some(Match::Single(Abort::OnClose)));
+        assert_eq!(
+            (counted.reason, counted.certainty),
+            (Some(Reason::ClosedWithUnreadData), Certainty::Inferred)
+        );
+    }
+
+    #[test]
+    fn timeouts_and_what_is_still_open_are_closed_by_nobody() {
+        let timeout = judge(&outcome(None, End::Outside(libc::ETIMEDOUT)), |_| None);
+        assert_eq!(told(timeout).0, ClosedBy::Nobody);
+        let open = judge(&outcome(None, End::Stopped), |_| None);
+        assert_eq!(told(open), (ClosedBy::Nobody, How::Open, None, Certainty::Observed));
+    }
+
+    #[test]
+    fn each_connect_errno_has_its_answer() {
+        for (errno, answer, how, closed_by) in [
+            (libc::ECONNREFUSED, Answer::Refuse, How::Refused, ClosedBy::Remote),
+            (
+                libc::ENETUNREACH,
+                Answer::Unreachable(lastack::Unreachable::Net),
+                How::Unreachable,
+                ClosedBy::Nobody,
+            ),
+            (
+                libc::EHOSTUNREACH,
+                Answer::Unreachable(lastack::Unreachable::Host),
+                How::Unreachable,
+                ClosedBy::Nobody,
+            ),
+            (
+                libc::EACCES,
+                Answer::Unreachable(lastack::Unreachable::Prohibited),
+                How::Unreachable,
+                ClosedBy::Nobody,
+            ),
+            (libc::EINVAL, Answer::Silence, How::Timeout, ClosedBy::Nobody),
+            (libc::ETIMEDOUT, Answer::Silence, How::Timeout, ClosedBy::Nobody),
+            (libc::EMFILE, Answer::Retry, How::Timeout, ClosedBy::Nobody),
+        ] {
+            let (got, verdict) = judge_dial(errno);
+            assert_eq!((got, verdict.how, verdict.closed_by), (answer, how, closed_by), "errno {errno}");
+        }
+    }
+}
