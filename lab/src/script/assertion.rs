@@ -326,7 +326,11 @@ impl Parser<'_> {
 
     fn atom(&mut self) -> Result<Value, AssertionError> {
         if self.take("(") {
-            let value = self.or()?;
+            let mut value = self.or()?;
+            // A tuple: only ever a message.
+            while self.take(",") {
+                value = Value::Str(format!("{value}, {}", self.or()?));
+            }
             return if self.take(")") { Ok(value) } else { invalid("a parenthesis is never closed") };
         }
         let Some((first, rest)) = self.tokens.split_first() else {
@@ -490,6 +494,12 @@ mod tests {
         fails("assert 1 < tcpi_snd_cwnd < 10");
         fails("assert tcpi_options & 8");
         fails("assert tcpi_rtt == 0 or tcpi_snd_cwnd == 11");
+    }
+
+    #[test]
+    fn a_tuple_is_a_message() {
+        let error = fails("assert tcpi_rtt == 1, (tcpi_snd_cwnd, 'and', tcpi_rtt)").to_string();
+        assert!(error.ends_with("(10, and, 100000)"), "{error}");
     }
 
     #[test]
