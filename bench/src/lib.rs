@@ -1,1 +1,16 @@
-//! Comparisons with peers: see `bench/run.sh`.
+//! Comparisons with peers, in one interleaved series: `bench/run.sh`, results in `bench/RESULTS.md`.
+//!
+//! | | is |
+//! |---|---|
+//! | bin `bench` | the series: rounds over rows over carriers, medians, ratios, the gate |
+//! | bin `load` | the load: bulk, short connections, ping-pong, idle connections |
+//! | bin `yardstick` | a forwarder without TCP on a TUN: what a stack of zero cost would reach here |
+//! | [`contest`] | who is measured, and how a load is run behind each |
+//! | [`figures`] | medians, ratios, the table |
+//! | [`tun`] | opens the yardstick's TUN |
+//!
+//! A figure counts only if its gate holds: no error, no stall, nothing left behind. A row that fails it is printed as failed.
+
+pub mod contest;
+pub mod figures;
+pub mod tun;

@@ -157,6 +157,17 @@ impl Seat {
         command
     }
 
+    /// Waits until the program's side has IPv6, which slirp4netns gives by router advertisement seconds after IPv4.
+    pub fn await_ipv6(&self) {
+        let Kind::Slirp4netns { namespace, .. } = &self.kind else { return };
+        // Without it the IPv6 cases show what they show.
+        let _ = crate::clock::until(Duration::from_secs(5), || {
+            let addresses = std::fs::read_to_string(format!("/proc/{}/net/if_inet6", namespace.id())).ok()?;
+            let global = |line: &str| line.ends_with("tap0") && line.split_whitespace().nth(3) == Some("00");
+            addresses.lines().any(global).then_some(())
+        });
+    }
+
     /// The carrier's own process where it is one that stays for the seat's life.
     #[must_use]
     pub fn resident(&self) -> Option<u32> {
@@ -184,11 +195,5 @@ fn slirp4netns(program: &Path, mtu: u32) -> io::Result<Kind> {
         route.lines().any(|line| line.starts_with("tap0\t00000000")).then_some(())
     });
     up.ok_or_else(|| io::Error::other("slirp4netns did not configure its interface within 10 s"))?;
-    // IPv6 comes by router advertisement; without it the IPv6 cases show what they show.
-    let _ = crate::clock::until(Duration::from_secs(5), || {
-        let addresses = std::fs::read_to_string(format!("/proc/{}/net/if_inet6", namespace.id())).ok()?;
-        let global = |line: &str| line.ends_with("tap0") && line.split_whitespace().nth(3) == Some("00");
-        addresses.lines().any(global).then_some(())
-    });
     Ok(Kind::Slirp4netns { namespace, carrier })
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use lastack_core::Stack;
 use lastack_core::observe::{Event, EventMask};
+use lastack_core::time::Duration;
 
 use crate::shard::Shard;
 
@@ -139,10 +140,18 @@ impl Events {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// The next event, waiting in this thread.
-    pub fn next_blocking(&mut self) -> Option<Observed> {
-        crate::park::wait(&self.shard.clone().clock, None, |cx| self.poll_next(cx).map(io::Result::Ok))
-            .expect("no deadline")
+    /// True when the next event is at hand.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.taken.is_empty()
+    }
+
+    /// The next event, waiting in this thread for at most `timeout`.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing happened in time.
+    pub fn next_timeout(&mut self, timeout: Duration) -> io::Result<Option<Observed>> {
+        let clock = self.shard.clock;
+        crate::park::wait(&clock, Some(clock.now() + timeout), |cx| self.poll_next(cx).map(io::Result::Ok))
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! The modules in reading order: [`device`] (what a link must offer), [`tun`], [`memory`], [`capture`] with
 //! [`pcapng`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`]
-//! (sockets for tokio), [`blocking`] (sockets for threads); [`events`] (what happens).
+//! (sockets for tokio), [`blocking`] (sockets for threads); [`events`] (what happens); [`control`] (for other
+//! processes to look in).
 #![deny(missing_docs)]
 
 pub mod blocking;
 pub mod capture;
 pub mod clock;
 mod connection;
+pub mod control;
 pub mod device;
 pub mod driver;
 pub mod events;

@@ -2,12 +2,14 @@
 //!
 //! Owns:    [`Request`] and [`Reply`], the only messages there are, and [`PROTOCOL`].
 //! Input:   with the `serde` feature both (de)serialise; `lastack` answers, `lastack-observe` asks.
-//! Rules:   the server greets with [`Reply::Hello`]. Each request is answered by its replies and then
-//!          [`Reply::End`] or one [`Reply::Error`], in order, before the next request is read.
-//!          [`Request::Events`] turns the rest of the connection into a stream: it never ends by itself.
+//! Rules:   the server greets with [`Reply::Hello`]. A request for many things is answered by one reply each and
+//!          then [`Reply::End`]; a request for one thing by that; either by one [`Reply::Error`] instead.
+//!          [`Request::Events`] is answered by [`Reply::End`] as soon as nothing is missed any more; the rest of
+//!          the connection is a stream of events that never ends by itself.
 //! Not here: the socket, who may connect, JSON text itself.
 
 use core::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use crate::observe::event::{Event, EventMask};
 use crate::observe::info::SocketRow;
@@ -19,6 +21,24 @@ pub const PROTOCOL: u32 = 1;
 
 /// Longest request line, bytes, newline included. Longer ones end the connection.
 pub const REQUEST_LIMIT: usize = 4096;
+
+/// Where the control sockets of user `uid` are: in `$XDG_RUNTIME_DIR` where it is set, else below `/tmp`.
+/// Whoever connects checks that the directory is that user's and nobody else's to write.
+pub fn directory(xdg_runtime_dir: Option<&Path>, uid: u32) -> PathBuf {
+    match xdg_runtime_dir {
+        Some(dir) if dir.is_absolute() => dir.join("lastack"),
+        _ => PathBuf::from(format!("/tmp/lastack-{uid}")),
+    }
+}
+
+/// The file of the stack called `name`; `None` where that is no name: 1 to 64 of `A-Z a-z 0-9 . _ -`, not
+/// beginning with a dot.
+pub fn file_name(name: &str) -> Option<String> {
+    let is_name = (1..=64).contains(&name.len())
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    is_name.then(|| format!("{name}.sock"))
+}
 
 /// What a client asks.
 ///
@@ -143,6 +163,14 @@ mod tests {
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), line);
             assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_leave_the_directory() {
+        assert_eq!(file_name("web-1"), Some("web-1.sock".into()));
+        for bad in ["", ".", "..", "../x", "a/b", ".hidden", "a b", &"x".repeat(65)] {
+            assert_eq!(file_name(bad), None, "{bad:?}");
         }
     }
 

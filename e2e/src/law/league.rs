@@ -85,7 +85,11 @@ pub fn play(carriers: &[Carrier], filter: &str, mut progress: impl FnMut(&str)) 
 fn seat(arena: &Arena, carrier: Carrier) -> Result<Seat, String> {
     match carrier.unavailable() {
         Some(why) => Err(why),
-        None => carrier.seat(arena, DEFAULT_MTU).map_err(|error| error.to_string()),
+        None => {
+            let seat = carrier.seat(arena, DEFAULT_MTU).map_err(|error| error.to_string())?;
+            seat.await_ipv6();
+            Ok(seat)
+        }
     }
 }
 
