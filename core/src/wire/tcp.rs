@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(read(&[2, 4, 5, 180, 3, 0, 1, 1]).mss, Some(1460), "length 0");
         assert_eq!(read(&[2, 4, 5, 180, 3, 9, 7, 1]).wscale, None, "past the end");
         assert_eq!(read(&[2, 4, 5, 180, 1, 1, 1, 3]).mss, Some(1460), "kind without length");
-        assert_eq!(read(&[0, 0, 0, 0, 2, 4, 5, 180]).mss, None, "behind EOL");
+        assert_eq!(read(&[0, 4, 0, 0, 2, 4, 5, 180]).mss, None, "behind EOL");
         assert_eq!(read(&[253, 4, 9, 9, 2, 4, 5, 180]).mss, Some(1460), "unknown kind is skipped");
         assert_eq!(read(&[2, 3, 5, 3, 3, 7, 0, 0]).wscale, Some(7), "wrong length for the kind is skipped");
         assert_eq!(read(&[2, 4, 0, 0]).mss, None, "MSS 0 is none");

@@ -492,6 +492,35 @@ fn the_steady_state_allocates_nothing() {
     assert_eq!(out.head.as_ptr(), head);
 }
 
+/// A later fragment has no ports: what lies in their place must not be taken for them.
+#[test]
+fn a_quoted_later_fragment_is_nobodys() {
+    let quoted_v4 = |offset: u16| {
+        let mut inner = tcp_packet(&fields(), b"payload");
+        inner[6..8].copy_from_slice(&offset.to_be_bytes());
+        (fields(), inner)
+    };
+    let quoted_v6 = |offset: u16| {
+        let mut inner = tcp_packet(&fields_v6(), b"payload");
+        let [a, b] = ((offset * 8) | 1).to_be_bytes();
+        inner[6] = 44;
+        inner.splice(40..40, [6, 0, a, b, 0, 0, 0, 1]);
+        (fields_v6(), inner)
+    };
+    for (offset, (fields, inner)) in
+        [(0, quoted_v4(0)), (1, quoted_v4(1)), (0, quoted_v6(0)), (1, quoted_v6(1))]
+    {
+        let mut out = Transmit::default();
+        emit::icmp_error(&mut out, &fields, ErrorKind::TimeExceeded { code: 0 }, inner.into());
+        let Ok(Body::Icmp(Icmp::Error { quote, .. })) =
+            parse(&out.to_vec().into(), RxMeta::default()).map(|packet| packet.body)
+        else {
+            panic!("our own packet")
+        };
+        assert_eq!(quote.is_some(), offset == 0, "{} offset {offset}", fields.src);
+    }
+}
+
 #[test]
 fn messages_of_the_other_version_are_not_icmp() {
     let mut out = Transmit::default();

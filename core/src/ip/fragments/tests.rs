@@ -148,6 +148,36 @@ fn a_fragment_within_received_bytes_is_a_duplicate() {
 }
 
 #[test]
+fn a_fragment_that_fills_a_gap_and_more_is_an_overlap() {
+    let packet = whole(&v4(), vec![7; 300]);
+    let mut fragments = Fragments::new(FragmentLimits::default());
+    for range in [0..80, 160..240] {
+        assert_eq!(push(&mut fragments, Instant::ZERO, &fragment(&packet, range, true)), Ok(None));
+    }
+    let wide = fragment(&packet, 40..208, true);
+    assert_eq!(push(&mut fragments, Instant::ZERO, &wide), Err(DropReason::FragReassembly));
+    assert!(is_empty(&fragments));
+}
+
+/// Linux: ip_frag_reasm(): a sender that sets DF on its fragments gets it back.
+#[test]
+fn dont_fragment_of_the_first_fragment_is_kept() {
+    for flag in [0, 0x40] {
+        let packet = whole(&v4(), vec![7; 200]);
+        let mut fragments = Fragments::new(FragmentLimits::default());
+        let mut done = None;
+        for part in cut(&packet, 104) {
+            let mut part = part.to_vec();
+            part[6] |= flag;
+            ipv4::set_checksum(&mut part[..20]);
+            done = push(&mut fragments, Instant::ZERO, &Bytes::from(part)).expect("consistent fragments");
+        }
+        let whole = done.expect("complete");
+        assert_eq!(parse(&whole, RxMeta::default()).expect("valid").ip.dont_fragment, flag != 0);
+    }
+}
+
+#[test]
 fn two_ends_or_bytes_beyond_the_end_drop_the_datagram() {
     let packet = whole(&v4(), vec![7; 200]);
     let contradictions = [
