@@ -55,9 +55,17 @@ pub(crate) enum Lang {
     Zh,
 }
 
+impl From<Lang> for lastack_observe::words::Lang {
+    fn from(lang: Lang) -> Self {
+        match lang {
+            Lang::En => Self::En,
+            Lang::Zh => Self::Zh,
+        }
+    }
+}
+
 impl Globals {
     /// True when standard output should be coloured.
-    #[allow(dead_code, reason = "the commands that print tables land one by one")]
     pub(crate) fn colored(&self) -> bool {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
         match self.color {
@@ -73,7 +81,6 @@ impl Globals {
     }
 
     /// The language to speak.
-    #[allow(dead_code, reason = "the commands that speak land one by one")]
     pub(crate) fn lang(&self) -> Lang {
         self.lang.unwrap_or_else(|| {
             let locale = ["LC_ALL", "LC_MESSAGES", "LANG"]

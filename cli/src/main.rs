@@ -8,6 +8,7 @@ mod cmd;
 mod failure;
 mod source_args;
 mod table;
+mod text;
 
 use std::process::ExitCode;
 

@@ -68,24 +68,3 @@ impl Table {
         writeln!(out, "{}", text.trim_end())
     }
 }
-
-/// `81.2s`, `4m 10s`, `3h 02m`: how long, for people.
-pub(crate) fn duration(ms: u64) -> String {
-    match ms {
-        0..=999 => format!("{ms}ms"),
-        1_000..=59_999 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
-        60_000..=3_599_999 => format!("{}m {:02}s", ms / 60_000, ms / 1000 % 60),
-        3_600_000..=86_399_999 => format!("{}h {:02}m", ms / 3_600_000, ms / 60_000 % 60),
-        _ => format!("{}d {:02}h", ms / 86_400_000, ms / 3_600_000 % 24),
-    }
-}
-
-/// `2.8 MB`: how many bytes, for people (powers of 1000).
-pub(crate) fn bytes(count: u64) -> String {
-    match count {
-        0..=999 => format!("{count} B"),
-        1_000..=999_949 => format!("{}.{} kB", count / 1000, count % 1000 / 100),
-        999_950..=999_949_999 => format!("{}.{} MB", count / 1_000_000, count / 100_000 % 10),
-        _ => format!("{}.{} GB", count / 1_000_000_000, count / 100_000_000 % 10),
-    }
-}

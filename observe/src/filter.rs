@@ -17,7 +17,7 @@ use crate::row::Row;
 mod lex;
 mod parse;
 
-pub use parse::FilterError;
+pub use parse::{FilterError, duration_ms};
 
 /// A set of states, as sock_diag's bit mask (`1 << state`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

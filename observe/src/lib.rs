@@ -2,7 +2,7 @@
 //!
 //! The modules in reading order: [`row`] (one socket with all that is known about it), [`snapshot`] (all
 //! of them at one moment, with counters and knobs), [`source`] (where snapshots come from), [`filter`]
-//! (`ss`'s grammar, and ours), [`group`] (sums over them), [`json`] (as documents), [`words`] (the languages texts are written in).
+//! (`ss`'s grammar, and ours), [`group`] (sums over them), [`json`] (as documents), [`doctor`] (what is wrong and why), [`words`] (the languages texts are written in).
 //!
 //! # Example
 //! ```
@@ -13,6 +13,7 @@
 //! ```
 
 pub mod clock;
+pub mod doctor;
 pub mod filter;
 pub mod group;
 pub mod json;

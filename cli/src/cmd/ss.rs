@@ -12,12 +12,13 @@ use lastack_observe::json;
 use lastack_observe::row::{Owner, OwnerHow, Row};
 use lastack_observe::snapshot::Snapshot;
 use lastack_observe::source::kernel::{Detail, Query};
+use lastack_observe::words;
 use serde_json::json;
 
 use crate::args::Globals;
 use crate::failure::Failure;
 use crate::source_args::{self, SourceArgs};
-use crate::table::{self, Table};
+use crate::table::Table;
 
 /// The command line of `ss`.
 #[derive(clap::Args, Debug)]
@@ -246,7 +247,7 @@ pub(crate) fn owner(owner: &Owner) -> String {
 
 /// `persist,8.1s,5`: which timer, when, after how many repeats.
 pub(crate) fn timer(timer: TimerRow) -> String {
-    format!("{},{},{}", timer.kind.name(), table::duration(timer.expires_ms.into()), timer.retrans)
+    format!("{},{},{}", timer.kind.name(), words::duration(timer.expires_ms.into()), timer.retrans)
 }
 
 fn extended(row: &Row) -> String {
@@ -271,7 +272,7 @@ fn extended(row: &Row) -> String {
     }
     if let Some(age) = row.condition_age_ms() {
         let sign = if row.socket.state_age_ms.is_some() { "" } else { ">=" };
-        parts.push(format!("age:{sign}{}", table::duration(age)));
+        parts.push(format!("age:{sign}{}", words::duration(age)));
     }
     // ss's arrows: which directions are shut.
     match row.shutdown {
@@ -415,14 +416,14 @@ fn summary(snapshot: &Snapshot, as_json: bool, out: &mut dyn Write) -> io::Resul
          whole host: orphans {}, allocated {}, TCP memory {}",
         host.orphans,
         host.allocated,
-        table::bytes(host.memory_pages * host.page_size)
+        words::bytes(host.memory_pages * host.page_size)
     )
 }
 
 fn figures(group: &group::Group) -> Vec<String> {
     let mut cells = group.values.clone();
     cells.push(group.count.to_string());
-    cells.push(group.oldest_ms.map_or_else(|| "-".to_owned(), table::duration));
+    cells.push(group.oldest_ms.map_or_else(|| "-".to_owned(), words::duration));
     cells.push(group.recv_q.to_string());
     cells.push(group.send_q.to_string());
     cells

@@ -486,7 +486,10 @@ fn size(text: &str) -> Result<u64, FilterError> {
 }
 
 /// Milliseconds, from `500ms`, `60s`, `5m`, `2h`, `1d`; a bare number is seconds.
-pub(crate) fn duration_ms(text: &str) -> Result<u64, FilterError> {
+///
+/// # Errors
+/// When it is no duration.
+pub fn duration_ms(text: &str) -> Result<u64, FilterError> {
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let ms = match unit {
         "ms" => 1,

@@ -45,6 +45,20 @@ pub fn inferred_ms(socket: &SocketRow) -> Option<u64> {
     }
 }
 
+/// For how long an orphan has been in FIN-WAIT-2, from `tcp_fin_timeout`; nothing when a program holds it
+/// or the socket has a `TCP_LINGER2` of its own that is longer.
+pub fn orphan_fin_wait_2_ms(socket: &SocketRow, fin_timeout_s: i64) -> Option<u64> {
+    let timer = socket.timer.filter(|_| socket.state == TcpState::FinWait2 && socket.orphan)?;
+    let whole = u64::try_from(fin_timeout_s).ok()? * 1000;
+    match timer.kind {
+        // 1.5: up to 60 s the mini socket's timer is the whole life; above, the second part of two.
+        TimerKind::TimeWait if whole <= TIMEWAIT_MS => whole.checked_sub(timer.expires_ms.into()),
+        TimerKind::TimeWait => (2 * (whole - TIMEWAIT_MS)).checked_sub(timer.expires_ms.into()),
+        TimerKind::Keepalive => (whole.checked_sub(TIMEWAIT_MS)?).checked_sub(timer.expires_ms.into()),
+        TimerKind::On | TimerKind::Persist => None,
+    }
+}
+
 /// For how long neither side has sent data.
 fn quiet(info: &TcpInfo) -> Option<u64> {
     match (real(info.last_data_sent), real(info.last_data_recv)) {

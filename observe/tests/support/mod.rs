@@ -108,3 +108,108 @@ pub(crate) fn zoo() -> Zoo {
     eventually("the zoo settles", || run("ss", &["-Htn", "state", "fin-wait-1"]).is_empty().then_some(()));
     zoo
 }
+
+/// Lets this process open as many files as it may.
+pub(crate) fn many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("raises a soft limit");
+}
+
+/// Sets a knob of the calling thread's namespace.
+pub(crate) fn sysctl(name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).unwrap_or_else(|e| panic!("{name}: {e}"));
+}
+
+/// A second namespace joined by a wire: 10.7.0.1 is here, 10.7.0.2 there.
+pub(crate) struct Neighbour {
+    jobs: std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>,
+}
+
+impl Neighbour {
+    pub(crate) fn new() -> Self {
+        let (jobs, todo) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let (ready, wait) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            #[allow(
+                deprecated,
+                reason = "this thread shares nothing that a namespace change could surprise"
+            )]
+            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("a second namespace");
+            let path = format!("/proc/{}/task/{}/ns/net", std::process::id(), rustix::thread::gettid());
+            ready.send(path).expect("somebody waits");
+            for job in todo {
+                job();
+            }
+        });
+        let path = wait.recv().expect("the thread starts");
+        run("ip", &["link", "add", "here", "type", "veth", "peer", "name", "there", "netns", &path]);
+        run("ip", &["link", "set", "here", "up"]);
+        run("ip", &["addr", "add", "10.7.0.1/16", "dev", "here"]);
+        let this = Self { jobs };
+        this.run(|| {
+            run("ip", &["link", "set", "there", "up"]);
+            run("ip", &["addr", "add", "10.7.0.2/16", "dev", "there"]);
+        });
+        this
+    }
+
+    /// Does something over there and waits for it.
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, wait) = std::sync::mpsc::channel();
+        let job = move || done.send(job()).expect("somebody waits");
+        self.jobs.send(Box::new(job)).expect("the neighbour lives");
+        wait.recv().expect("the job ends")
+    }
+
+    /// From now on it answers nothing: its address is gone, its link and our knowledge of it stay.
+    pub(crate) fn falls_silent(&self) {
+        self.run(|| run("ip", &["addr", "flush", "dev", "there"]));
+    }
+}
+
+/// Writes to `stream` until its queue and the peer's are full.
+pub(crate) fn fill(stream: &TcpStream) {
+    stream.set_nonblocking(true).expect("a flag");
+    let mut quiet = 0;
+    while quiet < 3 {
+        match (&*stream).write(&[7; 65536]) {
+            Ok(_) => quiet = 0,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                quiet += 1;
+                lastack_observe::clock::pause(Duration::from_millis(1));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Sends a SYN with a forged source to 10.7.0.1 of this namespace.
+pub(crate) fn forged_syn(source: std::net::Ipv4Addr, port: u16) {
+    use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, sendto, socket};
+    let target = std::net::Ipv4Addr::new(10, 7, 0, 1);
+    let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0];
+    packet.extend(source.octets());
+    packet.extend(target.octets());
+    let mut tcp = vec![0u8; 20];
+    tcp[0..2].copy_from_slice(&40_000u16.to_be_bytes());
+    tcp[2..4].copy_from_slice(&port.to_be_bytes());
+    tcp[4..8].copy_from_slice(&u32::from(source).to_be_bytes());
+    (tcp[12], tcp[13]) = (5 << 4, 2);
+    tcp[14..16].copy_from_slice(&64_000u16.to_be_bytes());
+    // Pseudo header, then the segment.
+    let mut summed = packet[12..20].to_vec();
+    summed.extend([0, 6, 0, 20]);
+    summed.extend(&tcp);
+    let mut sum: u32 = summed.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    tcp[16..18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    packet.extend(tcp);
+    let raw = Protocol::from_raw(std::num::NonZeroU32::new(255).expect("IPPROTO_RAW is not 0"));
+    let fd = socket(AddressFamily::INET, SocketType::RAW, Some(raw)).expect("a raw socket");
+    let to = std::net::SocketAddrV4::new(target, 0);
+    sendto(&fd, &packet, SendFlags::empty(), &to).expect("sends");
+}
