@@ -10,6 +10,8 @@
 //! | [`carrier`] | the ways a program's packets can travel: plain Linux, lastack, pasta, slirp4netns |
 //! | [`actor`] | a program that makes socket calls on request and reports what they returned |
 //! | [`law`] | the errno law and the closing law, case by case, and the league table |
+//! | [`servers`] | nginx, redis, sshd … on ports of their own |
+//! | [`runner`] | `lastack run` as this user or as nobody, with its journal |
 //! | [`journal`] | what `lastack run --report json` wrote |
 //!
 //! The end-to-end tests are in `e2e/tests`; `docs/closing-law.md` is made by
@@ -26,3 +28,5 @@ pub mod journal;
 pub mod law;
 pub mod needs;
 pub mod process;
+pub mod runner;
+pub mod servers;

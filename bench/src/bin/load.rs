@@ -3,7 +3,7 @@
 //! ```text
 //! load serve                                    # prints {"echo":PORT,"echo_then_close":PORT,"sink":PORT,"source":PORT,"hold":PORT}
 //! load bulk-up|bulk-down ADDR SECONDS           # 256 KiB writes; the first half second does not count
-//! load short-server-closes|short-client-closes ADDR SECONDS      # 32 at a time: connect, 64 B there, 64 B back, close
+//! load short-server-closes|short-client-closes ADDR SECONDS [COUNT]   # 32 at a time: connect, 64 B there, 64 B back, close
 //! load ping-pong ADDR SECONDS                   # one connection, 64 B, TCP_NODELAY
 //! load hold ADDR FEW MANY                       # FEW idle connections, a line read from standard input, then MANY
 //! ```
@@ -36,7 +36,8 @@ fn main() -> io::Result<()> {
     let result = match words.as_slice() {
         ["serve"] => return serve(),
         ["hold", at, few, many] => return hold(address(at)?, count(few)?, count(many)?),
-        [mode, at, seconds] => measure(mode, address(at)?, duration(seconds)?),
+        [mode, at, seconds] => measure(mode, address(at)?, duration(seconds)?, u64::MAX),
+        [mode, at, seconds, most] => measure(mode, address(at)?, duration(seconds)?, count(most)? as u64),
         _ => Err(usage()),
     };
     let failed =
@@ -45,12 +46,12 @@ fn main() -> io::Result<()> {
     io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }
 
-fn measure(mode: &str, at: SocketAddr, time: Duration) -> io::Result<Value> {
+fn measure(mode: &str, at: SocketAddr, time: Duration, most: u64) -> io::Result<Value> {
     match mode {
         "bulk-up" => bulk_up(at, time),
         "bulk-down" => bulk_down(at, time),
-        "short-server-closes" => short(at, time, true),
-        "short-client-closes" => short(at, time, false),
+        "short-server-closes" => short(at, time, most, true),
+        "short-client-closes" => short(at, time, most, false),
         "ping-pong" => ping_pong(at, time),
         _ => Err(usage()),
     }
@@ -249,7 +250,7 @@ struct Short {
     received: usize,
 }
 
-fn short(at: SocketAddr, time: Duration, server_closes: bool) -> io::Result<Value> {
+fn short(at: SocketAddr, time: Duration, most: u64, server_closes: bool) -> io::Result<Value> {
     let poll = Poll::new()?;
     let begin = clock::now();
     let end = begin + time;
@@ -258,7 +259,7 @@ fn short(at: SocketAddr, time: Duration, server_closes: bool) -> io::Result<Valu
     let mut reasons: HashMap<String, u64> = HashMap::new();
     let mut last = begin;
     loop {
-        while (going.len() as u64) < PARALLEL && clock::now() < end {
+        while (going.len() as u64) < PARALLEL && next < most && clock::now() < end {
             match start_short(at) {
                 Ok(socket) => {
                     poll.add(&socket, next, EventFlags::IN | EventFlags::OUT)?;
@@ -271,7 +272,7 @@ fn short(at: SocketAddr, time: Duration, server_closes: bool) -> io::Result<Valu
             }
             next += 1;
         }
-        if going.is_empty() && clock::now() >= end {
+        if going.is_empty() && (next >= most || clock::now() >= end) {
             break;
         }
         let events = poll.wait(Some(STALL))?;
