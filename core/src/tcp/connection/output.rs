@@ -24,7 +24,9 @@ impl Connection {
             return None;
         }
         let options_len = sack_len(self.sack_block_count());
-        if let Some(plan) = self.send.poll_plan(&self.options, options_len, cx) {
+        let plan = self.send.poll_plan(&self.options, options_len, cx);
+        cx.events.sign(self.cookie, &self.tuple, self.state);
+        if let Some(plan) = plan {
             return Some(self.compose(&plan, out, cx));
         }
         if core::mem::take(&mut self.keepalive_probe_due) {

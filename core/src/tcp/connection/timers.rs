@@ -32,8 +32,11 @@ impl Connection {
                 orphan: self.orphan,
                 options: &self.options,
                 last_received: self.last_received,
+                soft_error: self.soft_error.is_some(),
             };
-            match self.send.on_timer(&env, cx) {
+            let verdict = self.send.on_timer(&env, cx);
+            cx.events.sign(self.cookie, &self.tuple, self.state);
+            match verdict {
                 TimerVerdict::Continue => {}
                 TimerVerdict::GiveUp(error) => return self.give_up(error, cx),
                 TimerVerdict::OutOfResources { reset } => {

@@ -1,0 +1,78 @@
+//! The send buffer: how much the application may queue, and when it is told to go on.
+//!
+//! Owns:    nothing; decides over the sender's `sndbuf` and what is queued.
+//! Rules:   Linux `tcp_sndbuf_expand`, `tcp_should_expand_sndbuf`, `sk_stream_is_writeable`, `tcp_stream_memory_free`.
+//! Differs: a queued byte costs itself and a share of a slice's bookkeeping, where Linux charges whole pages.
+
+use crate::tcp::context::Cx;
+use crate::tcp::options::TcpOptions;
+use crate::tcp::send::Sender;
+use crate::tcp::send::chrono::Limit;
+use crate::tcp::send::cwnd::INIT_CWND;
+
+/// Bookkeeping bytes charged for a payload slice or a record of a sent segment.
+const RECORD_COST: u64 = 64;
+/// What Linux charges beside the payload for a segment: headers and `skb_shared_info`, then `sk_buff`, bytes.
+const SEGMENT_HEADROOM: u32 = 640;
+const SK_BUFF_COST: u32 = 256;
+
+impl Sender {
+    /// Memory the send queue holds, bytes (Linux `sk_wmem_queued`).
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        let records = (self.queue.slices() + self.segments.count()) as u64;
+        u64::from(self.queue.len()) + records.saturating_sub(2) * RECORD_COST
+    }
+
+    /// Bytes the application may still add (send buffer, auto-tuned like Linux's up to `tcp_wmem[2]`).
+    pub(crate) fn free_space(&self) -> usize {
+        u64::from(self.sndbuf).saturating_sub(self.queued_bytes()) as usize
+    }
+
+    /// The send buffer, bytes (Linux `sk_sndbuf`).
+    pub(crate) fn sndbuf(&self) -> u32 {
+        self.sndbuf
+    }
+
+    /// `EPOLLOUT`: room for at least a third of the buffer and below `notsent_lowat` (Linux `sk_stream_is_writeable`).
+    pub(crate) fn is_writeable(&self, options: &TcpOptions, cx: &Cx<'_>) -> bool {
+        let queued = self.queued_bytes();
+        let room = u64::from(self.sndbuf).saturating_sub(queued);
+        let lowat = options.notsent_lowat.unwrap_or(cx.sysctl.tcp_notsent_lowat);
+        room > 0 && room >= queued / 2 && self.write_seq.since(self.snd_nxt) < lowat
+    }
+
+    /// The application asked for room and got none (Linux sets `SOCK_NOSPACE`).
+    pub(crate) fn on_no_space(&mut self) {
+        self.nospace = true;
+    }
+
+    /// After an ACK: more buffer for an application that waits for room (Linux `tcp_check_space`).
+    pub(super) fn check_space(&mut self, options: &TcpOptions, cx: &mut Cx<'_>) {
+        if !self.nospace {
+            return;
+        }
+        let memory_left = cx.limits.queued_bytes < cx.sysctl.tcp_mem[0] * 4096;
+        if memory_left && self.counts.in_flight() < self.cwnd.window.snd_cwnd {
+            self.expand_sndbuf(cx);
+            self.cwnd.stamp = cx.now;
+        }
+        if self.is_writeable(options, cx) {
+            self.nospace = false;
+            self.chrono.stop(Limit::SendBuffer, self.is_idle(), cx.now);
+        }
+    }
+
+    /// Linux `tcp_sndbuf_expand`: twice what the window can hold, in Linux's memory per segment.
+    pub(super) fn expand_sndbuf(&mut self, cx: &Cx<'_>) {
+        if self.sndbuf_locked {
+            return;
+        }
+        let per_segment = (u32::from(self.mss_full) + SEGMENT_HEADROOM).next_power_of_two() + SK_BUFF_COST;
+        let segments =
+            INIT_CWND.max(self.cwnd.window.snd_cwnd).max(self.recovery.reordering.saturating_add(1));
+        let wanted = 2 * u64::from(segments) * u64::from(per_segment);
+        if u64::from(self.sndbuf) < wanted {
+            self.sndbuf = wanted.min(u64::from(cx.sysctl.tcp_wmem[2])) as u32;
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What the sending half shows: its fields of `TCP_INFO`, its timer row, and the sums behind them.
+
+use crate::observe::info::{TcpInfo, TimerKind, TimerRow};
+use crate::tcp::send::Sender;
+use crate::tcp::send::timer::Pending;
+use crate::time::Instant;
+
+/// Sums over the connection's life.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) bytes_acked: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_retrans: u64,
+    pub(super) data_segs_out: u32,
+    /// Segments repeated, SYN and loss probes included (Linux `total_retrans`).
+    pub(super) retrans: u32,
+    pub(super) delivered: u32,
+    /// Segments ever marked lost.
+    pub(super) lost: u32,
+    pub(super) dsack_dups: u32,
+    pub(super) total_rto: u32,
+    total_rto_recoveries: u32,
+    total_rto_time_ms: u32,
+    /// When the present run of time-outs began.
+    rto_stamp: Option<Instant>,
+}
+
+impl Totals {
+    /// Linux `tcp_update_rto_stats`; `first`: of a run.
+    pub(super) fn timed_out(&mut self, first: bool, now: Instant) {
+        if first {
+            self.total_rto_recoveries += 1;
+            self.rto_stamp = Some(now);
+        }
+        self.total_rto += 1;
+    }
+
+    /// Linux `tcp_update_rto_time`.
+    pub(super) fn end_of_timeouts(&mut self, now: Instant) {
+        if let Some(since) = self.rto_stamp.take() {
+            self.total_rto_time_ms =
+                self.total_rto_time_ms.saturating_add(now.saturating_since(since).as_millis() as u32);
+        }
+    }
+}
+
+impl Sender {
+    /// The timer as `ss -o` shows it.
+    pub(crate) fn timer_row(&self, now: Instant) -> Option<TimerRow> {
+        let left = self.timer.at.saturating_since(now).as_millis();
+        let expires_ms = left.min(u128::from(u32::MAX)) as u32;
+        let (kind, retrans) = match self.timer.pending? {
+            Pending::Retransmit | Pending::LossProbe | Pending::Reorder => (TimerKind::On, self.retransmits),
+            Pending::WindowProbe => (TimerKind::Persist, self.probes_out),
+        };
+        Some(TimerRow { kind, expires_ms, retrans })
+    }
+
+    /// Fills the sender's fields of `TCP_INFO` (Linux `tcp_get_info`). `segs_out` is the conductor's: pure ACKs count too.
+    pub(crate) fn fill_info(&self, now: Instant, info: &mut TcpInfo) {
+        let window = &self.cwnd.window;
+        let totals = &self.totals;
+        info.ca_state = self.recovery.ca_state as u8;
+        info.retransmits = self.retransmits;
+        info.probes = self.probes_out;
+        info.backoff = self.backoff;
+        info.rto = self.rtt.rto_us;
+        info.snd_mss = u32::from(self.mss);
+        info.unacked = self.counts.packets_out;
+        info.sacked = self.counts.sacked_out;
+        info.lost = self.counts.lost_out;
+        info.retrans = self.counts.retrans_out;
+        info.last_data_sent = now.saturating_since(self.last_sent).as_millis() as u32;
+        info.rtt = self.rtt.smoothed_us();
+        info.rttvar = self.rtt.mdev_us >> 2;
+        info.snd_ssthresh = window.snd_ssthresh;
+        info.snd_cwnd = window.snd_cwnd;
+        info.reordering = self.recovery.reordering;
+        info.total_retrans = totals.retrans;
+        info.pacing_rate = self.pacing_rate(200, 120);
+        info.max_pacing_rate = u64::MAX;
+        info.bytes_acked = totals.bytes_acked;
+        info.notsent_bytes = self.write_seq.since(self.snd_nxt);
+        info.min_rtt = self.rtt.min.get();
+        info.data_segs_out = totals.data_segs_out;
+        (info.busy_time, info.rwnd_limited, info.sndbuf_limited) = self.chrono.read(now);
+        info.delivered = totals.delivered;
+        info.bytes_sent = totals.bytes_sent;
+        info.bytes_retrans = totals.bytes_retrans;
+        info.dsack_dups = totals.dsack_dups;
+        info.reord_seen = self.recovery.reord_seen;
+        info.snd_wnd = self.snd_wnd;
+        info.total_rto = totals.total_rto;
+        info.total_rto_recoveries = totals.total_rto_recoveries;
+        info.total_rto_time = totals.total_rto_time_ms;
+    }
+}

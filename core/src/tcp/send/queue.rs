@@ -1,0 +1,258 @@
+//! The payload given by the application and not yet acknowledged, as shared slices in order.
+//!
+//! Owns:    the slices and the growing tail that tiny writes are copied into.
+//! Input:   writes at the end, acknowledgments at the front.
+//! Output:  slices of any range, shared, never copied.
+//! Limits:  a range never takes more than [`MAX_PIECES`] slices: [`PayloadQueue::prepare`] copies them together first.
+//! Not here: how much may be queued (`buffer`), SYN and FIN (`send`).
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::tcp::seq::SeqNum;
+
+/// Writes shorter than this are copied into the tail, bytes.
+const COALESCE_BELOW: usize = 2048;
+/// First and largest capacity of the tail, bytes.
+const TAIL_MIN: usize = 2048;
+const TAIL_MAX: usize = 65_536;
+/// `writev` takes 1,024 pieces, headers included.
+const MAX_PIECES: usize = 1000;
+
+#[derive(Debug)]
+struct Slice {
+    start: SeqNum,
+    bytes: Bytes,
+}
+
+impl Slice {
+    fn end(&self) -> SeqNum {
+        self.start + self.bytes.len() as u32
+    }
+}
+
+/// Payload from `start` to `end` of sequence space.
+#[derive(Debug)]
+pub(super) struct PayloadQueue {
+    slices: VecDeque<Slice>,
+    /// Begins where the last slice ends.
+    tail: BytesMut,
+    start: SeqNum,
+    end: SeqNum,
+}
+
+impl PayloadQueue {
+    pub(super) fn new(start: SeqNum) -> Self {
+        Self { slices: VecDeque::new(), tail: BytesMut::new(), start, end: start }
+    }
+
+    /// Payload bytes queued.
+    pub(super) fn len(&self) -> u32 {
+        self.end.since(self.start)
+    }
+
+    /// First sequence number after the payload.
+    pub(super) fn end(&self) -> SeqNum {
+        self.end
+    }
+
+    /// Slices held, the tail not counted: each costs bookkeeping memory.
+    pub(super) fn slices(&self) -> usize {
+        self.slices.len()
+    }
+
+    /// Appends a slice without copying, or a tiny one by copying.
+    pub(super) fn push(&mut self, data: Bytes) {
+        if data.len() < COALESCE_BELOW {
+            self.push_slice(&data);
+        } else {
+            self.freeze_tail();
+            let start = self.end;
+            self.end += data.len() as u32;
+            self.slices.push_back(Slice { start, bytes: data });
+        }
+    }
+
+    /// Appends by copying.
+    pub(super) fn push_slice(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let mut room = self.tail.capacity() - self.tail.len();
+            if room == 0 {
+                let grown = (self.tail.len() * 2).max(TAIL_MIN);
+                self.freeze_tail();
+                let capacity = data.len().max(grown).min(TAIL_MAX);
+                self.tail = BytesMut::with_capacity(capacity);
+                room = self.tail.capacity();
+            }
+            let n = room.min(data.len());
+            self.tail.extend_from_slice(&data[..n]);
+            self.end += n as u32;
+            data = &data[n..];
+        }
+    }
+
+    fn freeze_tail(&mut self) {
+        if !self.tail.is_empty() {
+            let bytes = self.tail.split().freeze();
+            let start = self.end - bytes.len() as u32;
+            self.slices.push_back(Slice { start, bytes });
+        }
+    }
+
+    /// Forgets everything before `una`; gives the memory back when nothing is left.
+    pub(super) fn acked(&mut self, una: SeqNum) {
+        if !una.after(self.start) {
+            return;
+        }
+        let una = una.min(self.end);
+        self.start = una;
+        while let Some(first) = self.slices.front_mut() {
+            if first.end().at_or_before(una) {
+                self.slices.pop_front();
+            } else {
+                if first.start.before(una) {
+                    first.bytes.advance(una.since(first.start) as usize);
+                    first.start = una;
+                }
+                return;
+            }
+        }
+        let tail_start = self.end - self.tail.len() as u32;
+        if tail_start.before(una) {
+            self.tail.advance(una.since(tail_start) as usize);
+        }
+        if self.start == self.end {
+            self.slices = VecDeque::new();
+            self.tail = BytesMut::new();
+        }
+    }
+
+    /// Makes `[from, to)` readable by [`PayloadQueue::copy`]: freezes the tail where it is touched, and copies
+    /// too many tiny slices together.
+    pub(super) fn prepare(&mut self, from: SeqNum, to: SeqNum) {
+        if to.after(self.end - self.tail.len() as u32) {
+            self.freeze_tail();
+        }
+        let first = self.index_of(from);
+        let last = self.slices.partition_point(|slice| slice.start.before(to));
+        if last - first > MAX_PIECES {
+            self.compact(first, last);
+        }
+    }
+
+    fn compact(&mut self, first: usize, last: usize) {
+        let length = self.slices.range(first..last).map(|slice| slice.bytes.len()).sum();
+        let mut joined = BytesMut::with_capacity(length);
+        for slice in self.slices.range(first..last) {
+            joined.extend_from_slice(&slice.bytes);
+        }
+        self.slices[first].bytes = joined.freeze();
+        self.slices.drain(first + 1..last);
+    }
+
+    fn index_of(&self, seq: SeqNum) -> usize {
+        // New data is at the back and repeats at the front: look there before searching.
+        if let Some(first) = self.slices.front()
+            && seq.before(first.end())
+        {
+            return 0;
+        }
+        if let Some(last) = self.slices.back()
+            && seq.at_or_after(last.start)
+        {
+            return self.slices.len() - 1;
+        }
+        self.slices.partition_point(|slice| slice.end().at_or_before(seq))
+    }
+
+    /// Appends the slices of `[from, from + len)`, shared. The range was prepared.
+    pub(super) fn copy(&self, from: SeqNum, len: u32, out: &mut Vec<Bytes>) {
+        let to = from + len;
+        let mut at = from;
+        for slice in self.slices.range(self.index_of(from).min(self.slices.len())..) {
+            if !at.before(to) {
+                break;
+            }
+            let skip = at.since(slice.start) as usize;
+            let take = (to.since(at) as usize).min(slice.bytes.len() - skip);
+            out.push(slice.bytes.slice(skip..skip + take));
+            at += take as u32;
+        }
+        debug_assert_eq!(at, to, "the range was queued and prepared");
+    }
+
+    /// Drops everything; sequence space stays.
+    pub(super) fn clear(&mut self) {
+        self.start = self.end;
+        self.slices = VecDeque::new();
+        self.tail = BytesMut::new();
+    }
+
+    /// The next payload byte will have this sequence number (after SYN).
+    pub(super) fn restart(&mut self, start: SeqNum) {
+        debug_assert_eq!(self.len(), 0, "nothing queued yet");
+        self.start = start;
+        self.end = start;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(queue: &mut PayloadQueue, from: SeqNum, len: u32) -> (Vec<u8>, usize) {
+        queue.prepare(from, from + len);
+        let mut out = Vec::new();
+        queue.copy(from, len, &mut out);
+        (out.concat(), out.len())
+    }
+
+    #[test]
+    fn large_slices_are_shared_not_copied() {
+        let mut queue = PayloadQueue::new(SeqNum(u32::MAX - 10));
+        let data = Bytes::from(vec![7u8; 5000]);
+        let place = data.as_ptr();
+        queue.push(data);
+        queue.prepare(SeqNum(u32::MAX - 10), SeqNum(u32::MAX - 10) + 5000);
+        let mut out = Vec::new();
+        queue.copy(SeqNum(u32::MAX - 10) + 100, 1000, &mut out);
+        assert_eq!(out.len(), 1);
+        assert_eq!(out[0].as_ptr(), place.wrapping_add(100));
+    }
+
+    #[test]
+    fn tiny_writes_grow_one_tail() {
+        let mut queue = PayloadQueue::new(SeqNum(0));
+        for i in 0..2000u32 {
+            queue.push_slice(&[i as u8]);
+        }
+        let (bytes, pieces) = read(&mut queue, SeqNum(0), 2000);
+        assert!(bytes.iter().enumerate().all(|(i, b)| *b == i as u8));
+        assert_eq!(pieces, 1);
+    }
+
+    #[test]
+    fn a_writev_never_takes_more_than_its_pieces() {
+        let mut queue = PayloadQueue::new(SeqNum(0));
+        for i in 0..5000u32 {
+            queue.push_slice(&[i as u8]);
+            queue.prepare(SeqNum(i), SeqNum(i + 1)); // each byte was sent alone
+        }
+        let (bytes, pieces) = read(&mut queue, SeqNum(0), 5000);
+        assert!(bytes.iter().enumerate().all(|(i, b)| *b == i as u8));
+        assert!(pieces <= MAX_PIECES, "{pieces}");
+    }
+
+    #[test]
+    fn acknowledged_bytes_are_given_back() {
+        let mut queue = PayloadQueue::new(SeqNum(10));
+        queue.push(Bytes::from(vec![1u8; 4000]));
+        queue.push_slice(&[2u8; 500]);
+        queue.acked(SeqNum(10) + 4100);
+        assert_eq!(queue.len(), 400);
+        assert_eq!(read(&mut queue, SeqNum(4110), 400).0, vec![2u8; 400]);
+        queue.acked(SeqNum(10) + 4500);
+        assert_eq!((queue.len(), queue.slices.capacity(), queue.tail.capacity()), (0, 0, 0));
+    }
+}
