@@ -1,7 +1,5 @@
 //! The command line: subcommands in the order people need them, and the flags all of them share.
 
-use std::io::IsTerminal as _;
-
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd;
@@ -67,6 +65,11 @@ impl From<Lang> for lastack_observe::words::Lang {
 impl Globals {
     /// True when standard output should be coloured.
     pub(crate) fn colored(&self) -> bool {
+        self.colored_on(&std::io::stdout())
+    }
+
+    /// True when `stream` should be coloured.
+    pub(crate) fn colored_on(&self, stream: &impl std::io::IsTerminal) -> bool {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
         match self.color {
             Color::Always => true,
@@ -74,9 +77,7 @@ impl Globals {
             // https://no-color.org and https://bixense.com/clicolors: NO_COLOR wins, then CLICOLOR_FORCE.
             Color::Auto if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) => false,
             Color::Auto if set("CLICOLOR_FORCE") => true,
-            Color::Auto => {
-                std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-            }
+            Color::Auto => stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
         }
     }
 

@@ -6,6 +6,7 @@
 mod args;
 mod cmd;
 mod failure;
+mod run;
 mod source_args;
 mod table;
 mod text;
@@ -17,6 +18,10 @@ use clap::Parser as _;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // Before anything else: a sandbox's helper is this same program, and may have one thread only.
+    if let Some(code) = lastack_gateway::sandbox::enter_if_asked() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error, std::env::args().nth(1).as_deref()),

@@ -1,8 +1,12 @@
-//! What `lastack run` and `lastack demo` are made of: the session behind the stack, and what is said about it.
+//! What `lastack run` and `lastack demo` are made of.
 //!
-//! [`words`] explains a record in two languages; [`report`] is the text at the end.
+//! [`session`] runs a program behind the stack from start to end; [`journal`] takes down what happens, [`words`]
+//! explains it in two languages, [`report`] is the text at the end; [`rules`] reads `--allow` and `--deny`.
 
+pub(crate) mod journal;
 pub(crate) mod report;
+pub(crate) mod rules;
+pub(crate) mod session;
 pub(crate) mod words;
 mod words_en;
 mod words_zh;

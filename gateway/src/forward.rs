@@ -22,7 +22,7 @@ use crate::journal::{Certainty, ClosedBy, Connection, Entry, How, Inside, Outsid
 use crate::owner::Protocol;
 use crate::relay::{Outcome, Relay};
 use crate::rules;
-use crate::session::{GatewayConfig, Listener, Note, Opened, Session};
+use crate::session::{GatewayConfig, Listener, Note, Opened, Phase, Session};
 use crate::udp;
 use crate::verdict::{Answer, judge, judge_dial};
 
@@ -52,7 +52,7 @@ const REFRESH: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Gateway {
     session: Arc<Session>,
-    stop: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -67,13 +67,13 @@ impl Gateway {
         listener: impl Fn(Note) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let listener: Box<Listener> = Box::new(listener);
-        let (stop, stopped) = watch::channel(false);
+        let (phase, follow) = watch::channel(Phase::Running);
         let options =
             // The program's kernel and the remote end have had their say about Nagle: forwarded at once.
             AnyOptions { max_pending: config.max_pending, options: TcpOptions { nodelay: true, ..TcpOptions::default() } };
         let mut incoming = net.incoming(options)?;
         let datagrams = lastack::UdpAny::bind(&net)?;
-        let session = Arc::new(Session::new(net, config, stopped, listener));
+        let session = Arc::new(Session::new(net, config, follow, listener));
         let accept = {
             let session = session.clone();
             async move {
@@ -96,7 +96,7 @@ impl Gateway {
             tokio::spawn(refresh),
             tokio::spawn(udp::forward(session.clone(), datagrams)),
         ];
-        Ok(Self { session, stop, tasks })
+        Ok(Self { session, phase, tasks })
     }
 
     /// Connections that are open or being made.
@@ -109,12 +109,26 @@ impl Gateway {
         self.session.policy.progress.load(Ordering::Relaxed)
     }
 
+    /// Waits until no connection is open or being made.
+    pub async fn idle(&self) {
+        self.session.idle().await;
+    }
+
+    /// No process is left in the namespace: connections that nobody waits for any more are not made.
+    pub fn ownerless(&self) {
+        self.phase.send_if_modified(|phase| {
+            let first = *phase == Phase::Running;
+            if first {
+                *phase = Phase::Ownerless;
+            }
+            first
+        });
+    }
+
     /// Stops: what is still open is told as open, then reset.
     pub async fn stop(mut self) {
-        let _ = self.stop.send(true);
-        while self.session.open() > 0 {
-            tokio::task::yield_now().await;
-        }
+        let _ = self.phase.send(Phase::Over);
+        self.session.idle().await;
         for task in self.tasks.drain(..) {
             task.abort();
             // Aborted on purpose.
@@ -135,12 +149,11 @@ impl Drop for Gateway {
 async fn connection(session: Arc<Session>, pending: PendingConnection) {
     let guard = session.count_open();
     let mut record = begin(&session, &pending);
-    let mut stop = session.stop.clone();
     tokio::select! {
         biased;
         () = attempt(&session, pending, &mut record) => {}
         // Only a connection that is not established yet is dropped here: a relay watches for itself.
-        _ = stop.wait_for(|stop| *stop) => record.verdict = verdict(ClosedBy::Nobody, How::Open, None),
+        () = session.over() => record.verdict = verdict(ClosedBy::Nobody, How::Open, None),
     }
     record.duration_us = since(&session, &record);
     session.tell(Note::Ended(Entry::Connection(record)));
@@ -236,11 +249,15 @@ async fn dial(session: &Session, to: SocketAddr, record: &Connection) -> Option<
         }
     };
     tokio::pin!(connect);
+    let mut is_ownerless = false;
     loop {
-        match tokio::time::timeout(STILL_WAITING, &mut connect).await {
-            Ok(result) => return Some(result),
-            Err(_) if session.has_socket(record.local, record.remote) => {}
-            Err(_) => return None,
+        tokio::select! {
+            result = &mut connect => return Some(result),
+            () = tokio::time::sleep(STILL_WAITING) => {}
+            () = session.ownerless(), if !is_ownerless => is_ownerless = true,
+        }
+        if !session.has_socket(record.local, record.remote) {
+            return None;
         }
     }
 }
@@ -257,16 +274,16 @@ async fn established(session: &Arc<Session>, stream: TcpStream, host: HostStream
     session.tell(Note::Opened(Opened {
         id: record.id,
         owner: record.owner.clone(),
+        local: record.local,
         remote: record.remote,
         host_remote,
         handshake_us,
     }));
     let mut relay = Relay::new(stream, host, session.policy.clone());
-    let mut stop = session.stop.clone();
     tokio::select! {
         biased;
         () = relay.run() => {}
-        _ = stop.wait_for(|stop| *stop) => {}
+        () = session.over() => {}
     }
     let outcome = relay.finish();
     record.verdict = judge(&outcome, |by| session.claim_abort(by, host_remote));

@@ -16,6 +16,7 @@ pub mod relay;
 pub mod rules;
 pub mod sandbox;
 mod session;
+pub mod signals;
 mod sys;
 mod udp;
 pub mod verdict;

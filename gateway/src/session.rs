@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lastack::Net;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::aborts::{AbortCounters, Match};
 use crate::addresses::Addresses;
@@ -74,6 +74,8 @@ pub struct Opened {
     pub id: u64,
     /// Whose it is, where that could be told.
     pub owner: Option<Owner>,
+    /// The program's end.
+    pub local: SocketAddr,
     /// The other end as the program used it.
     pub remote: SocketAddr,
     /// Where it really went.
@@ -85,6 +87,17 @@ pub struct Opened {
 /// Is told every [`Note`]. Must not wait: it runs where the packets do.
 pub type Listener = dyn Fn(Note) + Send + Sync;
 
+/// How far a run has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Phase {
+    /// The program runs.
+    Running,
+    /// No process is left: what is on its way still goes on.
+    Ownerless,
+    /// Everything ends now.
+    Over,
+}
+
 /// What connections and flows share.
 pub(crate) struct Session {
     pub(crate) net: Net,
@@ -92,20 +105,21 @@ pub(crate) struct Session {
     pub(crate) rules: Rules,
     pub(crate) policy: Policy,
     pub(crate) max_flows: usize,
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) phase: watch::Receiver<Phase>,
     owners: Option<Mutex<Owners>>,
     inside_aborts: Option<Mutex<AbortCounters>>,
     outside_aborts: Mutex<AbortCounters>,
     listener: Box<Listener>,
     next_id: AtomicU64,
     open: AtomicUsize,
+    idle: Notify,
 }
 
 impl Session {
     pub(crate) fn new(
         net: Net,
         config: GatewayConfig,
-        stop: watch::Receiver<bool>,
+        phase: watch::Receiver<Phase>,
         listener: Box<Listener>,
     ) -> Self {
         let GatewayConfig { addresses, rules, policy, max_pending: _, max_flows, namespace } = config;
@@ -116,13 +130,14 @@ impl Session {
             rules,
             policy,
             max_flows,
-            stop,
+            phase,
             owners: namespace.map(|inside| Mutex::new(Owners::new(inside.sock_diag, inside.helper_pid))),
             inside_aborts: inside_aborts.map(Mutex::new),
             outside_aborts: Mutex::new(AbortCounters::of_process(std::process::id())),
             listener,
             next_id: AtomicU64::new(1),
             open: AtomicUsize::new(0),
+            idle: Notify::new(),
         }
     }
 
@@ -168,6 +183,28 @@ impl Session {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Waits until no connection is open or being made.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.open() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Resolves when everything is to end.
+    pub(crate) async fn over(&self) {
+        // An error means that the gateway is gone: over, too.
+        let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Over).await;
+    }
+
+    /// Resolves when no process is left that could wait for a connection.
+    pub(crate) async fn ownerless(&self) {
+        let _ = self.phase.clone().wait_for(|phase| *phase >= Phase::Ownerless).await;
+    }
+
     /// Counts a connection as open until the guard is dropped.
     pub(crate) fn count_open(self: &Arc<Self>) -> OpenGuard {
         self.open.fetch_add(1, Ordering::Relaxed);
@@ -184,7 +221,9 @@ pub(crate) struct OpenGuard(Arc<Session>);
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 

@@ -94,14 +94,13 @@ fn begin(session: &Arc<Session>, any: &Arc<UdpAny>, flows: &Flows, first: &Datag
     tokio::spawn(async move {
         let mut carrier =
             Carrier { flow: Flow { host_remote: Some(to), ..flow }, any, last: session.net.now() };
-        let mut stop = session.stop.clone();
         tokio::select! {
             result = carrier.carry(&session, to, datagrams) => {
                 if let Err(error) = result {
                     carrier.flow.how = end_of(&error);
                 }
             }
-            _ = stop.wait_for(|stop| *stop) => {}
+            () = session.over() => {}
         }
         lock(&flows).remove(&key);
         carrier.flow.duration_us = carrier.last.saturating_since(carrier.flow.opened).as_micros() as u64;

@@ -1,23 +1,179 @@
 //! `lastack run`: runs a program behind the stack.
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use lastack_gateway::addresses;
 
 use crate::args::Globals;
 use crate::failure::{EXIT_OURS, Failure};
+use crate::run::journal::{Form, Journal};
+use crate::run::report::Style;
+use crate::run::rules::RuleFlags;
+use crate::run::session::{self, Plan};
 
 /// The command line of `run`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Inside: 10.0.2.100 and fd00:6c61::100; 10.0.2.2 and fd00:6c61::2 are this host's loopback, 10.0.2.3 and
+fd00:6c61::3 its resolver. The exit status is the program's own (128 + N for signal N); 125 is a failure of
+lastack, 126 a program that cannot be executed, 127 one that is not found.
+
+Examples:
+  lastack run -- curl -s http://10.0.2.2:8080/              how curl's connection to a local server lived and ended
+  lastack run --json --output run.ndjson --deny '*:25' -- ./agent    a journal for machines; mail is refused")]
 pub(crate) struct Args {
-    /// Arguments, not read yet
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    /// The journal: text at the end, json one line a connection, or none (--json is --report json)
+    #[arg(long, value_enum, value_name = "FORM")]
+    report: Option<Form>,
+    /// Append the journal to FILE instead of writing it to standard error
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// A line on standard error at each open and end
+    #[arg(long)]
+    live: bool,
+    /// Capture the namespace's packets (pcapng)
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    #[command(flatten)]
+    rules: RuleFlags,
+    /// MTU of the program's interface, bytes
+    #[arg(long, value_name = "N", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(576..=65_520))]
+    mtu: u32,
+    /// Make every choice of the stack from this number, so that a run can be repeated
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// A setting of the stack by Linux's name: net.ipv4.tcp_fin_timeout=10
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    sysctl: Vec<(String, String)>,
+    /// The link: TUN is all this version has
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = Device::Auto)]
+    device: Device,
+    /// Close this host's loopback (10.0.2.2, fd00:6c61::2) to the program
+    #[arg(long)]
+    no_host_loopback: bool,
+    /// Resolver behind 10.0.2.3, ADDRESS or ADDRESS:PORT; without it, this host's
+    #[arg(long, value_name = "ADDR", value_parser = resolver)]
+    dns: Option<SocketAddr>,
+    /// Name under which ss, kill and trace find this run (otherwise its process id)
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The program sees itself as root
+    #[arg(long)]
+    root_map: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    command: Vec<OsString>,
 }
 
-pub(crate) fn run(_args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> {
-    Err(Failure::new(
-        "lastack run is not in this build",
-        "this version was built before the command was written",
-        "a newer version of lastack, or lastack doctor",
-    )
-    .code(EXIT_OURS))
+/// Which link the program gets.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Device {
+    /// The best there is
+    Auto,
+    /// A TUN device
+    Tun,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("NAME=VALUE is needed, for example net.ipv4.tcp_fin_timeout=10".into()),
+    }
+}
+
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    let bare = text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53));
+    with_port.or(bare).ok_or_else(|| "an address is needed, for example 192.0.2.53 or 127.0.0.1:5353".into())
+}
+
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
+    // Both spell the best link there is, as long as there is one kind.
+    let (Device::Auto | Device::Tun) = args.device;
+    let form = args.report.unwrap_or(if globals.json { Form::Json } else { Form::Text });
+    let rules = args.rules.read()?;
+    let pcap = args.pcap.as_deref().map(|path| create(path)).transpose()?;
+    let style = Style { lang: globals.lang(), color: globals.colored_on(&io::stderr()) };
+    let journal = Journal::open(form, args.output.as_deref(), args.live, style)
+        .map_err(|error| unwritable(args.output.as_deref(), &error))?;
+    let (program, arguments) = args.command.split_first().expect("clap requires a program");
+    let plan = Plan {
+        program: program.clone(),
+        arguments: arguments.to_vec(),
+        mtu: args.mtu,
+        root_map: args.root_map,
+        host_loopback: !args.no_host_loopback,
+        resolvers: match args.dns {
+            Some(resolver) => vec![resolver],
+            None => addresses::resolvers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+        },
+        rules,
+        seed: args.seed,
+        sysctls: args.sysctl.clone(),
+        pcap,
+        name: args.name.clone(),
+    };
+    let ended = session::run(plan, &journal);
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(failure) => {
+            // Nothing was run, so there is nothing to report.
+            journal.discard();
+            return Err(failure);
+        }
+    };
+    let lost = journal.close().map_err(|error| unwritable(args.output.as_deref(), &error))?;
+    if form != Form::None {
+        warn(lost, ended.facts);
+    }
+    Ok(ExitCode::from(ended.status))
+}
+
+/// What the reader of the journal should know about its limits.
+fn warn(lost: u64, facts: lastack_gateway::sandbox::Facts) {
+    if lost > 0 {
+        eprintln!("warning: {lost} journal entries were lost: the output was too slow");
+    }
+    if !facts.resolver {
+        eprintln!(
+            "warning: /etc/resolv.conf could not be replaced inside: names were looked up by the host's"
+        );
+    }
+    if !facts.sysctls {
+        eprintln!(
+            "warning: port range and tcp_tw_reuse could not be set inside: /proc/sys is read-only here"
+        );
+    }
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| unwritable(Some(path), &error))
+}
+
+fn unwritable(path: Option<&Path>, error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::BrokenPipe;
+    }
+    let what = path.map_or_else(|| "standard error".to_owned(), |path| path.display().to_string());
+    Failure::new(format!("cannot write {what}"), error.to_string(), "another file, or space on the disk")
+        .code(EXIT_OURS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_and_resolvers_are_read() {
+        assert_eq!(setting("tcp_sack=0"), Ok(("tcp_sack".into(), "0".into())));
+        assert!(setting("tcp_sack").is_err() && setting("=1").is_err());
+        assert_eq!(resolver("192.0.2.53"), Ok("192.0.2.53:53".parse().unwrap()));
+        assert_eq!(resolver("[::1]:5353"), Ok("[::1]:5353".parse().unwrap()));
+        assert!(resolver("example.org").is_err());
+    }
 }

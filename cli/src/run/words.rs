@@ -125,7 +125,10 @@ pub(super) mod tests {
 
     #[test]
     fn numbers_keep_their_size() {
-        assert_eq!([0, 999, 1000, 12_345, 999_999, 4_000_000].map(bytes), ["0 B", "999 B", "1.0 kB", "12.3 kB", "1.0 MB", "4.0 MB"]);
+        assert_eq!(
+            [0, 999, 1000, 12_345, 999_999, 4_000_000].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "12.3 kB", "1.0 MB", "4.0 MB"]
+        );
         assert_eq!([61, 4_100, 1_200_000, 185_000_000].map(time), ["61 µs", "4.1 ms", "1.2 s", "3 min 5 s"]);
     }
 }

@@ -4,8 +4,10 @@ use lastack_gateway::journal::{ClosedBy, Connection, Flow, FlowEnd, How, Reason}
 
 use super::words::{Explanation, bytes};
 
-const DRAIN: &str = "read to end of file before close, or shutdown(SHUT_WR) and read until the other end has closed";
-const DRAIN_IF_YOURS: &str = "if the server is yours: read to end of file before close, or shutdown(SHUT_WR) and drain";
+const DRAIN: &str =
+    "read to end of file before close, or shutdown(SHUT_WR) and read until the other end has closed";
+const DRAIN_IF_YOURS: &str =
+    "if the server is yours: read to end of file before close, or shutdown(SHUT_WR) and drain";
 
 pub(super) fn explain(c: &Connection) -> Explanation {
     let program = c.owner.as_ref().map_or("the program", |owner| &*owner.process);
@@ -36,7 +38,9 @@ fn ending(c: &Connection, program: &str) -> Explanation {
                 ClosedBy::Remote => format!(
                     "The remote end closed first (FIN), {program} followed. TIME-WAIT is on the remote end's side."
                 ),
-                _ => format!("{program} and the remote end closed at the same time: each sent FIN before it had the other's."),
+                _ => format!(
+                    "{program} and the remote end closed at the same time: each sent FIN before it had the other's."
+                ),
             },
             None,
         ),
@@ -54,14 +58,18 @@ fn ending(c: &Connection, program: &str) -> Explanation {
         ),
         (How::Timeout, Some(Reason::RetriesExhausted)) => Explanation::new(
             "Data was sent again and again and never acknowledged: the path or the other end is gone.",
-            Some("look for a crashed host or a firewall that drops: ss -ti shows retransmissions while it happens"),
+            Some(
+                "look for a crashed host or a firewall that drops: ss -ti shows retransmissions while it happens",
+            ),
         ),
         (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
             format!("Nobody answered the SYN to {to}, and {program} stopped waiting."),
             Some("a firewall that drops, or a wrong address: a closed port would have answered at once"),
         ),
         (How::Timeout, _) => Explanation::new(
-            format!("Nobody answered the SYN to {to}. {program} sees ETIMEDOUT when its own kernel gives up."),
+            format!(
+                "Nobody answered the SYN to {to}. {program} sees ETIMEDOUT when its own kernel gives up."
+            ),
             Some("a firewall that drops, or a wrong address: a closed port would have answered at once"),
         ),
         (How::Unreachable, Some(Reason::Prohibited)) => Explanation::new(
@@ -70,24 +78,27 @@ fn ending(c: &Connection, program: &str) -> Explanation {
         ),
         (How::Unreachable, Some(Reason::NetworkUnreachable)) => Explanation::new(
             format!("This host has no route to {to}. {program} saw ENETUNREACH."),
-            Some("look at `ip route get ADDRESS` on this host; no IPv6 route is common and harmless where IPv4 follows"),
+            Some(
+                "look at `ip route get ADDRESS` on this host; no IPv6 route is common and harmless where IPv4 follows",
+            ),
         ),
         (How::Unreachable, _) => Explanation::new(
             format!("The host {to} cannot be reached. {program} saw EHOSTUNREACH."),
             Some("look at `ip route get ADDRESS` and `ip neigh` on this host"),
         ),
         (How::Denied, Some(Reason::LoopbackClosed)) => Explanation::new(
-            format!("--no-host-loopback: the host's loopback is closed to the program. {program} saw ECONNREFUSED."),
+            format!(
+                "--no-host-loopback: the host's loopback is closed to the program. {program} saw ECONNREFUSED."
+            ),
             Some("leave --no-host-loopback off, or let the server listen on an address of the network"),
         ),
         (How::Denied, _) => Explanation::new(
             format!("A rule forbids {}. {program} saw ECONNREFUSED; nothing left this host.", c.remote),
             Some("add --allow for it before the rule that denies it, if it should be reached"),
         ),
-        (How::Killed, _) => Explanation::new(
-            format!("Ended by command (lastack kill). {program} saw ECONNRESET."),
-            None,
-        ),
+        (How::Killed, _) => {
+            Explanation::new(format!("Ended by command (lastack kill). {program} saw ECONNRESET."), None)
+        }
         (How::Open, _) => Explanation::new("Still open when the run ended.", None),
     }
 }
@@ -98,15 +109,21 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
     let drain = if by_program { DRAIN } else { DRAIN_IF_YOURS };
     match reason {
         Some(Reason::ClosedWithUnreadData) => Explanation::new(
-            format!("RESET by {who}: it closed with data unread, so its kernel sent RST instead of FIN (RFC 2525 2.17)."),
+            format!(
+                "RESET by {who}: it closed with data unread, so its kernel sent RST instead of FIN (RFC 2525 2.17)."
+            ),
             Some(drain),
         ),
         Some(Reason::LingerZero) => Explanation::new(
-            format!("RESET by {who}: it closed with SO_LINGER and zero seconds, which sends RST and discards what was not sent."),
+            format!(
+                "RESET by {who}: it closed with SO_LINGER and zero seconds, which sends RST and discards what was not sent."
+            ),
             Some("leave SO_LINGER off unless losing data is meant; TIME-WAIT is no reason to set it"),
         ),
         Some(Reason::DataAfterClose) => Explanation::new(
-            format!("RESET by {who}: it had closed already when more data came, so its kernel answered with RST."),
+            format!(
+                "RESET by {who}: it had closed already when more data came, so its kernel answered with RST."
+            ),
             Some("close only when the other end has said everything: the protocol must tell who speaks last"),
         ),
         Some(Reason::Injected) => Explanation::new("RESET forced by --inject.", None),
@@ -115,11 +132,15 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
             Some("look at `ulimit -n`, `ss -s` and the host's ip_local_port_range"),
         ),
         _ if by_program => Explanation::new(
-            format!("RESET by {who}. Its kernel's counters do not tell why: other connections were reset at the same time. Possible: it closed with data unread, or with SO_LINGER 0, or was killed with data unread."),
+            format!(
+                "RESET by {who}. Its kernel's counters do not tell why: other connections were reset at the same time. Possible: it closed with data unread, or with SO_LINGER 0, or was killed with data unread."
+            ),
             Some(drain),
         ),
         _ => Explanation::new(
-            format!("RESET by {who}. Possible: it closed with data unread, so its kernel sent RST instead of FIN (RFC 2525 2.17), or it set SO_LINGER 0, or it was gone. {program} saw ECONNRESET."),
+            format!(
+                "RESET by {who}. Possible: it closed with data unread, so its kernel sent RST instead of FIN (RFC 2525 2.17), or it set SO_LINGER 0, or it was gone. {program} saw ECONNRESET."
+            ),
             Some(drain),
         ),
     }

@@ -28,7 +28,9 @@ fn ending(c: &Connection, program: &str) -> Explanation {
         (How::Fin, _) => Explanation::new(
             match verdict.closed_by {
                 ClosedBy::Program => {
-                    format!("{program} 先关闭(FIN),远端随后关闭。TIME-WAIT 在 {program} 一侧的内核里,持续 60 秒。")
+                    format!(
+                        "{program} 先关闭(FIN),远端随后关闭。TIME-WAIT 在 {program} 一侧的内核里,持续 60 秒。"
+                    )
                 }
                 ClosedBy::Remote => format!("远端先关闭(FIN),{program} 随后关闭。TIME-WAIT 在远端一侧。"),
                 _ => format!("{program} 和远端同时关闭:双方都在收到对方的 FIN 之前发出了自己的 FIN。"),
@@ -79,7 +81,9 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             format!("规则禁止访问 {}。{program} 看到 ECONNREFUSED;没有任何数据离开本机。", c.remote),
             Some("如果应当允许,请在拒绝它的规则之前加上 --allow"),
         ),
-        (How::Killed, _) => Explanation::new(format!("由命令结束(lastack kill)。{program} 看到 ECONNRESET。"), None),
+        (How::Killed, _) => {
+            Explanation::new(format!("由命令结束(lastack kill)。{program} 看到 ECONNRESET。"), None)
+        }
         (How::Open, _) => Explanation::new("运行结束时连接仍然打开。", None),
     }
 }
@@ -107,11 +111,15 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
             Some("查看 `ulimit -n`、`ss -s` 和本机的 ip_local_port_range"),
         ),
         _ if by_program => Explanation::new(
-            format!("被 {who} 重置。内核计数器说不出原因:同时还有别的连接被重置。可能:它关闭时有数据没读,或设置了 SO_LINGER 0,或被杀死时还有数据没读。"),
+            format!(
+                "被 {who} 重置。内核计数器说不出原因:同时还有别的连接被重置。可能:它关闭时有数据没读,或设置了 SO_LINGER 0,或被杀死时还有数据没读。"
+            ),
             Some(drain),
         ),
         _ => Explanation::new(
-            format!("被 {who} 重置。可能:它关闭时还有数据没读,内核因此发出 RST 而不是 FIN(RFC 2525 2.17);或者它设置了 SO_LINGER 0;或者它已经不在了。{program} 看到 ECONNRESET。"),
+            format!(
+                "被 {who} 重置。可能:它关闭时还有数据没读,内核因此发出 RST 而不是 FIN(RFC 2525 2.17);或者它设置了 SO_LINGER 0;或者它已经不在了。{program} 看到 ECONNRESET。"
+            ),
             Some(drain),
         ),
     }

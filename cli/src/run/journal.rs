@@ -1,0 +1,182 @@
+//! Takes down what happens during a run, without making the packets wait.
+//!
+//! Owns:    [`Journal`]: notes collected where packets move, and a thread that words and writes them.
+//! Rules:   the listener only appends to a list; the list is handed over many times a second, so a slow disk or pipe
+//!          slows nobody. A list that grows beyond its limit loses notes, which are counted and said.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use lastack_gateway::Note;
+use lastack_gateway::journal::Entry;
+
+use super::report::{Report, Style};
+use super::words::{explain, explain_flow, time};
+use crate::args::Lang;
+
+/// Notes that may wait to be handed over.
+const WAITING: usize = 1 << 18;
+
+/// Which form the journal has.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// A report at the end
+    Text,
+    /// One line a connection, when it ends
+    Json,
+    /// Nothing
+    None,
+}
+
+/// The journal of one run.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    waiting: Arc<Mutex<Waiting>>,
+    to_writer: Option<Sender<Vec<Note>>>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    /// No report is wanted any more.
+    quiet: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    notes: Vec<Note>,
+    lost: u64,
+}
+
+impl Journal {
+    /// A journal in `form`, into `output` (standard error without one), with a line at each open and end if `live`.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or no thread can be started.
+    pub(crate) fn open(form: Form, output: Option<&Path>, live: bool, style: Style) -> io::Result<Self> {
+        let out: Box<dyn Write + Send> = match output {
+            Some(path) => Box::new(File::options().append(true).create(true).open(path)?),
+            None => Box::new(io::stderr()),
+        };
+        let style = Style { color: style.color && output.is_none(), ..style };
+        let quiet = Arc::new(AtomicBool::new(false));
+        let writer = Writer { form, out, live, style, report: Report::default(), quiet: quiet.clone() };
+        let (to_writer, notes) = channel();
+        let thread =
+            std::thread::Builder::new().name("lastack-journal".into()).spawn(move || writer.run(&notes))?;
+        Ok(Self { waiting: Arc::default(), to_writer: Some(to_writer), thread: Some(thread), quiet })
+    }
+
+    /// What a gateway tells its notes to.
+    pub(crate) fn listener(&self) -> impl Fn(Note) + Send + Sync + use<> {
+        let waiting = self.waiting.clone();
+        move |note| {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.notes.len() < WAITING { waiting.notes.push(note) } else { waiting.lost += 1 }
+        }
+    }
+
+    /// Hands over what has been collected.
+    pub(crate) fn hand_over(&self) {
+        let notes = std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).notes);
+        if !notes.is_empty()
+            && let Some(to_writer) = &self.to_writer
+        {
+            // A writer that has failed tells why when it is closed.
+            let _ = to_writer.send(notes);
+        }
+    }
+
+    /// Ends without a report: nothing was run.
+    pub(crate) fn discard(mut self) {
+        self.quiet.store(true, Ordering::Release);
+        drop(self.to_writer.take());
+        if let Some(thread) = self.thread.take() {
+            // What went wrong has been said already.
+            let _ = thread.join();
+        }
+    }
+
+    /// Writes what is left, and the report. Gives the number of notes that were lost.
+    ///
+    /// # Errors
+    /// Something could not be written.
+    pub(crate) fn close(mut self) -> io::Result<u64> {
+        self.hand_over();
+        drop(self.to_writer.take());
+        let thread = self.thread.take().expect("closed once");
+        thread.join().expect("the writer does not panic")?;
+        Ok(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).lost)
+    }
+}
+
+struct Writer {
+    form: Form,
+    out: Box<dyn Write + Send>,
+    live: bool,
+    style: Style,
+    report: Report,
+    quiet: Arc<AtomicBool>,
+}
+
+impl Writer {
+    fn run(mut self, notes: &Receiver<Vec<Note>>) -> io::Result<()> {
+        let mut lines = String::new();
+        for batch in notes {
+            lines.clear();
+            for note in batch {
+                self.take(note, &mut lines);
+            }
+            self.out.write_all(lines.as_bytes())?;
+            self.out.flush()?;
+        }
+        if self.form == Form::Text && !self.quiet.load(Ordering::Acquire) {
+            self.out.write_all(self.report.text(self.style).as_bytes())?;
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, note: Note, lines: &mut String) {
+        if self.live {
+            let line = live_line(&note, self.style.lang);
+            // Broken standard error: nobody reads it.
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+        let Note::Ended(entry) = note else { return };
+        match self.form {
+            Form::Json => {
+                lines.push_str(&json(&entry, self.style.lang));
+                lines.push('\n');
+            }
+            Form::Text => self.report.add(entry),
+            Form::None => {}
+        }
+    }
+}
+
+fn json(entry: &Entry, lang: Lang) -> String {
+    match entry {
+        Entry::Connection(connection) => {
+            let explanation = explain(connection, lang);
+            connection.to_json(&explanation.text, explanation.advice.as_deref())
+        }
+        Entry::Flow(flow) => flow.to_json(&explain_flow(flow, lang)),
+    }
+}
+
+fn live_line(note: &Note, lang: Lang) -> String {
+    match note {
+        Note::Opened(opened) => {
+            let process = opened.owner.as_ref().map_or("?", |owner| &*owner.process);
+            format!("#{} {process} → {} ESTAB {}", opened.id, opened.remote, time(opened.handshake_us))
+        }
+        Note::Ended(Entry::Connection(c)) => {
+            format!("#{} {} {}: {}", c.id, c.remote, c.verdict.how.name(), explain(c, lang).text)
+        }
+        Note::Ended(Entry::Flow(flow)) => {
+            format!("#{} {}/udp {}: {}", flow.id, flow.remote, flow.how.name(), explain_flow(flow, lang))
+        }
+    }
+}

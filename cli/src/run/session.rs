@@ -1,0 +1,386 @@
+//! One program behind the stack, from its sandbox to its exit status.
+//!
+//! Owns:    the order of things: sandbox, stack, gateway, control socket, "go"; then signals, the program's end, what is
+//!          still on its way, and the end of everything.
+//! Rules:   when the program has exited, bytes its kernel still holds are on their way: the stack serves on until
+//!          connections have ended, at most [`PATIENCE`] without progress; a Ctrl-C then ends it at once.
+//! Not here: what is written down (`journal`).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lastack::pcapng::Direction;
+use lastack::{Capture, Config, Net, Tun};
+use lastack_core::observe::control;
+use lastack_core::stack::SysctlError;
+use lastack_gateway::addresses::{self, Addresses};
+use lastack_gateway::journal::Entry;
+use lastack_gateway::relay::Policy;
+use lastack_gateway::rules::Rules;
+use lastack_gateway::sandbox::{Facts, ProgramEvent, ProgramEvents, Sandbox, SandboxConfig, SandboxError};
+use lastack_gateway::signals::{self, Signals};
+use lastack_gateway::{Gateway, GatewayConfig, Namespace, Note};
+
+use super::journal::Journal;
+use crate::failure::{EXIT_OURS, Failure};
+
+/// How long what is on its way may make no progress after the program's end.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the journal is handed to its writer.
+const HAND_OVER: Duration = Duration::from_millis(20);
+
+/// What to run, and how.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) program: OsString,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) mtu: u32,
+    pub(crate) root_map: bool,
+    pub(crate) host_loopback: bool,
+    pub(crate) resolvers: Vec<SocketAddr>,
+    pub(crate) rules: Rules,
+    pub(crate) seed: Option<u64>,
+    pub(crate) sysctls: Vec<(String, String)>,
+    pub(crate) pcap: Option<File>,
+    /// Name of the control socket; the process id without one.
+    pub(crate) name: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The program's exit status.
+    pub(crate) status: u8,
+    /// What its namespace had.
+    pub(crate) facts: Facts,
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(plan: Plan, journal: &Journal) -> Result<Ended, Failure> {
+    // Before any thread is started, so that all of them leave signals to us.
+    let signals = Signals::block().map_err(|error| ours("cannot read signals", &error))?;
+    let hidden = control_directory();
+    let config = SandboxConfig {
+        mtu: plan.mtu,
+        root_map: plan.root_map,
+        hidden: Some(hidden),
+        ..SandboxConfig::new(plan.program.clone(), plan.arguments.clone())
+    };
+    let sandbox = Sandbox::create(&config).map_err(|error| refused(&error))?;
+    signals::raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ours("cannot start the runtime", &error))?;
+    runtime.block_on(serve(plan, sandbox, signals, journal))
+}
+
+/// The three lines for a sandbox that could not be made.
+pub(crate) fn refused(error: &SandboxError) -> Failure {
+    let (cause, remedy) = error.cause_and_remedy();
+    Failure::new(error.what(), cause, remedy).code(EXIT_OURS)
+}
+
+fn ours(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(what, error.to_string(), "check limits (ulimit -a) and free memory").code(EXIT_OURS)
+}
+
+/// Where control sockets are; made if it is not there, so that it can be hidden from the program.
+fn control_directory() -> PathBuf {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let directory = control::directory(runtime_dir.as_deref(), rustix::process::geteuid().as_raw());
+    // There already, or not to be had: serving says so if it matters.
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(&directory);
+    directory
+}
+
+async fn serve(
+    plan: Plan,
+    mut sandbox: Sandbox,
+    signals: Signals,
+    journal: &Journal,
+) -> Result<Ended, Failure> {
+    let facts = sandbox.facts();
+    let names = Names::default();
+    let (net, driver) = start_stack(&plan, &mut sandbox, &names)?;
+    for (name, value) in &plan.sysctls {
+        net.set_sysctl(name, value).map_err(|error| sysctl_refused(name, value, &error))?;
+    }
+    let name = plan.name.clone().unwrap_or_else(|| std::process::id().to_string());
+    let control = match lastack::control::serve(&net, &name) {
+        Ok(control) => Some(control),
+        // Nobody asked for one: the run goes on without.
+        Err(_) if plan.name.is_none() => None,
+        Err(error) => {
+            return Err(Failure::new(
+                format!("cannot serve this run under the name `{name}`"),
+                error.to_string(),
+                "another --name",
+            )
+            .code(EXIT_OURS));
+        }
+    };
+    let gateway = start_gateway(&plan, &net, &mut sandbox, journal, names)
+        .map_err(|error| ours("cannot start forwarding", &error))?;
+    let mut driver = tokio::spawn(driver);
+    let signals = signals.stream().map_err(|error| ours("cannot read signals", &error))?;
+    let events = sandbox.events().map_err(|error| ours("cannot watch the program", &error))?;
+    sandbox.start().map_err(|error| ours("cannot start the program", &error))?;
+
+    let mut tick = tokio::time::interval(HAND_OVER);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let run = Run { sandbox: &sandbox, gateway: &gateway, events: &events };
+    let result = tokio::select! {
+        result = run.to_the_end(&signals) => result,
+        died = &mut driver => Err(stack_died(died)),
+        () = async { loop { tick.tick().await; journal.hand_over(); } } => unreachable!("the tick never ends"),
+    };
+    gateway.stop().await;
+    drop(control);
+    drop(sandbox);
+    // The stack itself goes with everything it holds: TIME-WAIT is of no use to a namespace that is gone.
+    driver.abort();
+    result.map(|status| Ended { status, facts })
+}
+
+fn stack_died(died: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
+    let cause = match died {
+        Ok(Ok(())) => "its driver ended".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Failure::new("the stack stopped while the program was running", cause, "report this with the journal")
+        .code(EXIT_OURS)
+}
+
+fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<(Net, lastack::Driver), Failure> {
+    let fd = sandbox.take_tun().expect("a new sandbox has its device");
+    let tun = Tun::from_fd(fd, plan.mtu).map_err(|error| ours("cannot use the TUN device", &error))?;
+    let config = Config {
+        seed: plan.seed.map_or([0; 32], seed_bytes),
+        addresses: addresses::STACK.to_vec(),
+        any_address: true,
+        ..Config::default()
+    };
+    let started = match plan.pcap.as_ref().map(File::try_clone).transpose() {
+        Ok(None) => Net::start(tun, config),
+        Ok(Some(file)) => Capture::new(tun, file, "tun0").and_then(|capture| {
+            let names = names.clone();
+            Net::start(capture.annotate(move |direction, packet| names.comment(direction, packet)), config)
+        }),
+        Err(error) => Err(error),
+    };
+    started.map_err(|error| ours("cannot start the stack", &error))
+}
+
+/// A seed of the stack; an all-zero one would mean a random one.
+fn seed_bytes(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[31] = 1;
+    bytes
+}
+
+fn sysctl_refused(name: &str, value: &str, error: &SysctlError) -> Failure {
+    let (cause, remedy) = match error {
+        SysctlError::Unknown => {
+            ("the stack has no such setting".to_owned(), "lastack sysctl lists them".to_owned())
+        }
+        SysctlError::NotApplicable(why) => ((*why).to_owned(), "leave it out".to_owned()),
+        SysctlError::Invalid(range) => (range.clone(), format!("lastack sysctl {name} tells what it takes")),
+        SysctlError::ReadOnly => ("it is read-only".to_owned(), "leave it out".to_owned()),
+        _ => ("it was refused".to_owned(), "leave it out".to_owned()),
+    };
+    Failure::new(format!("cannot set {name} to `{value}`"), cause, remedy).code(EXIT_OURS)
+}
+
+fn start_gateway(
+    plan: &Plan,
+    net: &Net,
+    sandbox: &mut Sandbox,
+    journal: &Journal,
+    names: Names,
+) -> io::Result<Gateway> {
+    let namespace =
+        sandbox.take_sock_diag().map(|sock_diag| Namespace { sock_diag, helper_pid: sandbox.helper_pid() });
+    let config = GatewayConfig {
+        addresses: Addresses { host_loopback: plan.host_loopback, resolvers: plan.resolvers.clone() },
+        rules: plan.rules.clone(),
+        policy: Policy::default(),
+        namespace,
+        ..GatewayConfig::default()
+    };
+    let write_down = journal.listener();
+    let wants_names = plan.pcap.is_some();
+    Gateway::start(net.clone(), config, move |note| {
+        if wants_names {
+            names.learn(&note);
+        }
+        write_down(note);
+    })
+}
+
+/// What is watched while the program runs.
+struct Run<'a> {
+    sandbox: &'a Sandbox,
+    gateway: &'a Gateway,
+    events: &'a ProgramEvents,
+}
+
+impl Run<'_> {
+    /// Gives the program's exit status, when nothing is on its way any more.
+    async fn to_the_end(&self, signals: &signals::SignalStream) -> Result<u8, Failure> {
+        let mut status = None;
+        loop {
+            tokio::select! {
+                event = self.events.next() => match event {
+                    ProgramEvent::Started(_) => {}
+                    ProgramEvent::NotStarted(errno) => return Err(not_started(errno)),
+                    ProgramEvent::Stopped(_) => {
+                        signals::stop_self();
+                        self.sandbox.signal(SIGCONT);
+                    }
+                    ProgramEvent::Exited(code) => status = Some(code),
+                    ProgramEvent::AllGone => break,
+                },
+                signal = signals.next() => match (status, signal.number) {
+                    (_, SIGTSTP) => {}
+                    // The program got it from the terminal itself.
+                    (None, _) if signal.from_terminal => {}
+                    (None, number) => self.sandbox.signal(number),
+                    (Some(_), _) => self.sandbox.kill_leftovers(),
+                },
+            }
+        }
+        let Some(status) = status else {
+            return Err(Failure::new(
+                "the program's sandbox is gone",
+                "its helper process was killed from outside",
+                "run it again",
+            )
+            .code(EXIT_OURS));
+        };
+        self.gateway.ownerless();
+        tokio::select! {
+            () = self.gateway.idle() => {}
+            () = self.no_progress() => {}
+            () = interrupted(signals) => {}
+        }
+        Ok(status)
+    }
+
+    /// Resolves when nothing has moved for [`PATIENCE`].
+    async fn no_progress(&self) {
+        let mut last = self.gateway.progress();
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            if std::mem::replace(&mut last, self.gateway.progress()) == self.gateway.progress() {
+                return;
+            }
+        }
+    }
+}
+
+async fn interrupted(signals: &signals::SignalStream) {
+    while signals.next().await.number == SIGTSTP {}
+}
+
+fn not_started(errno: i32) -> Failure {
+    let error = io::Error::from_raw_os_error(errno);
+    let failure = |code, remedy: &str| {
+        Failure::new("the program was not started", error.to_string(), remedy).code(code)
+    };
+    match error.kind() {
+        io::ErrorKind::NotFound => failure(127, "its full path, or check PATH"),
+        _ => failure(126, "chmod +x, or name its interpreter: lastack run -- sh FILE"),
+    }
+}
+
+const SIGCONT: i32 = 18;
+const SIGTSTP: i32 = 20;
+
+/// Process names by the program's end of a connection, for comments in a capture.
+#[derive(Clone, Debug, Default)]
+struct Names(Arc<Mutex<std::collections::HashMap<SocketAddr, Arc<str>>>>);
+
+impl Names {
+    fn learn(&self, note: &Note) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match note {
+            Note::Opened(opened) => {
+                if let Some(owner) = &opened.owner {
+                    names.insert(opened.local, owner.process.clone());
+                }
+            }
+            Note::Ended(Entry::Connection(connection)) => drop(names.remove(&connection.local)),
+            Note::Ended(Entry::Flow(_)) => {}
+        }
+    }
+
+    /// The name of the process a packet belongs to. `Inbound` is from the program.
+    fn comment(&self, direction: Direction, packet: &[u8]) -> Option<String> {
+        let (source, destination) = ends(packet)?;
+        let program = if direction == Direction::Inbound { source } else { destination };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&program).map(|name| name.to_string())
+    }
+}
+
+/// Source and destination of a TCP packet without extension headers.
+fn ends(packet: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    const TCP: u8 = 6;
+    let address = |at: usize, len: usize| -> Option<std::net::IpAddr> {
+        let bytes = packet.get(at..at + len)?;
+        Some(match <[u8; 4]>::try_from(bytes) {
+            Ok(v4) => v4.into(),
+            Err(_) => <[u8; 16]>::try_from(bytes).ok()?.into(),
+        })
+    };
+    let first = *packet.first()?;
+    let (source, destination, ports) = match first >> 4 {
+        4 if *packet.get(9)? == TCP => (address(12, 4)?, address(16, 4)?, usize::from(first & 15) * 4),
+        6 if *packet.get(6)? == TCP => (address(8, 16)?, address(24, 16)?, 40),
+        _ => return None,
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(packet.get(at..at + 2)?.try_into().ok()?));
+    Some((SocketAddr::new(source, port(ports)?), SocketAddr::new(destination, port(ports + 2)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_a_packet_are_found_in_both_families() {
+        let mut v4 = vec![0x45; 1];
+        v4.resize(24, 0);
+        v4[9] = 6;
+        v4[12..16].copy_from_slice(&[10, 0, 2, 100]);
+        v4[16..20].copy_from_slice(&[10, 0, 2, 2]);
+        v4[20..24].copy_from_slice(&[0x9c, 0xba, 0x1f, 0x90]);
+        let (source, destination) = ends(&v4).unwrap();
+        assert_eq!(
+            (source.to_string(), destination.to_string()),
+            ("10.0.2.100:40122".into(), "10.0.2.2:8080".into())
+        );
+        assert_eq!(ends(&v4[..22]), None);
+        let mut v6 = vec![0x60; 1];
+        v6.resize(44, 0);
+        v6[6] = 6;
+        v6[23] = 1;
+        v6[40..44].copy_from_slice(&[0, 1, 0, 2]);
+        assert_eq!(ends(&v6).unwrap().0.to_string(), "[::1]:1");
+        assert_eq!(ends(&[]), None);
+    }
+
+    #[test]
+    fn seed_is_never_the_one_that_means_random() {
+        assert_ne!(seed_bytes(0), [0; 32]);
+        assert_ne!(seed_bytes(1), seed_bytes(2));
+    }
+}
