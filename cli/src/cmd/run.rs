@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let (Device::Auto | Device::Tun) = args.device;
     let form = args.report.unwrap_or(if globals.json { Form::Json } else { Form::Text });
     let rules = args.rules.read()?;
-    let pcap = args.pcap.as_deref().map(|path| create(path)).transpose()?;
+    let pcap = args.pcap.as_deref().map(create).transpose()?;
     let style = Style { lang: globals.lang(), color: globals.colored_on(&io::stderr()) };
     let journal = Journal::open(form, args.output.as_deref(), args.live, style)
         .map_err(|error| unwritable(args.output.as_deref(), &error))?;
