@@ -1,8 +1,8 @@
 //! A TCP/IP stack that behaves like Linux's, as a pure function of packets, commands and time.
 //!
 //! The modules in reading order: [`time`], [`wire`] (bytes ↔ values), [`ip`]
-//! (reassembly, ICMP, path MTU), [`tcp`] (one connection), [`observe`]
-//! (what can be seen).
+//! (reassembly, ICMP, path MTU), [`tcp`] (one connection), [`stack`] (the door: many connections), [`observe`]
+//! (what can be seen), [`sysctl`] (settings by Linux's names), [`sim`] (stacks and bad wires in virtual time).
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
 
@@ -11,6 +11,7 @@ pub mod id;
 pub mod ip;
 pub mod observe;
 pub(crate) mod rng;
+pub mod sim;
 pub mod stack;
 pub mod sysctl;
 pub mod tcp;

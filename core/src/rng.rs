@@ -80,6 +80,11 @@ impl Rng {
         Self::new(&bytes)
     }
 
+    /// The stream of a secret.
+    pub(crate) fn from_key(key: HashKey) -> Self {
+        Self { key, counter: 0 }
+    }
+
     /// The next number.
     pub(crate) fn next_u64(&mut self) -> u64 {
         let mut hasher = self.key.wire_hasher();

@@ -253,8 +253,8 @@ pub enum SysctlError {
 /// 2. [`Stack::poll_event`]; then wait until [`Stack::poll_timeout`], the next packet or the next command.
 ///
 /// # Example
-/// Two stacks, connected by hand.
-/// ```no_run
+/// Two stacks, connected by hand; [`crate::sim`] does this with a wire between them.
+/// ```
 /// use lastack_core::stack::ListenOptions;
 /// use lastack_core::time::Instant;
 /// use lastack_core::tcp::options::TcpOptions;

@@ -68,6 +68,7 @@ impl Stack {
                 return true;
             }
             out.clear();
+            // It thought so, and looking closer it did not: asked again only after something happened to it.
             self.refresh_idle(now, id);
         }
         false
