@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod filter;
 pub mod group;
 pub mod json;
+pub mod kill;
 pub mod row;
 pub mod snapshot;
 pub mod source;
