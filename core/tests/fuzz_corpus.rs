@@ -27,3 +27,13 @@ fn replay(target: &str, harness: fn(&[u8])) {
 fn wire_corpus_has_no_finding() {
     replay("wire", fuzzing::wire::run);
 }
+
+#[test]
+fn stack_arbitrary_corpus_has_no_finding() {
+    replay("stack_arbitrary", fuzzing::stack_arbitrary::run);
+}
+
+#[test]
+fn stack_mutated_corpus_has_no_finding() {
+    replay("stack_mutated", fuzzing::stack_mutated::run);
+}

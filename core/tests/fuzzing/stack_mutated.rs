@@ -392,9 +392,9 @@ impl Pair {
     fn end(mut self) {
         for n in 0.. {
             assert!(n < ENDLESS, "no end: {:?}", self.rows());
-            self.finish_applications();
+            let is_quiet = !self.finish_applications();
             self.settle();
-            if !self.advance() && !self.give_up() {
+            if !self.advance() && is_quiet && !self.give_up() {
                 break;
             }
         }
@@ -405,8 +405,9 @@ impl Pair {
         }
     }
 
-    /// Reads all there is, writes no more, closes what is finished or failed.
-    fn finish_applications(&mut self) {
+    /// Reads all there is, writes no more, closes what is finished or failed. True: an application did something.
+    fn finish_applications(&mut self) -> bool {
+        let mut any = false;
         for side in [0, 1] {
             self.read_all(side);
             for n in 0..self.ends[side].len() {
@@ -417,11 +418,13 @@ impl Pair {
                 }
                 if !end.shut {
                     end.shut = true;
+                    any = true;
                     let _ = self.stacks[side].shutdown(self.now, id, Shutdown::Write);
                 }
                 let end = &mut self.ends[side][n];
                 if end.finished || end.failed {
                     end.closed = true;
+                    any = true;
                     if self.stacks[side].recv_available(id) > 0 {
                         self.lose_promise(side, id);
                     }
@@ -429,6 +432,7 @@ impl Pair {
                 }
             }
         }
+        any
     }
 
     /// Nothing happens any more. Who still waits, waits for a peer that is gone without a word: as it may be in TCP,

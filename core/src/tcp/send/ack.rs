@@ -117,7 +117,7 @@ impl Work {
     /// RTT by the echo, microseconds (Linux `tcp_rtt_tsopt_us`): at least 1 ms, the clock's tick.
     fn echo_rtt_us(&self) -> Option<u32> {
         let delta = self.ts_now.wrapping_sub(self.tsecr?).max(1);
-        (delta < i32::MAX as u32 / 1000).then_some(delta * 1000)
+        (delta < i32::MAX as u32 / 1000).then(|| delta * 1000)
     }
 
     /// Linux `tcp_rate_skb_delivered`, as far as RACK needs it.
