@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::observe::Counters;
 use crate::sysctl::Sysctl;
+use crate::tcp::options::TcpOptions;
 use crate::tcp::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
@@ -38,8 +39,20 @@ pub(crate) struct InitialWindow {
 }
 
 impl InitialWindow {
+    /// The window of a socket with these options (Linux `tcp_openreq_init_rwin`, `tcp_connect_init`).
+    pub(crate) fn for_socket(options: &TcpOptions, mss: u32, wscale_ok: bool, sysctl: &Sysctl) -> Self {
+        let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
+        let full = window_from_space(rcvbuf);
+        let mut clamp = options.window_clamp;
+        // "limit the window selection if the user enforce a smaller rx buffer": so the shift is small too.
+        if options.rcvbuf.is_some() && (clamp == 0 || clamp > full) {
+            clamp = full;
+        }
+        Self::select(rcvbuf, clamp, mss, wscale_ok, sysctl)
+    }
+
     /// `mss`: what windows are a multiple of, options subtracted.
-    pub(crate) fn select(rcvbuf: u32, window_clamp: u32, mss: u32, wscale_ok: bool, sysctl: &Sysctl) -> Self {
+    fn select(rcvbuf: u32, window_clamp: u32, mss: u32, wscale_ok: bool, sysctl: &Sysctl) -> Self {
         let clamp = if window_clamp == 0 { 65_535 << MAX_WSCALE } else { window_clamp };
         let mut space = window_from_space(rcvbuf).min(clamp);
         if space > mss {
@@ -486,6 +499,13 @@ mod tests {
         assert_eq!(of(1460, 6 << 20, 212_992).wscale, 7);
         assert_eq!(of(1460, 65_536, 65_536).wscale, 1);
         assert_eq!(of(1460, 131_072, 212_992).wscale, 2);
+    }
+
+    #[test]
+    fn a_locked_buffer_bounds_the_shift() {
+        let options = TcpOptions { rcvbuf: Some(20_000), ..TcpOptions::default() };
+        let window = InitialWindow::for_socket(&options, 1460, true, &Sysctl::default());
+        assert_eq!((window.rcv_wnd, window.wscale), (8760, 0));
     }
 
     #[test]
