@@ -186,7 +186,9 @@ impl Posix {
 
     /// The row of a pair in the stack's tables.
     pub fn row(&self, local: SocketAddr, remote: SocketAddr) -> Option<SocketRow> {
-        self.stack.sockets(self.now).find(|row| row.local == local && row.remote == remote)
+        // Linux takes a socket in CLOSE out of its tables; the application may still hold it.
+        let shown = |row: &SocketRow| row.state != TcpState::Close;
+        self.stack.sockets(self.now).find(|row| row.local == local && row.remote == remote && shown(row))
     }
 
     /// The stack, for looking.

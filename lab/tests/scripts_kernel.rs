@@ -24,9 +24,11 @@ fn short_scripts_pass_on_the_kernel() {
     let script = parse("0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3").expect("a script");
     let world = world_of(&script, &PathBuf::new()).expect("a world");
     let cubic = CubicAllowed::ensure();
-    let ready = cubic.as_ref().map(|_| ()).map_err(ToString::to_string).and_then(|()| {
-        with_kernel(&world, |_| ()).map_err(|error| error.to_string())
-    });
+    let ready = cubic
+        .as_ref()
+        .map(|_| ())
+        .map_err(ToString::to_string)
+        .and_then(|()| with_kernel(&world, |_| ()).map_err(|error| error.to_string()));
     if let Err(why) = ready {
         assert!(std::env::var_os("LASTACK_REQUIRE_E2E").is_none(), "the kernel target is required: {why}");
         eprintln!("SKIPPED: no script ran on the kernel: {why}");

@@ -5,15 +5,22 @@ use std::path::{Path, PathBuf};
 use lastack_lab::runner::{Case, TargetKind, check_all, find_scripts};
 
 /// Scripts the stack does not pass yet, with the reason. One that passes must be taken off the list.
-const KNOWN: &[(&str, &str)] = &[];
+const KNOWN: &[(&str, &str)] = &[
+    ("challenge/old-ack-in-fast-path.pkt", "the stack has one path: an ACK is judged before data is queued"),
+    ("urgent/inline.pkt", "urgent data is in the stream without a mark"),
+    ("urgent/receive.pkt", "urgent data is in the stream without a mark"),
+    ("urgent/send.pkt", "MSG_OOB sends ordinary data"),
+];
 
 #[test]
 fn scripts_pass_on_the_stack() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts");
     let files = find_scripts(std::slice::from_ref(&root)).expect("the suite is readable");
     assert!(files.len() >= 100, "the suite is there: {} scripts", files.len());
-    let work: Vec<_> =
-        files.iter().map(|file| (Case::load(file).expect("a script is readable"), TargetKind::Stack)).collect();
+    let work: Vec<_> = files
+        .iter()
+        .map(|file| (Case::load(file).expect("a script is readable"), TargetKind::Stack))
+        .collect();
     let known = |script: &Path| KNOWN.iter().any(|(name, _)| root.join(name) == script);
     let mut wrong = Vec::new();
     for verdict in check_all(&work, 2, |_| {}) {

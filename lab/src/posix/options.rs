@@ -69,6 +69,9 @@ impl Posix {
                     connection.and_then(|id| self.stack.tcp_info(self.now, id)).map(|info| info.snd_mss);
                 int(in_use.or(options.maxseg.map(u32::from)).unwrap_or(536) as i32)
             }
+            (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => {
+                int(connection.and_then(|id| self.stack.is_quickack(id)).unwrap_or(true).into())
+            }
             _ => match self.value_of(level, name, &options) {
                 Some(value) => int(value),
                 None => return Outcome::error(libc::ENOPROTOOPT),
@@ -169,6 +172,7 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<Option<TcpOpt
         (libc::IPPROTO_IP, libc::IP_TOS) => TcpOption::Tos(number as u8),
         (libc::IPPROTO_IP, libc::IP_TTL) => TcpOption::Ttl(number),
         (libc::IPPROTO_IP, libc::IP_MINTTL) => TcpOption::MinTtl(number),
+        (libc::IPPROTO_IP, libc::IP_RECVERR) => TcpOption::RecvErr(on),
         (libc::IPPROTO_IP, libc::IP_FREEBIND | libc::IP_BIND_ADDRESS_NO_PORT) => return Ok(None),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => TcpOption::NoDelay(on),
         (libc::IPPROTO_TCP, libc::TCP_CORK) => TcpOption::Cork(on),

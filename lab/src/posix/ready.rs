@@ -56,10 +56,11 @@ impl Posix {
                     (Readiness::ERROR, libc::POLLERR),
                     (Readiness::PRIORITY, libc::POLLPRI),
                 ];
-                facts
-                    .into_iter()
-                    .filter(|(fact, _)| ready.intersects(*fact))
-                    .fold(0, |mask, (_, bits)| mask | bits)
+                // Linux tcp_done(): both directions of a socket in CLOSE are shut down.
+                let closed = self.stack.state(id) == Some(TcpState::Close);
+                let ended = if closed { input | output | libc::POLLRDHUP | libc::POLLHUP } else { 0 };
+                let true_facts = facts.into_iter().filter(|(fact, _)| ready.intersects(*fact));
+                true_facts.fold(ended, |mask, (_, bits)| mask | bits)
             }
         };
         Some(mask as u32)
