@@ -45,6 +45,7 @@ impl Incoming {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<PendingConnection>> {
         self.handle.with(|state, _| {
             if let Some(syn) = state.stack.next_pending(self.id) {
+                state.waiters.decisions.watch(syn.id);
                 let handle = self.handle.clone();
                 return Poll::Ready(Ok(PendingConnection { handle, syn, stage: Stage::Undecided }));
             }
@@ -130,14 +131,11 @@ impl PendingConnection {
         let stage = &mut self.stage;
         self.handle.with(|state, now| {
             if *stage == Stage::Undecided {
-                *stage = Stage::Decided;
-                // Before the command: its end may be told within it.
-                state.waiters.decisions.accepted(id);
-                if let Err(Gone) = state.stack.pending_accept(now, id) {
-                    state.waiters.decisions.abandon(id);
-                    return Poll::Ready(Err(os_error(libc::ECONNABORTED)));
-                }
                 *stage = Stage::Accepted;
+                if let Err(Gone) = state.stack.pending_accept(now, id) {
+                    *stage = Stage::Decided;
+                    return Poll::Ready(Err(state.waiters.decisions.why_gone(id)));
+                }
             }
             let Some(result) = state.waiters.decisions.take(id, cx.waker()) else {
                 return match state.check_running() {
@@ -150,6 +148,24 @@ impl PendingConnection {
                 Ok(connection) => Ok(Connection::adopt(self.handle.clone(), connection, state)),
                 Err(error) => Err(os_error(error.errno())),
             })
+        })
+    }
+
+    /// Waits until the SYN is gone undecided: its sender gave up, or began anew. Then no decision matters any
+    /// more. Cancel safe.
+    pub async fn gone(&mut self) -> io::Error {
+        std::future::poll_fn(|cx| self.poll_gone(cx)).await
+    }
+
+    /// As [`PendingConnection::gone`].
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let id = self.syn.id;
+        self.handle.with(|state, _| match state.waiters.decisions.peek_gone(id, cx.waker()) {
+            Some(error) => Poll::Ready(os_error(error.errno())),
+            None => match state.check_running() {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(error),
+            },
         })
     }
 
@@ -188,20 +204,16 @@ impl PendingConnection {
 
 impl Drop for PendingConnection {
     fn drop(&mut self) {
-        let id = self.syn.id;
-        match self.stage {
-            Stage::Decided => {}
-            Stage::Undecided => {
-                // Gone already: nothing to forget.
-                let _ = self.handle.with(|state, now| state.stack.pending_drop(now, id));
+        let (id, stage) = (self.syn.id, self.stage);
+        self.handle.with(|state, now| {
+            // A handshake that goes on without an owner is reset when it is done (`Waiters::on_event`).
+            if let Some(connection) = state.waiters.decisions.forget(id) {
+                state.stack.abort(now, connection);
             }
-            Stage::Accepted => self.handle.with(|state, now| {
-                match state.waiters.decisions.abandon(id) {
-                    Some(connection) => state.stack.abort(now, connection),
-                    // The handshake goes on: it is reset now, or when it is done (`Waiters::on_event`).
-                    None => drop(state.stack.pending_refuse(now, id)),
-                }
-            }),
-        }
+            if stage == Stage::Undecided {
+                // Gone already: nothing to drop.
+                let _ = state.stack.pending_drop(now, id);
+            }
+        });
     }
 }

@@ -4,6 +4,33 @@
 //! [`pcapng`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`]
 //! (sockets for tokio), [`blocking`] (sockets for threads); [`events`] (what happens); [`control`] (for other
 //! processes to look in).
+//!
+//! Two stacks joined inside the process; on a real machine [`Tun::open`] takes [`Memory`]'s place:
+//!
+//! ```
+//! use lastack::{Config, Memory, Net, TcpListener, TcpStream};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> std::io::Result<()> {
+//!     let (left, right) = Memory::pair(1500);
+//!     let at = |last| Config { addresses: vec![([10, 0, 0, last].into(), 24)], ..Config::default() };
+//!     let (server, server_driver) = Net::start(left, at(1))?;
+//!     let (client, client_driver) = Net::start(right, at(2))?;
+//!     tokio::spawn(server_driver);
+//!     tokio::spawn(client_driver);
+//!
+//!     let listener = TcpListener::bind(&server, "10.0.0.1:80").await?;
+//!     let mut stream = TcpStream::connect(&client, "10.0.0.1:80").await?;
+//!     let (mut accepted, peer) = listener.accept().await?;
+//!     stream.write_all(b"hello").await?;
+//!     stream.shutdown().await?;
+//!     let mut text = String::new();
+//!     accepted.read_to_string(&mut text).await?;
+//!     println!("{peer} says {text}; what TCP did: {:?}", stream.tcp_info());
+//!     Ok(())
+//! }
+//! ```
 #![deny(missing_docs)]
 
 pub mod blocking;

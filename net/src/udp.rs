@@ -91,7 +91,7 @@ impl Drop for Udp {
 /// A UDP socket.
 ///
 /// # Example
-/// ```no_run
+/// ```
 /// use lastack::{Config, Memory, Net, UdpSocket};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> std::io::Result<()> {

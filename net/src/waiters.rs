@@ -1,7 +1,7 @@
 //! Who waits for what: one small entry a socket, found by the socket's index.
 //!
-//! Owns:    [`Slots`], the tasks and threads that wait for a socket, and [`Decisions`], the accepted SYNs whose
-//!          handshake is not done.
+//! Owns:    [`Slots`], the tasks and threads that wait for a socket, and [`Decisions`], how the SYNs end that an
+//!          application holds.
 //! Input:   [`SocketEvent`]s of the stack. Each is told once, so whoever is to wait looks first and registers
 //!          under the same lock.
 //! Output:  wakers, collected by the caller and woken after the lock is released.
@@ -133,7 +133,7 @@ impl<Id> Slot<Id> {
     }
 }
 
-/// Accepted SYNs whose handshake is not done, or whose end nobody took yet.
+/// The pending SYNs that an application holds: how they ended, or who waits for that.
 #[derive(Debug, Default)]
 pub(crate) struct Decisions(Vec<Decision>);
 
@@ -146,8 +146,8 @@ enum Decision {
 }
 
 impl Decisions {
-    /// `id` was accepted: its end is to be kept.
-    pub(crate) fn accepted(&mut self, id: PendingId) {
+    /// An application got `id`: its end is to be kept.
+    pub(crate) fn watch(&mut self, id: PendingId) {
         if self.0.len() <= id.index() {
             self.0.resize_with(id.index() + 1, Decision::default);
         }
@@ -156,35 +156,47 @@ impl Decisions {
 
     /// The end, if it has come; else `waker` is woken when it comes.
     pub(crate) fn take(&mut self, id: PendingId, waker: &Waker) -> Option<Result<ConnectionId, SocketError>> {
-        match self.0.get_mut(id.index()) {
-            Some(Decision::Waiting(known, place)) if *known == id => {
-                *place = Some(waker.clone());
-                None
+        let decision = self.0.get_mut(id.index())?;
+        match decision {
+            Decision::Waiting(known, place) if *known == id => *place = Some(waker.clone()),
+            Decision::Done(known, result) if *known == id => {
+                let result = *result;
+                *decision = Decision::None;
+                return Some(result);
             }
-            Some(decision) => match *decision {
-                Decision::Done(known, result) if known == id => {
-                    *decision = Decision::None;
-                    Some(result)
-                }
-                // Overwritten by a later SYN: cannot happen while the id's owner lives.
-                _ => Some(Err(SocketError::ConnectionAborted)),
-            },
-            None => Some(Err(SocketError::ConnectionAborted)),
+            _ => {}
         }
+        None
     }
 
-    /// Nobody waits for `id` any more. Gives the connection that it became meanwhile.
-    pub(crate) fn abandon(&mut self, id: PendingId) -> Option<ConnectionId> {
+    /// Why `id` is gone, if it is; else `waker` is woken when it goes.
+    pub(crate) fn peek_gone(&mut self, id: PendingId, waker: &Waker) -> Option<SocketError> {
+        match self.0.get_mut(id.index())? {
+            Decision::Waiting(known, place) if *known == id => *place = Some(waker.clone()),
+            Decision::Done(known, Err(error)) if *known == id => return Some(*error),
+            _ => {}
+        }
+        None
+    }
+
+    /// The error for a decision that came too late.
+    pub(crate) fn why_gone(&self, id: PendingId) -> std::io::Error {
+        let errno = match self.0.get(id.index()) {
+            Some(Decision::Done(known, Err(error))) if *known == id => error.errno(),
+            _ => libc::ECONNABORTED,
+        };
+        std::io::Error::from_raw_os_error(errno)
+    }
+
+    /// Nobody holds `id` any more. Gives the connection that it became and that nobody took.
+    pub(crate) fn forget(&mut self, id: PendingId) -> Option<ConnectionId> {
         let decision = self.0.get_mut(id.index())?;
-        match *decision {
-            Decision::Waiting(known, _) if known == id => {
-                *decision = Decision::None;
-                None
-            }
-            Decision::Done(known, result) if known == id => {
-                *decision = Decision::None;
-                result.ok()
-            }
+        let (Decision::Waiting(known, _) | Decision::Done(known, _)) = decision else { return None };
+        if *known != id {
+            return None;
+        }
+        match std::mem::take(decision) {
+            Decision::Done(_, result) => result.ok(),
             _ => None,
         }
     }
@@ -254,5 +266,93 @@ impl Waiters {
         self.listeners.all(wakes);
         self.udp.all(wakes);
         self.decisions.all(wakes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    struct TestId(usize, u32);
+
+    impl SocketId for TestId {
+        fn index(self) -> usize {
+            self.0
+        }
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counted() -> (Arc<Count>, Waker) {
+        let count = Arc::new(Count::default());
+        (count.clone(), count.into())
+    }
+
+    fn ready(slots: &mut Slots<TestId>, id: TestId, ready: Readiness) {
+        let mut wakes = Vec::new();
+        slots.ready(id, ready, &mut wakes);
+        wakes.into_iter().for_each(Waker::wake);
+    }
+
+    #[test]
+    fn readers_and_writers_are_woken_apart() {
+        let mut slots = Slots::default();
+        let id = TestId(3, 0);
+        let ((reads, read), (writes, write)) = (counted(), counted());
+        slots.wait(id, READ, &read);
+        slots.wait(id, WRITE, &write);
+        ready(&mut slots, id, Readiness::READABLE);
+        assert_eq!((reads.0.load(Ordering::Relaxed), writes.0.load(Ordering::Relaxed)), (1, 0));
+        ready(&mut slots, id, Readiness::ERROR);
+        assert_eq!((reads.0.load(Ordering::Relaxed), writes.0.load(Ordering::Relaxed)), (1, 1));
+    }
+
+    #[test]
+    fn a_second_reader_does_not_silence_the_first() {
+        let mut slots = Slots::default();
+        let id = TestId(0, 0);
+        let ((first, first_waker), (second, second_waker)) = (counted(), counted());
+        slots.wait(id, READ, &first_waker);
+        slots.wait(id, READ, &second_waker);
+        slots.wait(id, READ, &second_waker);
+        ready(&mut slots, id, Readiness::READABLE);
+        assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (1, 1));
+    }
+
+    #[test]
+    fn whoever_waited_for_an_older_socket_of_the_same_place_is_not_woken() {
+        let mut slots = Slots::default();
+        let (old, old_waker) = counted();
+        slots.wait(TestId(0, 0), READ, &old_waker);
+        let (new, new_waker) = counted();
+        slots.wait(TestId(0, 1), READ, &new_waker);
+        ready(&mut slots, TestId(0, 0), Readiness::READABLE);
+        ready(&mut slots, TestId(0, 1), Readiness::READABLE);
+        assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (0, 1));
+    }
+
+    #[test]
+    fn waiters_are_bounded_and_the_oldest_makes_room_awake() {
+        let mut slots = Slots::default();
+        let id = TestId(0, 0);
+        let drained = Readiness::DRAINED;
+        let (oldest, waker) = counted();
+        slots.wait(id, drained, &waker);
+        for _ in 0..MORE_LIMIT {
+            slots.wait(id, drained, &counted().1);
+        }
+        assert_eq!(oldest.0.load(Ordering::Relaxed), 1);
+        assert_eq!(slots.0[0].more.len(), MORE_LIMIT);
     }
 }

@@ -13,7 +13,7 @@ use crate::park;
 /// A TCP socket that listens. Threads may share it.
 ///
 /// # Example
-/// ```no_run
+/// ```
 /// use lastack::blocking::{TcpListener, TcpStream};
 /// use lastack::{Config, Memory, Net};
 /// use std::io::{Read, Write};

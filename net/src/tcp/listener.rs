@@ -19,7 +19,7 @@ use crate::waiters::READ;
 /// A TCP socket that listens.
 ///
 /// # Example
-/// ```no_run
+/// ```
 /// use lastack::{Config, Memory, Net, TcpListener};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> std::io::Result<()> {

@@ -23,7 +23,7 @@ use crate::waiters::{READ, WRITE};
 /// A TCP connection.
 ///
 /// # Example
-/// ```no_run
+/// ```
 /// use lastack::{Config, Memory, Net, TcpListener, TcpStream};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// # #[tokio::main(flavor = "current_thread")]
