@@ -272,11 +272,7 @@ impl Connection {
                 return Disposition::Closed;
             }
             IcmpError::Error(error) => {
-                if self.options.recverr {
-                    self.fail(error, cx);
-                } else {
-                    self.soft_error = Some(error);
-                }
+                self.soft_error = Some(error);
                 if matches!(error, SocketError::HostUnreachable | SocketError::NetworkUnreachable) {
                     self.send.revert_backoff(seq, cx);
                 }

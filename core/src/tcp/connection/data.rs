@@ -36,8 +36,7 @@ impl Connection {
             }
             _ => {}
         }
-        // The SYN-ACK of a simultaneous open comes here too: its SYN is old data, answered with a DSACK.
-        if segment.seq_len() == 0 {
+        if segment.seq_len() == 0 || header.flags.syn() {
             return Step::Continue(());
         }
         self.queue_text(segment, cx)
@@ -144,11 +143,7 @@ impl Connection {
             _ => self.recv.measure_rtt_by_window(cx.now),
         }
         let env = self.ack_env(cx);
-        let rcv_mss = self.acks.rcv_mss();
         self.acks.on_data(seg_len, header_len, segment.header.flags.psh(), &env);
-        if self.acks.rcv_mss() > rcv_mss {
-            self.recv.on_rcv_mss(self.acks.rcv_mss());
-        }
         if self.recv.grow_window(len, env.advmss, self.reorder.charge()) {
             self.acks.quick_once();
         }
