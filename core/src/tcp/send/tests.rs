@@ -2,4 +2,5 @@
 
 mod handshake;
 mod harness;
+mod path;
 mod timeouts;
