@@ -49,13 +49,22 @@ impl Sender {
         self.segments.settle(0);
     }
 
+    /// A record with `marks` stands for `fewer` segments less (Linux `tcp_adjust_pcount`).
+    fn shrink_counts(&mut self, marks: Marks, fewer: i64) {
+        self.counts.shrink(marks, fewer);
+        if !self.sack && fewer > 0 {
+            // Without SACK the duplicates belong to nobody: some go with the segments.
+            self.counts.sacked_out = self.counts.sacked_out.saturating_sub(fewer as u32);
+        }
+    }
+
     /// Cuts a record; a cut off the segment grid changes how many segments it stands for.
     pub(super) fn split_segment(&mut self, position: usize, len: u32) {
         let before = *self.segments.at(position).expect("a record to cut");
         self.segments.split(position, len);
         let after =
             [position, position + 1].map(|part| i64::from(self.segments.at(part).expect("both parts").segs));
-        self.counts.shrink(before.marks, i64::from(before.segs) - after[0] - after[1]);
+        self.shrink_counts(before.marks, i64::from(before.segs) - after[0] - after[1]);
     }
 
     /// The record's payload is cut into segments of `mss` bytes from now on (Linux `tcp_set_skb_tso_segs`).
@@ -65,7 +74,7 @@ impl Sender {
         segment.mss = mss.min(u32::from(u16::MAX)) as u16;
         segment.recount();
         let after = i64::from(segment.segs);
-        self.counts.shrink(marks, before - after);
+        self.shrink_counts(marks, before - after);
     }
 
     /// The next lost segment the window lets out (Linux `tcp_xmit_retransmit_queue`).
@@ -196,7 +205,7 @@ impl Sender {
                 return;
             }
             room -= next.len();
-            self.counts.shrink(next.marks, i64::from(next.segs));
+            self.shrink_counts(next.marks, i64::from(next.segs));
             self.segments.join_next(position);
             if next.marks.has(Marks::FIN) {
                 return;
