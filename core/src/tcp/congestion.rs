@@ -67,18 +67,23 @@ pub(crate) struct RttSample {
 }
 
 /// The algorithm of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Congestion {
-    /// CUBIC.
-    Cubic(Cubic),
+    /// CUBIC; its memory begins with the first sample or loss.
+    Cubic(Option<Box<Cubic>>),
     /// NewReno.
     Reno,
 }
 
+/// CUBIC's memory, made where there is none.
+fn begun(cubic: &mut Option<Box<Cubic>>, now: Instant, snd_nxt: SeqNum) -> &mut Cubic {
+    cubic.get_or_insert_with(|| Box::new(Cubic::new(now, snd_nxt)))
+}
+
 impl Congestion {
-    pub(crate) fn new(kind: CongestionKind, now: Instant, snd_nxt: SeqNum) -> Self {
+    pub(crate) fn new(kind: CongestionKind) -> Self {
         match kind {
-            CongestionKind::Cubic => Self::Cubic(Cubic::new(now, snd_nxt)),
+            CongestionKind::Cubic => Self::Cubic(None),
             CongestionKind::Reno => Self::Reno,
         }
     }
@@ -91,15 +96,15 @@ impl Congestion {
     }
 
     /// The threshold after a loss; ends the algorithm's growth epoch.
-    pub(crate) fn ssthresh(&mut self, snd_cwnd: u32) -> u32 {
+    pub(crate) fn ssthresh(&mut self, snd_cwnd: u32, now: Instant, snd_nxt: SeqNum) -> u32 {
         match self {
-            Self::Cubic(cubic) => cubic.ssthresh(snd_cwnd),
+            Self::Cubic(cubic) => begun(cubic, now, snd_nxt).ssthresh(snd_cwnd),
             Self::Reno => reno::ssthresh(snd_cwnd),
         }
     }
 
     /// `acked` segments were delivered while the window was full.
-    pub(crate) fn on_acked(&mut self, window: &mut Window, mut acked: u32, now: Instant) {
+    pub(crate) fn on_acked(&mut self, window: &mut Window, mut acked: u32, now: Instant, snd_nxt: SeqNum) {
         if window.in_slow_start() {
             acked = window.slow_start(acked);
             if acked == 0 {
@@ -107,7 +112,7 @@ impl Congestion {
             }
         }
         let every = match self {
-            Self::Cubic(cubic) => cubic.segments_per_step(window.snd_cwnd, acked, now),
+            Self::Cubic(cubic) => begun(cubic, now, snd_nxt).segments_per_step(window.snd_cwnd, acked, now),
             Self::Reno => window.snd_cwnd,
         };
         window.increase(every, acked);
@@ -122,20 +127,20 @@ impl Congestion {
         counters: &mut Counters,
     ) {
         if let Self::Cubic(cubic) = self {
-            cubic.on_rtt(sample, window, now, counters);
+            begun(cubic, now, sample.snd_nxt).on_rtt(sample, window, now, counters);
         }
     }
 
     /// The retransmission timer fired (Linux `set_state(TCP_CA_Loss)`).
     pub(crate) fn on_timeout(&mut self, now: Instant, snd_nxt: SeqNum) {
-        if let Self::Cubic(cubic) = self {
-            *cubic = Cubic::new(now, snd_nxt);
+        if let Self::Cubic(Some(cubic)) = self {
+            **cubic = Cubic::new(now, snd_nxt);
         }
     }
 
     /// Something is sent after nothing was in flight (Linux `CA_EVENT_TX_START`).
     pub(crate) fn on_restart(&mut self, now: Instant, last_sent: Instant) {
-        if let Self::Cubic(cubic) = self {
+        if let Self::Cubic(Some(cubic)) = self {
             cubic.on_restart(now, last_sent);
         }
     }

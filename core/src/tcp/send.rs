@@ -17,6 +17,7 @@ mod give_up;
 mod info;
 mod loss;
 mod nagle;
+mod on_demand;
 mod output;
 mod probe;
 mod prr;
@@ -49,7 +50,6 @@ use crate::tcp::send::queue::PayloadQueue;
 use crate::tcp::send::rack::Rack;
 use crate::tcp::send::recovery::{Counts, Recovery};
 use crate::tcp::send::rtt::Rtt;
-use crate::tcp::send::scoreboard::SackedRanges;
 use crate::tcp::send::segments::Segments;
 use crate::tcp::send::timer::{Pending, Timer};
 use crate::tcp::seq::SeqNum;
@@ -217,8 +217,8 @@ pub(crate) struct Sender {
     /// Unanswered window probes (Linux `icsk_probes_out`).
     probes_out: u8,
     sndbuf: u32,
-    /// When the window probe timer first fired in this stall (Linux `icsk_probes_tstamp`).
-    probes_since: Option<Instant>,
+    /// When the window probe timer first fired in this stall (Linux `icsk_probes_tstamp`), else far future.
+    probes_since: Instant,
     timer: Timer,
     last_sent: Instant,
     counts: Counts,
@@ -227,7 +227,6 @@ pub(crate) struct Sender {
     congestion: Congestion,
     recovery: Recovery,
     rack: Rack,
-    sacked: SackedRanges,
     segments: Segments,
     queue: PayloadQueue,
     chrono: Chrono,
@@ -280,17 +279,16 @@ impl Sender {
             backoff: 0,
             probes_out: 0,
             sndbuf: options.sndbuf.unwrap_or(cx.sysctl.tcp_wmem[1]),
-            probes_since: None,
+            probes_since: Instant::FAR_FUTURE,
             timer: Timer::IDLE,
             last_sent: cx.now,
             counts: Counts::default(),
             rtt,
             cwnd: Cwnd::new(iss, cx.now),
-            congestion: Congestion::new(kind, cx.now, iss),
-            recovery: Recovery::new(iss, cx.sysctl.tcp_reordering),
+            congestion: Congestion::new(kind),
+            recovery: Recovery::new(cx.sysctl.tcp_reordering),
             rack: Rack::default(),
-            sacked: SackedRanges::default(),
-            segments: Segments::new(),
+            segments: Segments::NONE,
             queue: PayloadQueue::new(iss + 1),
             chrono: Chrono::default(),
             totals: Totals::default(),
@@ -310,7 +308,6 @@ impl Sender {
         sender.snd_nxt = iss + 1;
         sender.snd_sml = iss + 1;
         sender.cwnd.usage_seq = iss + 1;
-        sender.recovery.high_seq = iss + 1;
         sender.totals.delivered = 1; // Linux: the SYN-ACK, which tcp_ack() does not see
         sender.snd_wnd = wnd;
         sender.max_window = wnd;
@@ -340,8 +337,8 @@ impl Sender {
 
     /// Linux `tcp_init_transfer`.
     fn begin(&mut self, config: &SenderConfig, cx: &Cx<'_>) {
-        let syn_was_lost =
-            config.syn_was_repeated || (self.totals.retrans > 1 && self.recovery.undo_marker.is_some());
+        let syn_was_lost = config.syn_was_repeated
+            || (self.recovery.totals.retrans > 1 && self.recovery.undo_marker.is_some());
         self.phase = Phase::Established;
         self.sack = config.sack;
         self.header_len = if config.timestamps { 32 } else { 20 };
@@ -350,13 +347,15 @@ impl Sender {
         self.sync_mss();
         self.cwnd.window.snd_cwnd = if syn_was_lost { 1 } else { cwnd::INIT_CWND };
         self.cwnd.stamp = cx.now;
-        self.recovery.undo_marker = None;
-        self.recovery.retrans_stamp = None;
+        if let Some(trouble) = self.recovery.trouble() {
+            trouble.undo_marker = None;
+            trouble.retrans_stamp = None;
+        }
         if self.recovery.ca_state != crate::observe::CaState::Open {
             // Linux `tcp_ack_update_rtt` … `tcp_try_undo_spurious_syn`: the handshake's losses are over.
             self.recovery.ca_state = crate::observe::CaState::Open;
             self.cwnd.window.snd_ssthresh = crate::tcp::congestion::INFINITE_SSTHRESH;
-            self.congestion = Congestion::new(self.congestion.kind(), cx.now, self.snd_nxt);
+            self.congestion = Congestion::new(self.congestion.kind());
         }
         if self.rtt.srtt_us == 0 {
             self.rtt.no_handshake_sample();
@@ -505,8 +504,10 @@ impl Sender {
     /// Drops everything queued (Linux `tcp_write_queue_purge`).
     pub(crate) fn purge(&mut self) {
         self.queue.clear();
-        self.segments.clear();
-        self.sacked.clear();
+        self.segments.release();
+        if let Some(trouble) = self.recovery.trouble() {
+            trouble.sacked.clear();
+        }
         self.counts = Counts::default();
         self.timer.cancel();
         self.due = Due::Nothing;

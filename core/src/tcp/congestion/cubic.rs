@@ -279,9 +279,9 @@ mod tests {
 
     #[test]
     fn the_curve_comes_back_to_the_maximum_after_k() {
-        let mut cc = Congestion::new(CongestionKind::Cubic, Instant::ZERO, SeqNum(0));
+        let mut cc = Congestion::new(CongestionKind::Cubic);
         let mut w = Window { snd_cwnd: 1000, snd_ssthresh: 0, snd_cwnd_cnt: 0 };
-        w.snd_ssthresh = cc.ssthresh(w.snd_cwnd);
+        w.snd_ssthresh = cc.ssthresh(w.snd_cwnd, Instant::ZERO, SeqNum(0));
         w.snd_cwnd = w.snd_ssthresh;
         // K = cbrt(1000 * 0.3 / 0.4) = 9.1 s; an RTT of 100 ms acknowledges a window.
         let mut at_k = 0;
@@ -289,7 +289,7 @@ mod tests {
             for part in 0..10 {
                 let now = Instant::from_millis(round * 100 + part * 10);
                 let acked = w.snd_cwnd / 10;
-                cc.on_acked(&mut w, acked, now);
+                cc.on_acked(&mut w, acked, now, SeqNum(0));
             }
             if round == 91 {
                 at_k = w.snd_cwnd;

@@ -14,15 +14,15 @@ mod tests {
 
     #[test]
     fn slow_start_doubles_then_one_a_round() {
-        let mut reno = Congestion::new(CongestionKind::Reno, Instant::ZERO, SeqNum(0));
+        let mut reno = Congestion::new(CongestionKind::Reno);
         let mut w = Window { snd_cwnd: 10, snd_ssthresh: INFINITE_SSTHRESH, snd_cwnd_cnt: 0 };
-        reno.on_acked(&mut w, 10, Instant::ZERO);
+        reno.on_acked(&mut w, 10, Instant::ZERO, SeqNum(0));
         assert_eq!(w.snd_cwnd, 20);
-        w.snd_ssthresh = reno.ssthresh(w.snd_cwnd);
+        w.snd_ssthresh = reno.ssthresh(w.snd_cwnd, Instant::ZERO, SeqNum(0));
         assert_eq!(w.snd_ssthresh, 10);
         w.snd_cwnd = 10;
         for _ in 0..10 {
-            reno.on_acked(&mut w, 1, Instant::ZERO);
+            reno.on_acked(&mut w, 1, Instant::ZERO, SeqNum(0));
         }
         assert_eq!(w.snd_cwnd, 11);
     }

@@ -172,7 +172,7 @@ impl Sender {
         let prior_packets = self.counts.packets_out;
         let prior_sacked = self.counts.sacked_out;
         let prior_fack = if self.sack { self.highest_sack_seq() } else { prior_una };
-        let lost = self.totals.lost;
+        let lost = self.recovery.totals.lost;
         self.count_kind(view, &work, cx);
         self.update_window(view, &mut work, cx);
         if has_sack {
@@ -210,7 +210,7 @@ impl Sender {
             self.rearm_rto(cx.now);
         }
         let newly_delivered = self.count_delivered(delivered, cx);
-        self.control_cwnd(newly_delivered, self.totals.lost != lost, &work, cx);
+        self.control_cwnd(newly_delivered, self.recovery.totals.lost != lost, &work, cx);
         self.check_space(options, cx);
         AckVerdict::Taken(acked)
     }
@@ -333,9 +333,12 @@ impl Sender {
             if !fully_acked {
                 break;
             }
-            self.segments.pop_front();
+            self.segments.take_front();
         }
-        self.sacked.trim(self.snd_una);
+        let snd_una = self.snd_una;
+        if let Some(trouble) = self.recovery.trouble() {
+            trouble.sacked.trim(snd_una);
+        }
         if self.segments.is_empty() {
             self.chrono.stop(Limit::Busy, self.is_idle(), cx.now);
         } else if self.segments.front().is_some_and(|head| head.marks.has(Marks::SACKED)) {
@@ -401,7 +404,7 @@ impl Sender {
         {
             self.recovery.undo_marker = None;
         }
-        self.recovery.retrans_stamp = None;
+        self.recovery.forget_retrans_stamp();
     }
 
     /// Linux `tcp_ack_update_rtt`: a sample from the segment acknowledged, else SACKed, else from the timestamp echo.
@@ -448,7 +451,7 @@ impl Sender {
             Flag::DATA_ACKED
         };
         if work.has(progress) && self.cwnd.is_limited() {
-            self.congestion.on_acked(&mut self.cwnd.window, delivered, cx.now);
+            self.congestion.on_acked(&mut self.cwnd.window, delivered, cx.now, self.snd_nxt);
         }
         if work.has(progress) {
             self.cwnd.stamp = cx.now;

@@ -1,6 +1,7 @@
 //! What the sender was waiting for: stopwatches behind `tcpi_busy_time`, `rwnd_limited`, `sndbuf_limited`.
 //!
-//! Rules:   Linux `tcp_chrono_start`, `tcp_chrono_stop`: one runs at a time, the more interesting wins.
+//! Rules:   Linux `tcp_chrono_start`, `tcp_chrono_stop`: one runs at a time, the more interesting wins. They tick in
+//!          milliseconds, as Linux's in jiffies.
 
 use crate::time::Instant;
 
@@ -22,8 +23,8 @@ pub(super) enum Limit {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Chrono {
     running: Limit,
-    since_us: u64,
-    spent_us: [u64; 3],
+    since_ms: u32,
+    spent_ms: [u32; 3],
 }
 
 impl Chrono {
@@ -48,11 +49,12 @@ impl Chrono {
     }
 
     fn set(&mut self, limit: Limit, now: Instant) {
-        let now_us = now.as_micros();
+        let now_ms = now.as_millis() as u32;
         if self.running > Limit::Idle {
-            self.spent_us[self.running as usize - 1] += now_us.saturating_sub(self.since_us);
+            let spent = &mut self.spent_ms[self.running as usize - 1];
+            *spent = spent.saturating_add(now_ms.wrapping_sub(self.since_ms));
         }
-        self.since_us = now_us;
+        self.since_ms = now_ms;
         self.running = limit;
     }
 
@@ -60,7 +62,7 @@ impl Chrono {
     pub(super) fn read(&self, now: Instant) -> (u64, u64, u64) {
         let mut copy = *self;
         copy.set(self.running, now);
-        let [busy, window, buffer] = copy.spent_us;
+        let [busy, window, buffer] = copy.spent_ms.map(|ms| u64::from(ms) * 1000);
         (busy + window + buffer, window, buffer)
     }
 }

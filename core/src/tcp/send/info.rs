@@ -10,11 +10,16 @@ use crate::time::Instant;
 pub(super) struct Totals {
     pub(super) bytes_acked: u64,
     pub(super) bytes_sent: u64,
-    pub(super) bytes_retrans: u64,
     pub(super) data_segs_out: u32,
+    pub(super) delivered: u32,
+}
+
+/// Sums that stay zero while nothing is lost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LossTotals {
+    pub(super) bytes_retrans: u64,
     /// Segments repeated, SYN and loss probes included (Linux `total_retrans`).
     pub(super) retrans: u32,
-    pub(super) delivered: u32,
     /// Segments ever marked lost.
     pub(super) lost: u32,
     pub(super) dsack_dups: u32,
@@ -25,7 +30,18 @@ pub(super) struct Totals {
     rto_stamp: Option<Instant>,
 }
 
-impl Totals {
+impl LossTotals {
+    pub(super) const ZERO: Self = Self {
+        bytes_retrans: 0,
+        retrans: 0,
+        lost: 0,
+        dsack_dups: 0,
+        total_rto: 0,
+        total_rto_recoveries: 0,
+        total_rto_time_ms: 0,
+        rto_stamp: None,
+    };
+
     /// Linux `tcp_update_rto_stats`; `first`: of a run.
     pub(super) fn timed_out(&mut self, first: bool, now: Instant) {
         if first {
@@ -60,6 +76,7 @@ impl Sender {
     pub(crate) fn fill_info(&self, now: Instant, info: &mut TcpInfo) {
         let window = &self.cwnd.window;
         let totals = &self.totals;
+        let losses = &self.recovery.totals;
         info.ca_state = self.recovery.ca_state as u8;
         info.retransmits = self.retransmits;
         info.probes = self.probes_out;
@@ -76,7 +93,7 @@ impl Sender {
         info.snd_ssthresh = window.snd_ssthresh;
         info.snd_cwnd = window.snd_cwnd;
         info.reordering = self.recovery.reordering;
-        info.total_retrans = totals.retrans;
+        info.total_retrans = losses.retrans;
         info.pacing_rate = self.pacing_rate(200, 120);
         info.max_pacing_rate = u64::MAX;
         info.bytes_acked = totals.bytes_acked;
@@ -86,12 +103,12 @@ impl Sender {
         (info.busy_time, info.rwnd_limited, info.sndbuf_limited) = self.chrono.read(now);
         info.delivered = totals.delivered;
         info.bytes_sent = totals.bytes_sent;
-        info.bytes_retrans = totals.bytes_retrans;
-        info.dsack_dups = totals.dsack_dups;
+        info.bytes_retrans = losses.bytes_retrans;
+        info.dsack_dups = losses.dsack_dups;
         info.reord_seen = self.recovery.reord_seen;
         info.snd_wnd = self.snd_wnd;
-        info.total_rto = totals.total_rto;
-        info.total_rto_recoveries = totals.total_rto_recoveries;
-        info.total_rto_time = totals.total_rto_time_ms;
+        info.total_rto = losses.total_rto;
+        info.total_rto_recoveries = losses.total_rto_recoveries;
+        info.total_rto_time = losses.total_rto_time_ms;
     }
 }

@@ -65,6 +65,10 @@ impl Sender {
             self.enter_loss(cx);
         } else {
             cx.counters.tcp_timeouts += 1;
+            if in_handshake && self.retransmits == 0 {
+                // Linux: for a SYN the give-up clock starts with the first one.
+                self.recovery.retrans_stamp = self.segments.front().map(|syn| syn.sent_at);
+            }
             if let Some(verdict) = self.write_timeout(env, cx) {
                 return verdict;
             }
@@ -74,7 +78,7 @@ impl Sender {
             }
             self.enter_loss(cx);
             // Linux tcp_update_rto_stats().
-            self.totals.timed_out(self.retransmits == 0, cx.now);
+            self.recovery.totals.timed_out(self.retransmits == 0, cx.now);
             self.retransmits = self.retransmits.saturating_add(1);
             let backoff = self.retransmits;
             Self::emit(cx, || EventKind::RetransmitTimeout { backoff });
@@ -111,7 +115,7 @@ impl Sender {
             let (least, most) = (self.rtt.rto_min_us, self.rtt.rto_max_us);
             self.rtt.rto_us = self.rtt.base_rto().clamp(least.min(most), most);
         } else if env.state != TcpState::SynSent
-            || self.totals.total_rto > u32::from(cx.sysctl.tcp_syn_linear_timeouts)
+            || self.recovery.totals.total_rto > u32::from(cx.sysctl.tcp_syn_linear_timeouts)
         {
             self.backoff = self.backoff.saturating_add(1);
             self.rtt.rto_us = self.rtt.backed_off_us(self.rtt.rto_us, 1);
@@ -148,7 +152,7 @@ impl Sender {
             self.recovery.prior_ssthresh = self.current_ssthresh();
             let window = &mut self.cwnd.window;
             self.recovery.prr.prior_cwnd = window.snd_cwnd;
-            window.snd_ssthresh = self.congestion.ssthresh(window.snd_cwnd);
+            window.snd_ssthresh = self.congestion.ssthresh(window.snd_cwnd, cx.now, self.snd_nxt);
             self.init_undo();
         }
         let in_flight = self.counts.in_flight();
@@ -173,7 +177,7 @@ impl Sender {
         if reneged {
             cx.counters.tcp_sack_reneging += 1;
             self.counts.sacked_out = 0;
-            self.sacked.clear();
+            self.recovery.sacked.clear();
             self.recovery.is_sack_reneg = true;
         } else if !self.sack {
             self.counts.sacked_out = 0;

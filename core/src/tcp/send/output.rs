@@ -108,8 +108,6 @@ impl Sender {
         self.counts.packets_out = 1;
         let marks = Marks::SYN;
         self.segments.push(SentSegment::new(seq, seq + 1, self.mss, marks, cx.now, self.totals.delivered));
-        // Linux: for a SYN the give-up clock starts with the first one.
-        self.recovery.retrans_stamp = Some(cx.now);
         self.timer.arm(Pending::Retransmit, cx.now, self.rtt.rto_us);
         cx.counters.out_segs += 1;
         SendPlan {

@@ -33,30 +33,25 @@ impl Sender {
     /// Linux `tcp_probe0_when`, `tcp_clamp_probe0_to_user_timeout`.
     fn probe_interval_us(&self, user_timeout: Duration, now: Instant) -> u32 {
         let when = self.rtt.backed_off_us(self.probe_base_us(), self.backoff);
-        match self.probes_since {
-            Some(since) if !user_timeout.is_zero() => {
-                let left = micros(user_timeout.saturating_sub(now.saturating_since(since)));
-                when.min(left.max(TIMEOUT_MIN_US))
-            }
-            _ => when,
+        if user_timeout.is_zero() || !self.probes_since.is_armed() {
+            return when;
         }
+        let left = micros(user_timeout.saturating_sub(now.saturating_since(self.probes_since)));
+        when.min(left.max(TIMEOUT_MIN_US))
     }
 
     /// Linux `tcp_probe_timer`: the verdict; the probe itself leaves at the next poll.
     pub(super) fn on_window_probe_timer(&mut self, env: &TimerEnv<'_>, cx: &mut Cx<'_>) -> TimerVerdict {
         if self.counts.packets_out != 0 || !self.has_unsent() {
             self.probes_out = 0;
-            self.probes_since = None;
+            self.probes_since = Instant::FAR_FUTURE;
             return TimerVerdict::Continue;
         }
         let user_timeout = env.options.user_timeout;
-        match self.probes_since {
-            None => self.probes_since = Some(cx.now),
-            Some(since) => {
-                if !user_timeout.is_zero() && cx.now.saturating_since(since) >= user_timeout {
-                    return self.give_up(cx);
-                }
-            }
+        if !self.probes_since.is_armed() {
+            self.probes_since = cx.now;
+        } else if !user_timeout.is_zero() && cx.now.saturating_since(self.probes_since) >= user_timeout {
+            return self.give_up(cx);
         }
         let mut most = u32::from(cx.sysctl.tcp_retries2);
         if env.orphan {
@@ -120,7 +115,7 @@ impl Sender {
         let plan = self.send_new_piece(len, mss, true, cx);
         self.probes_out = 0;
         self.backoff = 0;
-        self.probes_since = None;
+        self.probes_since = Instant::FAR_FUTURE;
         Some(plan)
     }
 
@@ -131,7 +126,7 @@ impl Sender {
         }
         if self.head_fits_window(u32::from(self.mss)) {
             self.backoff = 0;
-            self.probes_since = None;
+            self.probes_since = Instant::FAR_FUTURE;
             if self.timer.is(Pending::WindowProbe) {
                 self.timer.cancel();
             }

@@ -32,19 +32,62 @@ impl Slice {
     }
 }
 
-/// Payload from `start` to `end` of sequence space.
+/// Payload from `start` to `end` of sequence space; no memory while it is empty.
 #[derive(Debug)]
 pub(super) struct PayloadQueue {
+    start: SeqNum,
+    end: SeqNum,
+    held: Option<Box<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
     slices: VecDeque<Slice>,
     /// Begins where the last slice ends.
     tail: BytesMut,
-    start: SeqNum,
-    end: SeqNum,
+}
+
+impl Held {
+    fn freeze_tail(&mut self, end: SeqNum) {
+        if !self.tail.is_empty() {
+            let bytes = self.tail.split().freeze();
+            let start = end - bytes.len() as u32;
+            self.slices.push_back(Slice { start, bytes });
+        }
+    }
+
+    /// Copies the slices `first..last` together.
+    fn compact(&mut self, first: usize, last: usize) {
+        let slices = &mut self.slices;
+        let length = slices.range(first..last).map(|slice| slice.bytes.len()).sum();
+        let mut joined = BytesMut::with_capacity(length);
+        for slice in slices.range(first..last) {
+            joined.extend_from_slice(&slice.bytes);
+        }
+        slices[first].bytes = joined.freeze();
+        slices.drain(first + 1..last);
+    }
+
+    fn index_of(&self, seq: SeqNum) -> usize {
+        let slices = &self.slices;
+        // New data is at the back and repeats at the front: look there before searching.
+        if let Some(first) = slices.front()
+            && seq.before(first.end())
+        {
+            return 0;
+        }
+        if let Some(last) = slices.back()
+            && seq.at_or_after(last.start)
+        {
+            return slices.len() - 1;
+        }
+        slices.partition_point(|slice| slice.end().at_or_before(seq))
+    }
 }
 
 impl PayloadQueue {
     pub(super) fn new(start: SeqNum) -> Self {
-        Self { slices: VecDeque::new(), tail: BytesMut::new(), start, end: start }
+        Self { start, end: start, held: None }
     }
 
     /// Payload bytes queued.
@@ -59,7 +102,7 @@ impl PayloadQueue {
 
     /// Slices held, the tail not counted: each costs bookkeeping memory.
     pub(super) fn slices(&self) -> usize {
-        self.slices.len()
+        self.held.as_ref().map_or(0, |held| held.slices.len())
     }
 
     /// Appends a slice without copying, or a tiny one by copying.
@@ -67,36 +110,30 @@ impl PayloadQueue {
         if data.len() < COALESCE_BELOW {
             self.push_slice(&data);
         } else {
-            self.freeze_tail();
+            let held = self.held.get_or_insert_default();
+            held.freeze_tail(self.end);
             let start = self.end;
             self.end += data.len() as u32;
-            self.slices.push_back(Slice { start, bytes: data });
+            held.slices.push_back(Slice { start, bytes: data });
         }
     }
 
     /// Appends by copying.
     pub(super) fn push_slice(&mut self, mut data: &[u8]) {
+        let held = self.held.get_or_insert_default();
         while !data.is_empty() {
-            let mut room = self.tail.capacity() - self.tail.len();
+            let mut room = held.tail.capacity() - held.tail.len();
             if room == 0 {
-                let grown = (self.tail.len() * 2).max(TAIL_MIN);
-                self.freeze_tail();
+                let grown = (held.tail.len() * 2).max(TAIL_MIN);
+                held.freeze_tail(self.end);
                 let capacity = data.len().max(grown).min(TAIL_MAX);
-                self.tail = BytesMut::with_capacity(capacity);
-                room = self.tail.capacity();
+                held.tail = BytesMut::with_capacity(capacity);
+                room = held.tail.capacity();
             }
             let n = room.min(data.len());
-            self.tail.extend_from_slice(&data[..n]);
+            held.tail.extend_from_slice(&data[..n]);
             self.end += n as u32;
             data = &data[n..];
-        }
-    }
-
-    fn freeze_tail(&mut self) {
-        if !self.tail.is_empty() {
-            let bytes = self.tail.split().freeze();
-            let start = self.end - bytes.len() as u32;
-            self.slices.push_back(Slice { start, bytes });
         }
     }
 
@@ -107,9 +144,14 @@ impl PayloadQueue {
         }
         let una = una.min(self.end);
         self.start = una;
-        while let Some(first) = self.slices.front_mut() {
+        if una == self.end {
+            self.held = None;
+            return;
+        }
+        let Some(held) = &mut self.held else { return };
+        while let Some(first) = held.slices.front_mut() {
             if first.end().at_or_before(una) {
-                self.slices.pop_front();
+                held.slices.pop_front();
             } else {
                 if first.start.before(una) {
                     first.bytes.advance(una.since(first.start) as usize);
@@ -118,59 +160,35 @@ impl PayloadQueue {
                 return;
             }
         }
-        let tail_start = self.end - self.tail.len() as u32;
+        let tail_start = self.end - held.tail.len() as u32;
         if tail_start.before(una) {
-            self.tail.advance(una.since(tail_start) as usize);
-        }
-        if self.start == self.end {
-            self.slices = VecDeque::new();
-            self.tail = BytesMut::new();
+            held.tail.advance(una.since(tail_start) as usize);
         }
     }
 
     /// Makes `[from, to)` readable by [`PayloadQueue::copy`]: freezes the tail where it is touched, and copies
     /// too many tiny slices together.
     pub(super) fn prepare(&mut self, from: SeqNum, to: SeqNum) {
-        if to.after(self.end - self.tail.len() as u32) {
-            self.freeze_tail();
+        let Some(held) = &mut self.held else { return };
+        if to.after(self.end - held.tail.len() as u32) {
+            held.freeze_tail(self.end);
         }
-        let first = self.index_of(from);
-        let last = self.slices.partition_point(|slice| slice.start.before(to));
-        if last - first > MAX_PIECES {
-            self.compact(first, last);
+        let first = held.index_of(from);
+        // Few slices in all: no need to count those of the range.
+        if held.slices.len() - first > MAX_PIECES {
+            let last = held.slices.partition_point(|slice| slice.start.before(to));
+            if last - first > MAX_PIECES {
+                held.compact(first, last);
+            }
         }
-    }
-
-    fn compact(&mut self, first: usize, last: usize) {
-        let length = self.slices.range(first..last).map(|slice| slice.bytes.len()).sum();
-        let mut joined = BytesMut::with_capacity(length);
-        for slice in self.slices.range(first..last) {
-            joined.extend_from_slice(&slice.bytes);
-        }
-        self.slices[first].bytes = joined.freeze();
-        self.slices.drain(first + 1..last);
-    }
-
-    fn index_of(&self, seq: SeqNum) -> usize {
-        // New data is at the back and repeats at the front: look there before searching.
-        if let Some(first) = self.slices.front()
-            && seq.before(first.end())
-        {
-            return 0;
-        }
-        if let Some(last) = self.slices.back()
-            && seq.at_or_after(last.start)
-        {
-            return self.slices.len() - 1;
-        }
-        self.slices.partition_point(|slice| slice.end().at_or_before(seq))
     }
 
     /// Appends the slices of `[from, from + len)`, shared. The range was prepared.
     pub(super) fn copy(&self, from: SeqNum, len: u32, out: &mut Vec<Bytes>) {
+        let Some(held) = &self.held else { return };
         let to = from + len;
         let mut at = from;
-        for slice in self.slices.range(self.index_of(from).min(self.slices.len())..) {
+        for slice in held.slices.range(held.index_of(from).min(held.slices.len())..) {
             if !at.before(to) {
                 break;
             }
@@ -185,15 +203,7 @@ impl PayloadQueue {
     /// Drops everything; sequence space stays.
     pub(super) fn clear(&mut self) {
         self.start = self.end;
-        self.slices = VecDeque::new();
-        self.tail = BytesMut::new();
-    }
-
-    /// The next payload byte will have this sequence number (after SYN).
-    pub(super) fn restart(&mut self, start: SeqNum) {
-        debug_assert_eq!(self.len(), 0, "nothing queued yet");
-        self.start = start;
-        self.end = start;
+        self.held = None;
     }
 }
 
@@ -253,6 +263,6 @@ mod tests {
         assert_eq!(queue.len(), 400);
         assert_eq!(read(&mut queue, SeqNum(4110), 400).0, vec![2u8; 400]);
         queue.acked(SeqNum(10) + 4500);
-        assert_eq!((queue.len(), queue.slices.capacity(), queue.tail.capacity()), (0, 0, 0));
+        assert_eq!((queue.len(), queue.held.is_some()), (0, false));
     }
 }

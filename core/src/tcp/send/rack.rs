@@ -132,12 +132,12 @@ impl Sender {
     /// The reorder timer fired (Linux `tcp_rack_reo_timeout`).
     pub(super) fn on_reorder_timer(&mut self, cx: &mut Cx<'_>) {
         let in_flight = self.counts.in_flight();
-        let lost = self.totals.lost;
+        let lost = self.recovery.totals.lost;
         self.rack_detect_loss(cx);
         if self.counts.in_flight() != in_flight {
             if self.recovery.ca_state != CaState::Recovery {
                 self.enter_recovery(false, cx);
-                let newly_lost = self.totals.lost.wrapping_sub(lost) > 0;
+                let newly_lost = self.recovery.totals.lost.wrapping_sub(lost) > 0;
                 self.reduce_cwnd(1, false, newly_lost);
             }
             self.recovery.rexmit = Rexmit::Lost;

@@ -12,7 +12,10 @@ use crate::tcp::congestion::INFINITE_SSTHRESH;
 use crate::tcp::context::Cx;
 use crate::tcp::send::Sender;
 use crate::tcp::send::ack::{Flag, Work};
+use crate::tcp::send::info::LossTotals;
+use crate::tcp::send::on_demand::{OnDemand, Quiet};
 use crate::tcp::send::prr::Prr;
+use crate::tcp::send::scoreboard::SackedRanges;
 use crate::tcp::send::segments::Marks;
 use crate::tcp::send::timer::Pending;
 use crate::tcp::seq::SeqNum;
@@ -65,11 +68,21 @@ pub(super) enum Rexmit {
     New,
 }
 
-/// State of loss detection and repair.
-#[derive(Clone, Copy, Debug)]
+/// State of loss detection and repair: what every connection has, and [`Trouble`] behind it.
+#[derive(Debug)]
 pub(super) struct Recovery {
     pub(super) ca_state: CaState,
     pub(super) rexmit: Rexmit,
+    /// Reordering degree, segments.
+    pub(super) reordering: u32,
+    trouble: OnDemand<Trouble>,
+}
+
+/// What only a connection needs that has had a time-out, a loss probe, a SACK or an echo of congestion.
+///
+/// Once made it stays.
+#[derive(Debug)]
+pub(super) struct Trouble {
     /// F-RTO is under way.
     pub(super) frto: bool,
     /// The peer took back a SACK in this episode.
@@ -90,30 +103,68 @@ pub(super) struct Recovery {
     pub(super) retrans_stamp: Option<Instant>,
     /// `snd_nxt` when the outstanding loss probe was sent.
     pub(super) tlp_high_seq: Option<SeqNum>,
-    /// Reordering degree, segments.
-    pub(super) reordering: u32,
     pub(super) reord_seen: u32,
+    /// Ranges the peer has SACKed.
+    pub(super) sacked: SackedRanges,
+    pub(super) totals: LossTotals,
+}
+
+impl Trouble {
+    const QUIET: Self = Self {
+        frto: false,
+        is_sack_reneg: false,
+        tlp_retrans: false,
+        high_seq: SeqNum(0),
+        hint: SeqNum(0),
+        prior_ssthresh: 0,
+        prr: Prr { delivered: 0, out: 0, prior_cwnd: 0 },
+        undo_marker: None,
+        undo_retrans: 0,
+        retrans_stamp: None,
+        tlp_high_seq: None,
+        reord_seen: 0,
+        sacked: SackedRanges::EMPTY,
+        totals: LossTotals::ZERO,
+    };
+}
+
+impl Quiet for Trouble {
+    fn quiet() -> &'static Self {
+        static QUIET: Trouble = Trouble::QUIET;
+        &QUIET
+    }
+    fn new() -> Self {
+        Self::QUIET
+    }
 }
 
 impl Recovery {
-    pub(super) fn new(seq: SeqNum, reordering: u32) -> Self {
-        Self {
-            ca_state: CaState::Open,
-            rexmit: Rexmit::None,
-            frto: false,
-            is_sack_reneg: false,
-            tlp_retrans: false,
-            high_seq: seq,
-            hint: seq,
-            prior_ssthresh: 0,
-            prr: Prr::default(),
-            undo_marker: None,
-            undo_retrans: 0,
-            retrans_stamp: None,
-            tlp_high_seq: None,
-            reordering,
-            reord_seen: 0,
+    pub(super) fn new(reordering: u32) -> Self {
+        Self { ca_state: CaState::Open, rexmit: Rexmit::None, reordering, trouble: OnDemand::NONE }
+    }
+
+    /// For what must not make one: forgetting.
+    pub(super) fn trouble(&mut self) -> Option<&mut Trouble> {
+        self.trouble.present()
+    }
+
+    pub(super) fn forget_retrans_stamp(&mut self) {
+        if let Some(trouble) = self.trouble() {
+            trouble.retrans_stamp = None;
         }
+    }
+}
+
+impl core::ops::Deref for Recovery {
+    type Target = Trouble;
+    fn deref(&self) -> &Trouble {
+        &self.trouble
+    }
+}
+
+impl core::ops::DerefMut for Recovery {
+    fn deref_mut(&mut self) -> &mut Trouble {
+        &mut self.trouble
     }
 }
 
@@ -124,8 +175,8 @@ impl Sender {
             self.counts.sacked_out = 0;
         }
         // A. ECE: the reduction is required, no undo.
-        if work.has(Flag::ECE) {
-            self.recovery.prior_ssthresh = 0;
+        if let (true, Some(trouble)) = (work.has(Flag::ECE), self.recovery.trouble()) {
+            trouble.prior_ssthresh = 0;
         }
         // B. A head that was SACKed once and is not acknowledged: the peer took it back. Wait a little, then time out.
         if work.has(Flag::SACK_RENEGING) && work.has(Flag::SND_UNA_ADVANCED) {
@@ -136,7 +187,7 @@ impl Sender {
         }
         // D. The state ends when high_seq is acknowledged.
         if self.recovery.ca_state == CaState::Open {
-            self.recovery.retrans_stamp = None;
+            self.recovery.forget_retrans_stamp();
         } else if self.snd_una.at_or_after(self.recovery.high_seq) {
             match self.recovery.ca_state {
                 // CWR is held until something above high_seq is acknowledged.
@@ -182,7 +233,7 @@ impl Sender {
                 if state == CaState::Loss {
                     self.process_loss(work, cx);
                     if self.recovery.ca_state != CaState::Loss {
-                        self.totals.end_of_timeouts(cx.now);
+                        self.recovery.totals.end_of_timeouts(cx.now);
                     }
                     self.identify_loss(work, cx);
                     let goes_on = self.recovery.ca_state == CaState::Open || work.has(Flag::LOST_RETRANS);
@@ -238,7 +289,7 @@ impl Sender {
     /// Linux `tcp_enter_recovery`.
     pub(super) fn enter_recovery(&mut self, ece: bool, cx: &mut Cx<'_>) {
         if !self.any_retrans_done() {
-            self.recovery.retrans_stamp = None;
+            self.recovery.forget_retrans_stamp();
         }
         if self.sack {
             cx.counters.tcp_sack_recovery += 1;
@@ -251,7 +302,7 @@ impl Sender {
             if !ece {
                 self.recovery.prior_ssthresh = self.current_ssthresh();
             }
-            self.begin_cwnd_reduction();
+            self.begin_cwnd_reduction(cx.now);
         }
         self.set_ca_state(CaState::Recovery, cx);
     }
@@ -261,7 +312,7 @@ impl Sender {
         self.recovery.prior_ssthresh = 0;
         if self.recovery.ca_state < CaState::Cwr {
             self.recovery.undo_marker = None;
-            self.begin_cwnd_reduction();
+            self.begin_cwnd_reduction(cx.now);
             self.set_ca_state(CaState::Cwr, cx);
         }
     }
@@ -269,7 +320,7 @@ impl Sender {
     /// Linux `tcp_try_to_open`.
     fn try_to_open(&mut self, work: &Work, cx: &mut Cx<'_>) {
         if !self.any_retrans_done() {
-            self.recovery.retrans_stamp = None;
+            self.recovery.forget_retrans_stamp();
         }
         if work.has(Flag::ECE) {
             self.enter_cwr(cx);
@@ -324,13 +375,13 @@ impl Sender {
     }
 
     /// Linux `tcp_init_cwnd_reduction`.
-    pub(super) fn begin_cwnd_reduction(&mut self) {
+    pub(super) fn begin_cwnd_reduction(&mut self, now: Instant) {
         self.recovery.high_seq = self.snd_nxt;
         self.recovery.tlp_high_seq = None;
         let window = &mut self.cwnd.window;
         window.snd_cwnd_cnt = 0;
         self.recovery.prr = Prr::begin(window.snd_cwnd);
-        window.snd_ssthresh = self.congestion.ssthresh(window.snd_cwnd);
+        window.snd_ssthresh = self.congestion.ssthresh(window.snd_cwnd, now, self.snd_nxt);
         self.cwr_owed = true;
     }
 

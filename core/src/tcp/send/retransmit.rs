@@ -32,7 +32,7 @@ impl Sender {
             return;
         }
         self.recovery.hint = self.recovery.hint.min(segment.start);
-        self.totals.lost = self.totals.lost.wrapping_add(segs);
+        self.recovery.totals.lost = self.recovery.totals.lost.wrapping_add(segs);
     }
 
     /// NewReno: the first segment is lost, and nothing is known of the others.
@@ -161,8 +161,8 @@ impl Sender {
             cx.counters.tcp_syn_retrans += 1;
         }
         let len = segment.len();
-        self.totals.retrans = self.totals.retrans.wrapping_add(pieces);
-        self.totals.bytes_retrans += u64::from(len);
+        self.recovery.totals.retrans = self.recovery.totals.retrans.wrapping_add(pieces);
+        self.recovery.totals.bytes_retrans += u64::from(len);
         if len > 0 {
             self.count_data(pieces, len, cx.now);
         }

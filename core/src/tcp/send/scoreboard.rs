@@ -16,10 +16,12 @@ use crate::tcp::send::segments::Marks;
 use crate::tcp::seq::{SeqNum, SeqRange};
 
 /// Disjoint ranges in order, none touching another.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct SackedRanges(VecDeque<SeqRange>);
 
 impl SackedRanges {
+    pub(super) const EMPTY: Self = Self(VecDeque::new());
+
     /// End of the highest range (Linux `tcp_highest_sack_seq`).
     pub(super) fn highest(&self) -> Option<SeqNum> {
         self.0.back().map(|range| range.end)
@@ -78,7 +80,7 @@ impl SackedRanges {
 impl Sender {
     /// End of the highest SACKed segment; `snd_una` when there is none.
     pub(super) fn highest_sack_seq(&self) -> SeqNum {
-        match self.sacked.highest() {
+        match self.recovery.sacked.highest() {
             Some(seq) if self.counts.sacked_out > 0 => seq,
             _ => self.snd_una,
         }
@@ -163,9 +165,9 @@ impl Sender {
         } else if self.recovery.tlp_high_seq == Some(block.end) {
             work.set(Flag::DSACK_TLP);
         }
-        self.totals.dsack_dups = self.totals.dsack_dups.saturating_add(segs);
+        self.recovery.totals.dsack_dups = self.recovery.totals.dsack_dups.saturating_add(segs);
         // More duplicates than we ever repeated: the network made them.
-        if self.totals.dsack_dups > self.totals.retrans {
+        if self.recovery.totals.dsack_dups > self.recovery.totals.retrans {
             return None;
         }
         if self.recovery.reord_seen > 0 && !work.has(Flag::DSACK_TLP) {
@@ -224,7 +226,7 @@ impl Sender {
     /// Marks what a block newly reports.
     fn take_block(&mut self, block: SeqRange, work: &mut Work, cx: &mut Cx<'_>) {
         let mut from = block.start.max(self.snd_una);
-        while let Some(gap) = self.sacked.next_gap(from, block.end) {
+        while let Some(gap) = self.recovery.sacked.next_gap(from, block.end) {
             let mut position = self.segments.position(gap.start);
             while let Some(segment) = self.segments.at(position).copied() {
                 if !segment.start.before(gap.end) {
@@ -258,7 +260,7 @@ impl Sender {
                     }
                 }
                 self.mark_sacked(position, work, cx);
-                self.sacked.insert(SeqRange::new(start, end));
+                self.recovery.sacked.insert(SeqRange::new(start, end));
                 position += 1;
             }
             from = gap.end;
@@ -379,7 +381,7 @@ mod tests {
 
     #[test]
     fn known_ranges_leave_only_gaps() {
-        let mut known = SackedRanges::default();
+        let mut known = SackedRanges::EMPTY;
         known.insert(range(10, 20));
         known.insert(range(30, 40));
         assert_eq!(known.next_gap(SeqNum(12), SeqNum(18)), None);
@@ -390,7 +392,7 @@ mod tests {
 
     #[test]
     fn ranges_merge_when_they_touch() {
-        let mut known = SackedRanges::default();
+        let mut known = SackedRanges::EMPTY;
         for r in [range(10, 20), range(30, 40), range(50, 60)] {
             known.insert(r);
         }

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use crate::tcp::send::on_demand::{OnDemand, Quiet};
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
 
@@ -92,9 +93,34 @@ impl SentSegment {
     }
 }
 
+impl Quiet for Orders {
+    fn quiet() -> &'static Self {
+        static EMPTY: Orders = Orders::EMPTY;
+        &EMPTY
+    }
+    fn new() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl Segments {
+    /// Takes the first record away; the memory goes back with the last.
+    pub(super) fn take_front(&mut self) -> Option<SentSegment> {
+        let orders = self.present()?;
+        let front = orders.pop_front();
+        if orders.is_empty() {
+            self.release();
+        }
+        front
+    }
+}
+
+/// Both orders; no memory while nothing is in flight.
+pub(super) type Segments = OnDemand<Orders>;
+
 /// Both orders.
 #[derive(Debug)]
-pub(super) struct Segments {
+pub(super) struct Orders {
     slab: Vec<SentSegment>,
     free: u32,
     /// Slab places by sequence number.
@@ -105,17 +131,15 @@ pub(super) struct Segments {
     rack_before: u32,
 }
 
-impl Segments {
-    pub(super) fn new() -> Self {
-        Self {
-            slab: Vec::new(),
-            free: NIL,
-            order: VecDeque::new(),
-            oldest: NIL,
-            newest: NIL,
-            rack_before: NIL,
-        }
-    }
+impl Orders {
+    const EMPTY: Self = Self {
+        slab: Vec::new(),
+        free: NIL,
+        order: VecDeque::new(),
+        oldest: NIL,
+        newest: NIL,
+        rack_before: NIL,
+    };
 
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
@@ -157,16 +181,11 @@ impl Segments {
         self.link_newest(id);
     }
 
-    /// Takes the first record away; the memory goes back with the last.
-    pub(super) fn pop_front(&mut self) -> Option<SentSegment> {
+    fn pop_front(&mut self) -> Option<SentSegment> {
         let id = self.order.pop_front()?;
         self.unlink(id);
         let segment = self.slab[id as usize];
-        if self.order.is_empty() {
-            *self = Self::new();
-        } else {
-            self.release(id);
-        }
+        self.free_place(id);
         Some(segment)
     }
 
@@ -207,7 +226,7 @@ impl Segments {
         let next_id = self.order.remove(position + 1).expect("a record follows");
         self.unlink(next_id);
         let next = self.slab[next_id as usize];
-        self.release(next_id);
+        self.free_place(next_id);
         let first = self.at_mut(position);
         first.end = next.end;
         first.marks =
@@ -263,7 +282,7 @@ impl Segments {
         }
     }
 
-    /// RACK's segment after [`Segments::relink_all`]: everything sent before (`sent_at`, `end`) is older.
+    /// RACK's segment after [`Orders::relink_all`]: everything sent before (`sent_at`, `end`) is older.
     pub(super) fn find_rack_before(&mut self, sent_at: Instant, end: SeqNum) {
         let mut id = self.newest;
         while id != NIL {
@@ -274,10 +293,6 @@ impl Segments {
             id = segment.older;
         }
         self.rack_before = id;
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::new();
     }
 
     fn allocate(&mut self, segment: SentSegment) -> u32 {
@@ -292,7 +307,7 @@ impl Segments {
         }
     }
 
-    fn release(&mut self, id: u32) {
+    fn free_place(&mut self, id: u32) {
         self.slab[id as usize].newer = self.free;
         self.free = id;
     }
@@ -346,7 +361,7 @@ mod tests {
         SentSegment::new(SeqNum(start), SeqNum(start + len), 100, Marks::PSH, Instant::from_micros(at), 0)
     }
 
-    fn by_time(segments: &Segments) -> Vec<u32> {
+    fn by_time(segments: &Orders) -> Vec<u32> {
         let mut out = Vec::new();
         let mut id = segments.oldest;
         while id != NIL {
@@ -358,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_split_keeps_both_orders_and_the_flags_behind() {
-        let mut s = Segments::new();
+        let mut s = Segments::NONE;
         s.push(segment(0, 450, 1));
         s.push(segment(450, 100, 2));
         s.split(0, 200);
@@ -369,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_repeat_goes_last_in_time() {
-        let mut s = Segments::new();
+        let mut s = Segments::NONE;
         for i in 0..3 {
             s.push(segment(i * 100, 100, u64::from(i)));
         }
@@ -383,13 +398,14 @@ mod tests {
 
     #[test]
     fn records_and_their_memory_are_given_back() {
-        let mut s = Segments::new();
+        let mut s = Segments::NONE;
         for round in 0..100 {
             s.push(segment(round * 100, 100, u64::from(round)));
             s.push(segment(round * 100 + 50, 50, u64::from(round)));
-            s.pop_front();
-            s.pop_front();
+            s.take_front();
+            assert!(s.is_held());
+            s.take_front();
+            assert!(!s.is_held());
         }
-        assert!(s.is_empty() && s.slab.capacity() == 0);
     }
 }

@@ -4,3 +4,10 @@ mod handshake;
 mod harness;
 mod path;
 mod timeouts;
+
+/// Queues, records, CUBIC's and recovery's memory come with data, in-flight segments, samples and losses.
+#[test]
+fn an_idle_sender_is_small() {
+    let size = size_of::<crate::tcp::send::Sender>();
+    assert!(size <= 344, "{size} bytes");
+}

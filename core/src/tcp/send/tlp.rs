@@ -94,7 +94,7 @@ impl Sender {
             self.recovery.tlp_high_seq = None;
         } else if ack.after(high) {
             // A loss was repaired: the window must shrink as if it had been seen.
-            self.begin_cwnd_reduction();
+            self.begin_cwnd_reduction(cx.now);
             self.set_ca_state(CaState::Cwr, cx);
             self.end_cwnd_reduction(cx.now);
             self.keep_open(cx);

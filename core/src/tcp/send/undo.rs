@@ -67,7 +67,7 @@ impl Sender {
             return false;
         }
         if !self.any_retrans_done() {
-            self.recovery.retrans_stamp = None;
+            self.recovery.forget_retrans_stamp();
         }
         true
     }
@@ -138,7 +138,7 @@ impl Sender {
             return true;
         }
         if !self.any_retrans_done() {
-            self.recovery.retrans_stamp = None;
+            self.recovery.forget_retrans_stamp();
         }
         self.undo_cwnd_reduction(true, cx.now);
         cx.counters.tcp_partial_undo += 1;
