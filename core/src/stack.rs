@@ -526,6 +526,11 @@ impl Stack {
         Some(self.held(id)?.connection.options())
     }
 
+    /// `TCP_QUICKACK` as it reads back: the connection is not in ping-pong mode, its ACKs do not wait for replies.
+    pub fn is_quickack(&self, id: ConnectionId) -> Option<bool> {
+        Some(self.held(id)?.connection.is_quickack(self.world.sysctl.tcp_pingpong_thresh))
+    }
+
     // ---- the app speaks: UDP
 
     /// Binds a UDP socket; an unspecified address takes all of the stack's, port 0 chooses one.

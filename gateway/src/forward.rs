@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lastack::core::tcp::state::TcpState;
 use lastack::{AnyOptions, Net, PendingConnection, TcpOptions, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -156,6 +157,9 @@ async fn connection(session: Arc<Session>, pending: PendingConnection) {
         () = session.over() => record.verdict = verdict(ClosedBy::Nobody, How::Open, None),
     }
     record.duration_us = since(&session, &record);
+    if record.states.is_empty() {
+        record.states = vec![(TcpState::SynRecv, 0), (TcpState::Close, record.duration_us)];
+    }
     session.tell(Note::Ended(Entry::Connection(record)));
     drop(guard);
 }
@@ -176,6 +180,7 @@ fn begin(session: &Session, pending: &PendingConnection) -> Connection {
         inside: None,
         outside: None,
         verdict: verdict(ClosedBy::Nobody, How::Open, None),
+        host_errno: None,
         lost_up: 0,
         lost_down: 0,
         unread_bytes: None,
@@ -223,6 +228,7 @@ async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mu
             }
         },
         Err(error) => {
+            record.host_errno = error.raw_os_error();
             let (answer, verdict) = judge_dial(error.raw_os_error().unwrap_or(0));
             record.verdict = verdict;
             let _ = match answer {

@@ -93,10 +93,8 @@ identifiers!(
         NoListener = "no-listener",
         /// No answer to the connection attempt.
         ConnectTimeout = "connect-timeout",
-        /// No way to the host.
+        /// No way to the host, or to its network.
         HostUnreachable = "host-unreachable",
-        /// No way to the network.
-        NetworkUnreachable = "network-unreachable",
         /// A rule of this host forbids the destination.
         Prohibited = "prohibited",
         /// An `--allow` or `--deny` rule.
@@ -196,6 +194,8 @@ pub struct Connection {
     pub outside: Option<Outside>,
     /// How it ended.
     pub verdict: Verdict,
+    /// The errno the host's connect(2) gave, where it failed.
+    pub host_errno: Option<i32>,
     /// Of `bytes_up`, bytes the remote end's kernel never acknowledged.
     pub lost_up: u64,
     /// Of `bytes_down`, bytes the program's kernel never acknowledged.
@@ -497,6 +497,7 @@ mod tests {
                 certainty: Certainty::Observed,
                 ended_by: ClosedBy::Program,
             },
+            host_errno: None,
             lost_up: 0,
             lost_down: 0,
             unread_bytes: None,

@@ -418,8 +418,8 @@ impl Relay {
 
     /// Both FINs are under way: waits until they have arrived, so that what is told about loss is true.
     async fn settle(&mut self) {
-        let drained = Readiness::DRAINED.with(Readiness::HANGUP).with(Readiness::ERROR);
-        let _ = self.inside.wait_readiness(drained).await;
+        // Not HANGUP: that is true as soon as both have closed, whether our FIN has arrived or not.
+        let _ = self.inside.wait_readiness(Readiness::DRAINED).await;
         let info = self.outside_at_rest().await;
         if info.state == TCP_CLOSE && info.unacked_bytes > 0 {
             self.end = Some(End::Outside(self.outside.fail()));

@@ -16,7 +16,7 @@ pub(crate) mod processes;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode};
 
@@ -27,7 +27,7 @@ use tokio::io::unix::AsyncFd;
 pub use failure::{SandboxError, Stage};
 use message::{FromHelper, ToHelper};
 
-use crate::sys;
+use crate::{signals, sys};
 
 const HELPER: &str = "__sandbox";
 
@@ -119,7 +119,8 @@ impl Sandbox {
             .arg(config.hidden.as_deref().map_or(OsStr::new(""), |path| path.as_os_str()))
             .arg(&config.program)
             .args(&config.arguments);
-        let helper = sys::spawn_keeping(&mut command, &theirs).map_err(failed(Stage::Spawn))?;
+        let helper =
+            sys::spawn(&mut command, &signals::READ, Some(theirs.as_fd())).map_err(failed(Stage::Spawn))?;
         drop(theirs);
         let mut sandbox = Self {
             socket,

@@ -27,7 +27,7 @@ pub struct Signals {
 }
 
 /// Every signal that is read. SIGTSTP is among them: the program is stopped by it, and its stop stops us.
-const READ: [i32; 7] =
+pub(crate) const READ: [i32; 7] =
     [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTSTP];
 
 impl Signals {

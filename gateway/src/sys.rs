@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
@@ -88,17 +88,40 @@ pub(crate) fn tcp_info(fd: impl AsFd) -> io::Result<[u8; TCP_INFO_LEN]> {
 /// Up to and including `tcpi_rcv_ooopack`.
 pub(crate) const TCP_INFO_LEN: usize = 232;
 
-/// Starts `command` so that it inherits `fd` under the same number, whatever its close-on-exec flag.
-pub(crate) fn spawn_keeping(command: &mut Command, fd: impl AsFd) -> io::Result<Child> {
-    let raw = fd.as_fd().as_raw_fd();
-    // SAFETY: between fork and exec the closure calls fcntl only, which is async-signal-safe; it allocates
-    // nothing and takes no lock.
+/// Starts `command` with none of `unblocked` blocked, and with `kept`, if any, inherited under the same number
+/// whatever its close-on-exec flag. (std lets a child inherit its parent's signal mask.)
+pub(crate) fn spawn(
+    command: &mut Command,
+    unblocked: &[i32],
+    kept: Option<BorrowedFd<'_>>,
+) -> io::Result<Child> {
+    let set = signal_set(unblocked);
+    let kept = kept.map(|fd| fd.as_raw_fd());
+    // SAFETY: between fork and exec the closure calls fcntl and sigprocmask only, which are async-signal-safe; it
+    // allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(move || {
-            if libc::fcntl(raw, libc::F_SETFD, 0) < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+            if let Some(fd) = kept
+                && libc::fcntl(fd, libc::F_SETFD, 0) < 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            check(libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())).map(drop)
         });
     }
     command.spawn()
+}
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set, sigaddset changes it; both live until the end of the block.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        set.assume_init()
+    }
 }
 
 /// Takes over a descriptor number that was inherited across exec, and marks it close-on-exec.
@@ -126,15 +149,7 @@ pub(crate) struct Signalled {
 
 /// Blocks `signals` for this thread and gives a nonblocking descriptor that reads them.
 pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set, sigaddset changes it; both live until the end of the block.
-    let set = unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for signal in signals {
-            libc::sigaddset(set.as_mut_ptr(), *signal);
-        }
-        set.assume_init()
-    };
+    let set = signal_set(signals);
     // SAFETY: `set` is initialised; no old set is asked for.
     let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     if blocked != 0 {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use lastack::core::time::Instant;
 use lastack::{Datagram, UdpAny, Unreachable};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -140,8 +141,13 @@ impl Carrier {
                         self.refused(&error, data);
                     }
                 }
-                ready = socket.readable() => {
-                    ready?;
+                ready = socket.ready(Interest::READABLE | Interest::ERROR) => {
+                    if ready?.is_error()
+                        && let Some(error) = pending_error(&socket)
+                    {
+                        self.refused(&error, Bytes::new());
+                        continue;
+                    }
                     buffer.clear();
                     buffer.reserve(MAX_DATAGRAM);
                     match socket.try_recv_buf(&mut buffer) {
@@ -184,6 +190,12 @@ impl Carrier {
         let (from, to) = (self.flow.local, self.flow.remote);
         self.any.unreachable(&Datagram { from, to, data }, why);
     }
+}
+
+/// The socket's pending error, if any; without one it is not ready for an error any more.
+fn pending_error(socket: &UdpSocket) -> Option<io::Error> {
+    let take = || socket.take_error()?.ok_or_else(|| io::ErrorKind::WouldBlock.into());
+    socket.try_io(Interest::ERROR, take).ok()
 }
 
 async fn connected(to: SocketAddr) -> io::Result<UdpSocket> {

@@ -28,8 +28,9 @@ pub fn judge(outcome: &Outcome, counters: impl FnOnce(ClosedBy) -> Option<Match>
         End::Outside(libc::ETIMEDOUT) => {
             verdict(How::Timeout, Some(Reason::RetriesExhausted), Certainty::Observed, ClosedBy::Nobody)
         }
-        End::Inside(errno) | End::Outside(errno) if unreachable_reason(errno).is_some() => {
-            verdict(How::Unreachable, unreachable_reason(errno), Certainty::Observed, ClosedBy::Nobody)
+        End::Inside(libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETUNREACH)
+        | End::Outside(libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETUNREACH) => {
+            verdict(How::Unreachable, Some(Reason::HostUnreachable), Certainty::Observed, ClosedBy::Nobody)
         }
         End::Inside(_) => {
             let (reason, certainty) = reset_reason(outcome, counters(ClosedBy::Program), ClosedBy::Program);
@@ -80,14 +81,6 @@ fn reset_reason(outcome: &Outcome, counted: Option<Match>, by: ClosedBy) -> (Rea
     }
 }
 
-fn unreachable_reason(errno: i32) -> Option<Reason> {
-    match errno {
-        libc::EHOSTUNREACH | libc::EHOSTDOWN => Some(Reason::HostUnreachable),
-        libc::ENETUNREACH => Some(Reason::NetworkUnreachable),
-        _ => None,
-    }
-}
-
 /// What a host's failed connect says to the program behind the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -107,13 +100,13 @@ pub fn judge_dial(errno: i32) -> (Answer, Verdict) {
     let (answer, how, reason, closed_by) = match errno {
         libc::ECONNREFUSED => (Answer::Refuse, How::Refused, Reason::NoListener, ClosedBy::Remote),
         libc::ENETUNREACH => {
-            (Answer::Unreachable(Net), How::Unreachable, Reason::NetworkUnreachable, ClosedBy::Nobody)
+            (Answer::Unreachable(Net), How::Unreachable, Reason::HostUnreachable, ClosedBy::Remote)
         }
         libc::EHOSTUNREACH | libc::EHOSTDOWN => {
-            (Answer::Unreachable(Host), How::Unreachable, Reason::HostUnreachable, ClosedBy::Nobody)
+            (Answer::Unreachable(Host), How::Unreachable, Reason::HostUnreachable, ClosedBy::Remote)
         }
         libc::EACCES | libc::EPERM => {
-            (Answer::Unreachable(Prohibited), How::Unreachable, Reason::Prohibited, ClosedBy::Nobody)
+            (Answer::Unreachable(Prohibited), How::Unreachable, Reason::Prohibited, ClosedBy::Remote)
         }
         libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN => {
             (Answer::Retry, How::Timeout, Reason::HostLimit, ClosedBy::Nobody)
@@ -222,19 +215,19 @@ mod tests {
                 libc::ENETUNREACH,
                 Answer::Unreachable(lastack::Unreachable::Net),
                 How::Unreachable,
-                ClosedBy::Nobody,
+                ClosedBy::Remote,
             ),
             (
                 libc::EHOSTUNREACH,
                 Answer::Unreachable(lastack::Unreachable::Host),
                 How::Unreachable,
-                ClosedBy::Nobody,
+                ClosedBy::Remote,
             ),
             (
                 libc::EACCES,
                 Answer::Unreachable(lastack::Unreachable::Prohibited),
                 How::Unreachable,
-                ClosedBy::Nobody,
+                ClosedBy::Remote,
             ),
             (libc::EINVAL, Answer::Silence, How::Timeout, ClosedBy::Nobody),
             (libc::ETIMEDOUT, Answer::Silence, How::Timeout, ClosedBy::Nobody),

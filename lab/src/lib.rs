@@ -11,8 +11,10 @@
 
 pub mod kernel;
 pub mod packet;
+pub mod posix;
 pub mod run;
 pub mod runner;
 pub mod script;
+pub mod stack;
 mod sys;
 pub mod target;

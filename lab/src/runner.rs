@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::kernel;
 use crate::run::{self, Failure, FailureKind};
 use crate::script::{Script, parse};
+use crate::stack::StackTarget;
 use crate::sys;
 
 /// Which host a script runs against.
@@ -117,8 +118,19 @@ fn check_once(script: &Script, path: &Path, target: TargetKind) -> Result<(), Fa
     match target {
         TargetKind::Kernel => kernel::with_kernel(&world, |target| run::run(script, &world, target))
             .unwrap_or_else(|error| Err(Failure::before_start(FailureKind::Target, 0, error.0))),
-        TargetKind::Stack => Err(Failure::before_start(FailureKind::Target, 0, "not yet".to_owned())),
+        TargetKind::Stack => {
+            // A stack that panics has failed this script, not the run.
+            let play = || run::run(script, &world, &mut StackTarget::new(&world));
+            std::panic::catch_unwind(play).unwrap_or_else(|panic| Err(panicked(&*panic)))
+        }
     }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text =
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+    Failure::before_start(FailureKind::Mismatch, 0, format!("the stack panicked: {text}"))
 }
 
 /// Runs `work` (case, target) with at most `jobs` at a time; `tell` gets each verdict as it comes.

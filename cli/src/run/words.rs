@@ -86,6 +86,7 @@ pub(super) mod tests {
             inside: None,
             outside: None,
             verdict: Verdict { closed_by: ended_by, how, reason, certainty: Certainty::Observed, ended_by },
+            host_errno: None,
             lost_up: 0,
             lost_down: 0,
             unread_bytes: None,

@@ -2,6 +2,8 @@
 
 use lastack_gateway::journal::{ClosedBy, Connection, Flow, FlowEnd, How, Reason};
 
+use lastack_core::error::errno::ENETUNREACH;
+
 use super::words::{Explanation, bytes};
 
 const DRAIN: &str =
@@ -76,7 +78,7 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             format!("A rule of this host's routing or firewall forbids {to}."),
             Some("look at `ip rule`, `ip route get ADDRESS` and the firewall on this host"),
         ),
-        (How::Unreachable, Some(Reason::NetworkUnreachable)) => Explanation::new(
+        (How::Unreachable, _) if c.host_errno == Some(ENETUNREACH) => Explanation::new(
             format!("This host has no route to {to}. {program} saw ENETUNREACH."),
             Some(
                 "look at `ip route get ADDRESS` on this host; no IPv6 route is common and harmless where IPv4 follows",

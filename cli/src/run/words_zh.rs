@@ -2,6 +2,8 @@
 
 use lastack_gateway::journal::{ClosedBy, Connection, Flow, FlowEnd, How, Reason};
 
+use lastack_core::error::errno::ENETUNREACH;
+
 use super::words::{Explanation, bytes};
 
 const DRAIN: &str = "关闭前先读到文件末尾,或者先 shutdown(SHUT_WR),再一直读到对端关闭";
@@ -65,7 +67,7 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             format!("本机的路由或防火墙规则禁止访问 {to}。"),
             Some("在本机查看 `ip rule`、`ip route get 地址` 和防火墙"),
         ),
-        (How::Unreachable, Some(Reason::NetworkUnreachable)) => Explanation::new(
+        (How::Unreachable, _) if c.host_errno == Some(ENETUNREACH) => Explanation::new(
             format!("本机没有到 {to} 的路由。{program} 看到 ENETUNREACH。"),
             Some("在本机查看 `ip route get 地址`;没有 IPv6 路由很常见,随后会用 IPv4 的话并无妨碍"),
         ),

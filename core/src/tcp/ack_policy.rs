@@ -13,6 +13,8 @@ use crate::time::{Duration, Instant};
 const ATO_MIN: Duration = Duration::from_millis(40);
 /// Linux `TCP_DELACK_MAX`, 200 ms: the default of `TCP_DELACK_MAX_US`.
 const DELACK_MAX: Duration = Duration::from_millis(200);
+/// What "the next tick of the timer wheel" is here, 1 ms.
+const TICK: Duration = Duration::from_millis(1);
 /// Linux `TCP_MAX_QUICKACKS`.
 pub(crate) const MAX_QUICKACKS: u8 = 16;
 /// Duplicate ACKs for one `rcv_nxt` that are never compressed (Linux `TCP_FASTRETRANS_THRESH`).
@@ -268,7 +270,8 @@ impl AckPolicy {
 
     /// Linux `tcp_send_delayed_ack`.
     fn delay(&mut self, env: &AckEnv) {
-        let mut ato = self.ato.max(ATO_MIN);
+        // Before the first data `ato` is zero: the ACK of a lone FIN leaves with the next tick.
+        let mut ato = self.ato.max(TICK);
         if ato > ATO_MIN {
             let mut max_ato = Duration::from_millis(500);
             if self.in_pingpong(env.pingpong_thresh) || self.pushed {
@@ -363,6 +366,11 @@ impl AckPolicy {
         self.no_memory = false;
         self.delack_at = Instant::FAR_FUTURE;
         spared
+    }
+
+    /// `TCP_QUICKACK` was set with an ACK pending (Linux `tcp_sock_set_quickack`: `ICSK_ACK_PUSHED`).
+    pub(crate) fn push(&mut self) {
+        self.pushed = true;
     }
 
     /// `TCP_QUICKACK` read back.

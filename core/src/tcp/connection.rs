@@ -272,7 +272,11 @@ impl Connection {
                 return Disposition::Closed;
             }
             IcmpError::Error(error) => {
-                self.soft_error = Some(error);
+                if self.options.recverr {
+                    self.fail(error, cx);
+                } else {
+                    self.soft_error = Some(error);
+                }
                 if matches!(error, SocketError::HostUnreachable | SocketError::NetworkUnreachable) {
                     self.send.revert_backoff(seq, cx);
                 }

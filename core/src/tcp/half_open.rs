@@ -158,9 +158,8 @@ impl HalfOpen {
 
     /// Linux `tcp_openreq_init_rwin`.
     fn initial_window(&self, options: &TcpOptions, sysctl: &Sysctl) -> InitialWindow {
-        let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
         let mss = u32::from(self.advmss) - if self.agreed.timestamps { TIMESTAMPS_LEN } else { 0 };
-        InitialWindow::select(rcvbuf, options.window_clamp, mss, self.agreed.wscale, sysctl)
+        InitialWindow::for_socket(options, mss, self.agreed.wscale, sysctl)
     }
 
     /// Queues the first SYN-ACK and arms its timer.

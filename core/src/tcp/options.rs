@@ -84,6 +84,8 @@ pub struct TcpOptions {
     pub ttl: u8,
     /// `IP_MINTTL`; 0: off.
     pub min_ttl: u8,
+    /// `IP_RECVERR`: ICMP errors are told by the next call instead of at the give-up. Default false.
+    pub recverr: bool,
 }
 
 /// `TCP_LINGER2`: how long an orphan's FIN-WAIT-2 may last.
@@ -129,6 +131,7 @@ impl Default for TcpOptions {
             tos: 0,
             ttl: 64,
             min_ttl: 0,
+            recverr: false,
         }
     }
 }
@@ -167,6 +170,7 @@ pub enum TcpOption {
     Tos(u8),
     Ttl(i32),
     MinTtl(i32),
+    RecvErr(bool),
 }
 
 /// Linux `SOCK_MIN_RCVBUF`, bytes.
@@ -236,6 +240,7 @@ impl TcpOptions {
             TcpOption::Ttl(-1) => self.ttl = 64,
             TcpOption::Ttl(hops) => self.ttl = range(hops, 1, 255)? as u8,
             TcpOption::MinTtl(hops) => self.min_ttl = range(hops, 0, 255)? as u8,
+            TcpOption::RecvErr(on) => self.recverr = on,
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::observe::Counters;
 use crate::sysctl::Sysctl;
+use crate::tcp::options::TcpOptions;
 use crate::tcp::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
@@ -38,8 +39,20 @@ pub(crate) struct InitialWindow {
 }
 
 impl InitialWindow {
+    /// The window of a socket with these options (Linux `tcp_openreq_init_rwin`, `tcp_connect_init`).
+    pub(crate) fn for_socket(options: &TcpOptions, mss: u32, wscale_ok: bool, sysctl: &Sysctl) -> Self {
+        let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
+        let full = window_from_space(rcvbuf);
+        let mut clamp = options.window_clamp;
+        // "limit the window selection if the user enforce a smaller rx buffer": so the shift is small too.
+        if options.rcvbuf.is_some() && (clamp == 0 || clamp > full) {
+            clamp = full;
+        }
+        Self::select(rcvbuf, clamp, mss, wscale_ok, sysctl)
+    }
+
     /// `mss`: what windows are a multiple of, options subtracted.
-    pub(crate) fn select(rcvbuf: u32, window_clamp: u32, mss: u32, wscale_ok: bool, sysctl: &Sysctl) -> Self {
+    fn select(rcvbuf: u32, window_clamp: u32, mss: u32, wscale_ok: bool, sysctl: &Sysctl) -> Self {
         let clamp = if window_clamp == 0 { 65_535 << MAX_WSCALE } else { window_clamp };
         let mut space = window_from_space(rcvbuf).min(clamp);
         if space > mss {
@@ -55,9 +68,21 @@ impl InitialWindow {
     }
 }
 
-/// Linux `tcp_win_from_space` at a scaling ratio of 128/256.
-pub(crate) fn window_from_space(space: u32) -> u32 {
+/// Share of a buffer that becomes window, in 1/256: Linux `TCP_DEFAULT_SCALING_RATIO`, until segments were seen.
+const DEFAULT_RATIO: u8 = 128;
+
+/// Linux `tcp_win_from_space` at the default scaling ratio.
+fn window_from_space(space: u32) -> u32 {
     space / 2
+}
+
+/// The scaling ratio of a segment of `len` bytes: payload to `truesize`, were it in one of Linux's buffers
+/// (header room and `skb_shared_info` in a power of two, and the `sk_buff`).
+fn ratio_of(len: u32) -> u8 {
+    const OVERHEAD: u32 = 424;
+    const SK_BUFF: u32 = 256;
+    let truesize = (len + OVERHEAD).next_power_of_two() + SK_BUFF;
+    (u64::from(len) * 256 / u64::from(truesize)).clamp(1, 255) as u8
 }
 
 /// The receiving half of one connection. With nothing queued it owns no buffer.
@@ -76,6 +101,8 @@ pub(crate) struct Receiver {
     pub(crate) fin: bool,
     rcvbuf: u32,
     rcvbuf_locked: bool,
+    /// Linux `scaling_ratio`.
+    scaling_ratio: u8,
     pub(crate) rcv_ssthresh: u32,
     window_clamp: u32,
     /// Bytes readable.
@@ -119,6 +146,7 @@ impl Receiver {
             fin: false,
             rcvbuf,
             rcvbuf_locked,
+            scaling_ratio: DEFAULT_RATIO,
             rcv_ssthresh: initial.rcv_wnd,
             window_clamp: initial.clamp,
             queued: 0,
@@ -128,6 +156,29 @@ impl Receiver {
             rtt: ReceiverRtt::default(),
             space: SpaceProbe::default(),
         }
+    }
+
+    /// Linux `tcp_win_from_space`.
+    fn window_of(&self, space: u32) -> u32 {
+        (u64::from(space) * u64::from(self.scaling_ratio) / 256) as u32
+    }
+
+    /// Linux `tcp_measure_rcv_mss`: the peer's segment size became `rcv_mss`, so the buffer holds another share of payload.
+    pub(crate) fn on_rcv_mss(&mut self, rcv_mss: u32) {
+        let ratio = ratio_of(rcv_mss);
+        if ratio == self.scaling_ratio {
+            return;
+        }
+        self.scaling_ratio = ratio;
+        // Linux tcp_set_window_clamp().
+        let clamp = self.window_of(self.rcvbuf);
+        if clamp < self.window_clamp {
+            self.rcv_ssthresh = self.rcv_ssthresh.min(clamp);
+        } else {
+            self.rcv_ssthresh = self.rcv_ssthresh.max(self.rcv_wnd.min(clamp));
+        }
+        self.window_clamp = clamp;
+        self.space.space = self.space.space.min(clamp);
     }
 
     /// The peer's SYN at `irs` is known.
@@ -145,7 +196,7 @@ impl Receiver {
 
     /// Linux `tcp_init_buffer_space`: the connection is established.
     pub(crate) fn establish(&mut self, advmss: u32, now: Instant, sysctl: &Sysctl) {
-        let most = window_from_space(self.rcvbuf);
+        let most = self.window_of(self.rcvbuf);
         if self.window_clamp >= most {
             self.window_clamp = most;
             if sysctl.tcp_app_win != 0 && most > 4 * advmss {
@@ -178,7 +229,7 @@ impl Receiver {
 
     /// Bytes the buffer still takes, as window (Linux `tcp_space`); `ofo`: out-of-order bytes charged.
     fn free_space(&self, ofo: u32) -> u32 {
-        window_from_space(self.rcvbuf).saturating_sub(self.queued).saturating_sub(ofo)
+        self.window_of(self.rcvbuf).saturating_sub(self.queued).saturating_sub(ofo)
     }
 
     /// True when the buffer cannot take `len` more bytes: Linux `tcp_try_rmem_schedule` would fail.
@@ -270,7 +321,7 @@ impl Receiver {
 
     /// Linux `__tcp_select_window`. The flag: the buffer is more than half full (quick ACKs end).
     pub(crate) fn select_window(&self, rcv_mss: u32, ofo: u32, sysctl: &Sysctl) -> (u32, bool) {
-        let allowed = window_from_space(self.rcvbuf);
+        let allowed = self.window_of(self.rcvbuf);
         let full = self.window_clamp.min(allowed);
         let mss = rcv_mss.min(full);
         if mss == 0 {
@@ -431,10 +482,11 @@ impl Receiver {
         let mut window = u64::from(copied) * 2;
         window += 2 * window * (u64::from(copied) - old) / old;
         window += u64::from(ofo_span);
-        let rcvbuf = (window * 2).min(u64::from(sysctl.tcp_rmem[2])) as u32;
+        let space = window * 256 / u64::from(self.scaling_ratio);
+        let rcvbuf = space.min(u64::from(sysctl.tcp_rmem[2])) as u32;
         if rcvbuf > self.rcvbuf {
             self.rcvbuf = rcvbuf;
-            self.window_clamp = window_from_space(rcvbuf);
+            self.window_clamp = self.window_of(rcvbuf);
         }
     }
 
@@ -486,6 +538,13 @@ mod tests {
         assert_eq!(of(1460, 6 << 20, 212_992).wscale, 7);
         assert_eq!(of(1460, 65_536, 65_536).wscale, 1);
         assert_eq!(of(1460, 131_072, 212_992).wscale, 2);
+    }
+
+    #[test]
+    fn a_locked_buffer_bounds_the_shift() {
+        let options = TcpOptions { rcvbuf: Some(20_000), ..TcpOptions::default() };
+        let window = InitialWindow::for_socket(&options, 1460, true, &Sysctl::default());
+        assert_eq!((window.rcv_wnd, window.wscale), (8760, 0));
     }
 
     #[test]

@@ -184,7 +184,8 @@ fn supervise(orders: &Orders) -> ExitCode {
         Err(error) => return not_started(socket, &error),
     };
     let _ = rustix::process::set_child_subreaper(Pid::from_raw(1));
-    let program = match Command::new(&orders.program).args(&orders.arguments).spawn() {
+    let mut command = Command::new(&orders.program);
+    let program = match sys::spawn(command.args(&orders.arguments), &READ_SIGNALS, None) {
         Ok(child) => child.id(),
         Err(error) => return not_started(socket, &told(error, &orders.program)),
     };

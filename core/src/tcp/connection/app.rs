@@ -90,14 +90,19 @@ impl Connection {
         Err(RecvError::WouldBlock)
     }
 
-    /// Linux `tcp_rcv_space_adjust` and `tcp_cleanup_rbuf`.
+    /// Linux `tcp_rcv_space_adjust`, then `tcp_cleanup_rbuf`.
     fn after_read(&mut self, copied: u32, cx: &mut Cx<'_>) {
         if self.state == TcpState::Close {
             return;
         }
         self.recv.adjust_space(cx.now, self.reorder.span(), cx.sysctl);
+        self.ack_if_read(copied > 0, cx);
+    }
+
+    /// Linux `tcp_cleanup_rbuf`.
+    fn ack_if_read(&mut self, copied: bool, cx: &Cx<'_>) {
         let unacked = self.recv.rcv_nxt.since(self.recv.rcv_wup);
-        let drained = copied > 0 && self.recv.readable() == 0;
+        let drained = copied && self.recv.readable() == 0;
         if self.acks.wants_ack_after_read(unacked, drained, cx.sysctl.tcp_pingpong_thresh)
             || self.window_doubled(cx)
         {
@@ -182,7 +187,9 @@ impl Connection {
             TcpOption::QuickAck(true) => {
                 self.acks.exit_pingpong();
                 if self.acks.is_scheduled() && self.state.can_send() {
-                    self.acks.send_now();
+                    // Linux tcp_cleanup_rbuf(sk, 1): what is unread still holds the ACK back.
+                    self.acks.push();
+                    self.ack_if_read(true, cx);
                 }
             }
             TcpOption::QuickAck(false) => self.acks.enter_pingpong(cx.sysctl.tcp_pingpong_thresh),

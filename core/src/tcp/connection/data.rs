@@ -36,7 +36,8 @@ impl Connection {
             }
             _ => {}
         }
-        if segment.seq_len() == 0 || header.flags.syn() {
+        // The SYN-ACK of a simultaneous open comes here too: its SYN is old data, answered with a DSACK.
+        if segment.seq_len() == 0 {
             return Step::Continue(());
         }
         self.queue_text(segment, cx)
@@ -143,7 +144,11 @@ impl Connection {
             _ => self.recv.measure_rtt_by_window(cx.now),
         }
         let env = self.ack_env(cx);
+        let rcv_mss = self.acks.rcv_mss();
         self.acks.on_data(seg_len, header_len, segment.header.flags.psh(), &env);
+        if self.acks.rcv_mss() > rcv_mss {
+            self.recv.on_rcv_mss(self.acks.rcv_mss());
+        }
         if self.recv.grow_window(len, env.advmss, self.reorder.charge()) {
             self.acks.quick_once();
         }

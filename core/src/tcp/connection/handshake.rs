@@ -37,8 +37,7 @@ impl Connection {
         // Linux tcp_connect_init(): options are subtracted only when a TIME-WAIT was taken over.
         let mss = u32::from(advmss) - if setup.ts_recent != 0 { TIMESTAMPS_LEN } else { 0 };
         let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
-        let initial =
-            InitialWindow::select(rcvbuf, options.window_clamp, mss, sysctl.tcp_window_scaling, sysctl);
+        let initial = InitialWindow::for_socket(&options, mss, sysctl.tcp_window_scaling, sysctl);
         let ts = (sysctl.tcp_timestamps != 0).then(|| TsState {
             recent: setup.ts_recent,
             stored: cx.now,

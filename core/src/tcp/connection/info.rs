@@ -31,6 +31,11 @@ impl Connection {
         self.cookie
     }
 
+    /// `TCP_QUICKACK` read back.
+    pub(crate) fn is_quickack(&self, pingpong_thresh: u8) -> bool {
+        self.acks.is_quickack(pingpong_thresh)
+    }
+
     pub(crate) fn options(&self) -> &TcpOptions {
         &self.options
     }

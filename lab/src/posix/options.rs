@@ -1,0 +1,197 @@
+//! `setsockopt` and `getsockopt`: Linux's numbers, units and values ↔ the stack's options.
+//!
+//! Rules: specification 8.2. Linux: `do_tcp_setsockopt()`, `do_tcp_getsockopt()`, `sk_setsockopt()`.
+
+use lastack_core::tcp::options::{CongestionKind, Linger2, TcpOption, TcpOptions, defer_accept_seconds};
+use lastack_core::time::Duration;
+
+use super::{Posix, Role};
+use crate::script::symbols;
+use crate::target::{Fd, OptionValue, Outcome, Output};
+
+impl Posix {
+    pub(super) fn set_option(&mut self, fd: Fd, level: i32, name: i32, value: &OptionValue) -> Outcome {
+        let option = match option_of(level, name, value) {
+            Ok(Some(option)) => option,
+            // Accepted, without a meaning for a stack.
+            Ok(None) => return Outcome::ok(0),
+            Err(errno) => return Outcome::error(errno),
+        };
+        let now = self.now;
+        let (rmem_max, wmem_max) = (self.stack.sysctl().rmem_max, self.stack.sysctl().wmem_max);
+        let socket = match self.tcp(fd) {
+            Ok(socket) => socket,
+            Err(outcome) => return outcome,
+        };
+        if let Err(error) = socket.options.set(option, rmem_max, wmem_max) {
+            return Outcome::error(error.errno());
+        }
+        let result = match socket.role {
+            Role::Fresh => Ok(()),
+            Role::Listener(id) => self.stack.set_listener_option(id, option),
+            Role::Connection { id, .. } => self.stack.set_option(now, id, option),
+        };
+        result.map_or_else(|error| Outcome::error(error.errno()), |()| Outcome::ok(0))
+    }
+
+    pub(super) fn get_option(&mut self, fd: Fd, level: i32, name: i32, len: usize) -> Outcome {
+        let (role, own) = match self.tcp(fd) {
+            Ok(socket) => (socket.role, socket.options.clone()),
+            Err(outcome) => return outcome,
+        };
+        let (options, connection) = match role {
+            Role::Connection { id, .. } => (self.stack.options(id).cloned().unwrap_or(own), Some(id)),
+            Role::Fresh | Role::Listener(_) => (own, None),
+        };
+        let bytes = match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_ERROR) => {
+                let error = connection.and_then(|id| self.stack.take_error(id));
+                if let (Some(_), Ok(socket)) = (error, self.tcp(fd))
+                    && let Role::Connection { told, .. } = &mut socket.role
+                {
+                    *told = true;
+                }
+                int(error.map_or(0, |error| error.errno()))
+            }
+            (libc::SOL_SOCKET, libc::SO_LINGER) => {
+                let mut bytes = int(options.linger.is_some().into());
+                bytes.extend(int(options.linger.unwrap_or(0) as i32));
+                bytes
+            }
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
+                let kind = options.congestion.unwrap_or(self.stack.sysctl().tcp_congestion_control);
+                let mut bytes = kind.name().as_bytes().to_vec();
+                bytes.resize(16, 0);
+                bytes
+            }
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
+                let in_use =
+                    connection.and_then(|id| self.stack.tcp_info(self.now, id)).map(|info| info.snd_mss);
+                int(in_use.or(options.maxseg.map(u32::from)).unwrap_or(536) as i32)
+            }
+            (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => {
+                int(connection.and_then(|id| self.stack.is_quickack(id)).unwrap_or(true).into())
+            }
+            _ => match self.value_of(level, name, &options) {
+                Some(value) => int(value),
+                None => return Outcome::error(libc::ENOPROTOOPT),
+            },
+        };
+        let bytes = bytes[..bytes.len().min(len)].to_vec();
+        Outcome::ok(0).with(Output::Bytes(bytes))
+    }
+
+    fn value_of(&self, level: i32, name: i32, options: &TcpOptions) -> Option<i32> {
+        let sysctl = self.stack.sysctl();
+        let seconds = |own: Option<Duration>, default: Duration| own.unwrap_or(default).as_secs() as i32;
+        if level == libc::SOL_SOCKET {
+            return Some(match name {
+                libc::SO_REUSEADDR => options.reuseaddr.into(),
+                libc::SO_REUSEPORT => options.reuseport.into(),
+                libc::SO_KEEPALIVE => options.keepalive.into(),
+                libc::SO_OOBINLINE => options.oobinline.into(),
+                libc::SO_RCVBUF => options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]) as i32,
+                libc::SO_SNDBUF => options.sndbuf.unwrap_or(sysctl.tcp_wmem[1]) as i32,
+                libc::SO_RCVLOWAT => options.rcvlowat as i32,
+                _ => return None,
+            });
+        }
+        if level == libc::IPPROTO_IP {
+            return Some(match name {
+                libc::IP_TOS => options.tos.into(),
+                libc::IP_TTL => options.ttl.into(),
+                libc::IP_MINTTL => options.min_ttl.into(),
+                _ => return None,
+            });
+        }
+        if level != libc::IPPROTO_TCP {
+            return None;
+        }
+        Some(match name {
+            libc::TCP_NODELAY => options.nodelay.into(),
+            libc::TCP_CORK => options.cork.into(),
+            libc::TCP_KEEPIDLE => seconds(options.keepidle, sysctl.tcp_keepalive_time),
+            libc::TCP_KEEPINTVL => seconds(options.keepintvl, sysctl.tcp_keepalive_intvl),
+            libc::TCP_KEEPCNT => options.keepcnt.unwrap_or(sysctl.tcp_keepalive_probes).into(),
+            libc::TCP_SYNCNT => options.syncnt.unwrap_or(sysctl.tcp_syn_retries).into(),
+            libc::TCP_LINGER2 => match options.linger2 {
+                Linger2::Sysctl => sysctl.tcp_fin_timeout.as_secs() as i32,
+                Linger2::For(time) => time.as_secs() as i32,
+                Linger2::Abort => -1,
+            },
+            libc::TCP_DEFER_ACCEPT => defer_accept_seconds(options.defer_accept_rounds) as i32,
+            libc::TCP_WINDOW_CLAMP => options.window_clamp as i32,
+            libc::TCP_USER_TIMEOUT => options.user_timeout.as_millis() as i32,
+            libc::TCP_NOTSENT_LOWAT => options.notsent_lowat.unwrap_or(0) as i32,
+            libc::TCP_THIN_LINEAR_TIMEOUTS => options.thin_linear_timeouts.into(),
+            _ if i64::from(name) == symbols::value("TCP_RTO_MAX_MS")? => {
+                options.rto_max.unwrap_or(sysctl.tcp_rto_max).as_millis() as i32
+            }
+            _ if i64::from(name) == symbols::value("TCP_RTO_MIN_US")? => {
+                options.rto_min.unwrap_or(sysctl.tcp_rto_min).as_micros() as i32
+            }
+            _ if i64::from(name) == symbols::value("TCP_DELACK_MAX_US")? => {
+                options.delack_max.unwrap_or(Duration::from_millis(200)).as_micros() as i32
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn int(value: i32) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}
+
+/// Linux's number → the stack's option. `Ok(None)`: legal, and nothing to do.
+fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<Option<TcpOption>, i32> {
+    let number = match value {
+        OptionValue::Int(number) => *number,
+        OptionValue::Linger(onoff, seconds) if (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) => {
+            return Ok(Some(TcpOption::Linger((*onoff != 0).then_some((*seconds).max(0) as u32))));
+        }
+        OptionValue::Bytes(bytes) if (level, name) == (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
+            return match bytes.as_slice() {
+                b"cubic" => Ok(Some(TcpOption::Congestion(CongestionKind::Cubic))),
+                b"reno" => Ok(Some(TcpOption::Congestion(CongestionKind::Reno))),
+                _ => Err(libc::ENOENT),
+            };
+        }
+        OptionValue::Linger(..) | OptionValue::Bytes(_) => return Err(libc::EINVAL),
+    };
+    let on = number != 0;
+    let numbered = |known: &str| symbols::value(known) == Some(i64::from(name));
+    let option = match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR) => TcpOption::ReuseAddr(on),
+        (libc::SOL_SOCKET, libc::SO_REUSEPORT) => TcpOption::ReusePort(on),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => TcpOption::KeepAlive(on),
+        (libc::SOL_SOCKET, libc::SO_OOBINLINE) => TcpOption::OobInline(on),
+        (libc::SOL_SOCKET, libc::SO_RCVBUF) => TcpOption::RcvBuf(number),
+        (libc::SOL_SOCKET, libc::SO_SNDBUF) => TcpOption::SndBuf(number),
+        (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => TcpOption::RcvLowat(number),
+        (libc::SOL_SOCKET, libc::SO_MARK | libc::SO_PRIORITY) => return Ok(None),
+        (libc::IPPROTO_IP, libc::IP_TOS) => TcpOption::Tos(number as u8),
+        (libc::IPPROTO_IP, libc::IP_TTL) => TcpOption::Ttl(number),
+        (libc::IPPROTO_IP, libc::IP_MINTTL) => TcpOption::MinTtl(number),
+        (libc::IPPROTO_IP, libc::IP_RECVERR) => TcpOption::RecvErr(on),
+        (libc::IPPROTO_IP, libc::IP_FREEBIND | libc::IP_BIND_ADDRESS_NO_PORT) => return Ok(None),
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY) => TcpOption::NoDelay(on),
+        (libc::IPPROTO_TCP, libc::TCP_CORK) => TcpOption::Cork(on),
+        (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => TcpOption::MaxSeg(number),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => TcpOption::KeepIdle(number),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => TcpOption::KeepIntvl(number),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => TcpOption::KeepCnt(number),
+        (libc::IPPROTO_TCP, libc::TCP_SYNCNT) => TcpOption::SynCnt(number),
+        (libc::IPPROTO_TCP, libc::TCP_LINGER2) => TcpOption::Linger2(number),
+        (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT) => TcpOption::DeferAccept(number),
+        (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP) => TcpOption::WindowClamp(number),
+        (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => TcpOption::QuickAck(number & 1 != 0),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => TcpOption::UserTimeout(number),
+        (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT) => TcpOption::NotsentLowat(number as u32),
+        (libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS) => TcpOption::ThinLinearTimeouts(on),
+        (libc::IPPROTO_TCP, _) if numbered("TCP_RTO_MAX_MS") => TcpOption::RtoMaxMs(number),
+        (libc::IPPROTO_TCP, _) if numbered("TCP_RTO_MIN_US") => TcpOption::RtoMinUs(number),
+        (libc::IPPROTO_TCP, _) if numbered("TCP_DELACK_MAX_US") => TcpOption::DelackMaxUs(number),
+        _ => return Err(libc::ENOPROTOOPT),
+    };
+    Ok(Some(option))
+}
