@@ -6,7 +6,8 @@
 //!          and for data that comes after close(); each counts before its RST leaves.
 //! Not here: which of the two a `TCPAbortOnData` was (`verdict`).
 
-use std::fs;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use lastack::core::time::Instant;
@@ -37,13 +38,16 @@ struct Counts {
 
 /// Looks a second that are worth a reason.
 const LOOKS: u32 = 500;
+/// More than the file is long.
+const TEXT: usize = 16 * 1024;
 /// A count nobody has claimed belongs to a RST that is still on its way here, or never comes.
 const UNCLAIMED_AGE: Duration = Duration::from_millis(50);
 
 /// The counters of one namespace.
 #[derive(Debug)]
 pub struct AbortCounters {
-    path: String,
+    /// Open for good: it stays the namespace's after the process has gone.
+    file: Option<File>,
     last: Option<Counts>,
     unclaimed: Counts,
     looked: Instant,
@@ -54,10 +58,10 @@ pub struct AbortCounters {
 impl AbortCounters {
     /// The counters of the network namespace that process `pid` is in.
     pub fn of_process(pid: u32) -> Self {
-        let path = format!("/proc/{pid}/net/netstat");
-        let last = read(&path);
+        let file = File::open(format!("/proc/{pid}/net/netstat")).ok();
+        let last = read(file.as_ref());
         Self {
-            path,
+            file,
             last,
             unclaimed: Counts::default(),
             looked: Instant::ZERO,
@@ -68,7 +72,7 @@ impl AbortCounters {
 
     /// Forgets what changed so far: it belongs to nobody we know.
     pub fn refresh(&mut self) {
-        self.last = read(&self.path);
+        self.last = read(self.file.as_ref());
         self.unclaimed = Counts::default();
     }
 
@@ -78,7 +82,7 @@ impl AbortCounters {
             (self.left, self.refilled) = (LOOKS, now);
         }
         self.left = self.left.checked_sub(1)?;
-        let counts = read(&self.path)?;
+        let counts = read(self.file.as_ref())?;
         let before = self.last.replace(counts)?;
         if now.saturating_since(self.looked) > UNCLAIMED_AGE {
             self.unclaimed = Counts::default();
@@ -107,8 +111,15 @@ impl Counts {
     }
 }
 
-fn read(path: &str) -> Option<Counts> {
-    parse(&fs::read_to_string(path).ok()?)
+fn read(file: Option<&File>) -> Option<Counts> {
+    let mut text = vec![0; TEXT];
+    let mut len = 0;
+    loop {
+        match file?.read_at(&mut text[len..], len as u64).ok()? {
+            0 => return parse(std::str::from_utf8(&text[..len]).ok()?),
+            more => len += more,
+        }
+    }
 }
 
 /// `netstat` has a line of names and a line of values for each group.
@@ -132,7 +143,11 @@ mod tests {
             "TcpExt: SyncookiesSent TCPAbortOnData TCPAbortOnClose\nTcpExt: 9 4 2\nIpExt: A\nIpExt: 1\n";
         assert_eq!(parse(text), Some(Counts { close: 2, data: 4 }));
         assert_eq!(parse("TcpExt: A\nTcpExt: 1\n"), None);
-        assert!(read("/proc/self/net/netstat").is_some(), "this kernel has them");
+        let mut own = AbortCounters::of_process(std::process::id());
+        assert!(
+            own.last.is_some() && own.claim(Instant::ZERO).is_none(),
+            "this kernel has them, and nothing changed"
+        );
     }
 
     #[test]

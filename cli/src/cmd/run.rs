@@ -99,6 +99,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let rules = args.rules.read()?;
     let pcap = args.pcap.as_deref().map(create).transpose()?;
     let style = Style { lang: globals.lang(), color: globals.colored_on(&io::stderr()) };
+    let signals = session::block_signals()?;
     let journal = Journal::open(form, args.output.as_deref(), args.live, style)
         .map_err(|error| unwritable(args.output.as_deref(), &error))?;
     let (program, arguments) = args.command.split_first().expect("clap requires a program");
@@ -118,7 +119,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         pcap,
         name: args.name.clone(),
     };
-    let ended = session::run(plan, &journal);
+    let ended = session::run(plan, signals, &journal);
     let ended = match ended {
         Ok(ended) => ended,
         Err(failure) => {

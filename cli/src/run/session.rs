@@ -61,10 +61,13 @@ pub(crate) struct Ended {
     pub(crate) facts: Facts,
 }
 
+/// Leaves signals to [`run`]. To be called before any thread is started: each has a mask of its own.
+pub(crate) fn block_signals() -> Result<Signals, Failure> {
+    Signals::block().map_err(|error| ours("cannot read signals", &error))
+}
+
 /// Runs the program to its end.
-pub(crate) fn run(plan: Plan, journal: &Journal) -> Result<Ended, Failure> {
-    // Before any thread is started, so that all of them leave signals to us.
-    let signals = Signals::block().map_err(|error| ours("cannot read signals", &error))?;
+pub(crate) fn run(plan: Plan, signals: Signals, journal: &Journal) -> Result<Ended, Failure> {
     let hidden = control_directory();
     let config = SandboxConfig {
         mtu: plan.mtu,

@@ -203,6 +203,8 @@ fn supervise(orders: &Orders) -> ExitCode {
         if tree.ended {
             end_leftovers(socket, &signals);
             let _ = FromHelper::AllGone.send(socket, &[]);
+            // The namespace lives as long as somebody is in it: the parent still reads its counters.
+            while let Ok(Some(_)) = ToHelper::receive(socket) {}
             return ExitCode::SUCCESS;
         }
     }
