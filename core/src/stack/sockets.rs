@@ -491,4 +491,13 @@ mod tests {
         let record = size_of::<Option<HalfOpenSocket<TupleV4>>>();
         assert!(record + TABLE_SLOT + DEADLINE <= 128, "record {record} bytes");
     }
+
+    #[test]
+    fn an_idle_connection_takes_at_most_1300_bytes() {
+        let record = size_of::<Option<ConnectionSocket>>() + size_of::<Connection>();
+        // Found by pair and by cookie; its generation; its options are shared with its listener's.
+        let all = record + 2 * TABLE_SLOT + DEADLINE + size_of::<u32>();
+        // The aim is 1,024.
+        assert!(all <= 1300, "{all} bytes, of these the connection {}", size_of::<Connection>());
+    }
 }
