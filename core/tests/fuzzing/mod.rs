@@ -5,6 +5,9 @@
 
 #![allow(dead_code, reason = "each target uses its own part")]
 
+use lastack_core::wire::transmit::RxMeta;
+use lastack_core::wire::{Body, Packet, parse};
+
 pub(crate) mod stack_arbitrary;
 pub(crate) mod stack_mutated;
 pub(crate) mod wire;
@@ -38,6 +41,39 @@ impl<'a> Input<'a> {
         let (bytes, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;
         bytes
+    }
+}
+
+/// Prints a line where `FUZZ_TRACE` is set: to read what an input does (`FUZZ_TRACE=1 cargo fuzz run … INPUT`).
+pub(crate) fn trace(line: impl FnOnce() -> String) {
+    static IS_ON: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    if *IS_ON.get_or_init(|| std::env::var_os("FUZZ_TRACE").is_some()) {
+        eprintln!("{}", line());
+    }
+}
+
+/// One line about a packet.
+pub(crate) fn describe(packet: &bytes::Bytes, meta: RxMeta) -> String {
+    match parse(packet, meta) {
+        Ok(Packet { ip, body: Body::Tcp(segment) }) => {
+            let header = &segment.header;
+            format!(
+                "{}.{} > {}.{} {} {:?}:{:?}({}) ack {:?} wnd {} {:?}",
+                ip.src,
+                header.src_port,
+                ip.dst,
+                header.dst_port,
+                header.flags,
+                header.seq,
+                segment.end_seq(),
+                segment.payload.len(),
+                header.ack,
+                header.wnd,
+                header.options.sack.as_slice(),
+            )
+        }
+        Ok(other) => format!("{other:?}"),
+        Err(reason) => format!("{} bytes: {reason}", packet.len()),
     }
 }
 

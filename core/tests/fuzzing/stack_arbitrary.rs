@@ -20,7 +20,7 @@ use lastack_core::wire::segment::{Flags, Options, SackBlocks, SegmentHeader, Tim
 use lastack_core::wire::transmit::{RxMeta, Transmit};
 use lastack_core::wire::{Body, IpFields, emit, parse};
 
-use super::{Input, repair_ipv4};
+use super::{Input, describe, repair_ipv4, trace};
 
 /// Commands and packets a run may have: enough for any depth, and an end.
 const MAX_STEPS: usize = 600;
@@ -107,7 +107,9 @@ impl World {
 
     fn step(&mut self, input: &mut Input<'_>) {
         let now = self.now;
-        match input.u8() % 24 {
+        let op = input.u8() % 24;
+        trace(|| format!("{now:?} op {op}"));
+        match op {
             0 => self.raw_packet(input),
             1..=5 => self.segment(input),
             6 => self.icmp_error(input),
@@ -308,7 +310,9 @@ impl World {
         emit::tcp(&mut packet, &ip, &header);
         let segment_size = if len > 1_400 { 1_400 } else { 0 };
         let meta = RxMeta { checksum_valid: true, segment_size, truesize: 0 };
-        self.stack.handle_packet(self.now, Bytes::from(packet.to_vec()), meta);
+        let packet = Bytes::from(packet.to_vec());
+        trace(|| format!("  in  {}", describe(&packet, meta)));
+        self.stack.handle_packet(self.now, packet, meta);
     }
 
     fn icmp_error(&mut self, input: &mut Input<'_>) {
@@ -492,6 +496,7 @@ impl World {
             let mut cut = Segments::new(&out);
             while cut.next_packet(&mut self.buffer) {
                 let packet = Bytes::copy_from_slice(&self.buffer);
+                trace(|| format!("{:?} out {}", self.now, describe(&packet, RxMeta::default())));
                 let parsed = parse(&packet, RxMeta::default()).expect("what the stack sends is valid");
                 if let Body::Tcp(segment) = parsed.body {
                     assert!(packet.len() <= self.mtu.max(1280) as usize, "{} bytes", packet.len());

@@ -16,7 +16,7 @@ use lastack_core::time::{Duration, Instant};
 use lastack_core::wire::offload::Segments;
 use lastack_core::wire::transmit::{RxMeta, Transmit, TxChecksum};
 
-use super::Input;
+use super::{Input, describe, trace};
 
 const MAX_STEPS: usize = 600;
 const MAX_CONNECTIONS: u16 = 6;
@@ -121,6 +121,7 @@ impl Pair {
 
     fn step(&mut self, input: &mut Input<'_>) {
         let op = input.u8();
+        trace(|| format!("{:?} op {} side {}", self.now, op & 15, op >> 7));
         let side = usize::from(op >> 7);
         match op & 15 {
             0 => self.connect(),
@@ -196,7 +197,7 @@ impl Pair {
                 end.written += taken;
             }
             Err(SendError::WouldBlock) => {}
-            Err(_) if end.shut => {}
+            Err(SendError::BrokenPipe) if end.shut => {}
             // An error is told once: reading would go on to "end of file" now.
             Err(_) => end.failed = true,
         }
@@ -279,6 +280,7 @@ impl Pair {
         }
         let n = n % self.link.len();
         let len = self.link[n].packet.len();
+        trace(|| format!("  fate {} of {}", fate & 7, describe(&self.link[n].packet, self.link[n].meta)));
         match fate & 7 {
             0 | 1 => {
                 self.link.remove(n);
@@ -337,6 +339,7 @@ impl Pair {
             }
             let mut is_quiet = due.is_empty();
             for InFlight { to, packet, meta, .. } in due {
+                trace(|| format!("{now:?} {}", describe(&packet, meta)));
                 self.stacks[to].handle_packet(now, packet, meta);
             }
             for side in [0, 1] {
@@ -390,11 +393,17 @@ impl Pair {
 
     /// The link is good again and the applications finish: everything arrives, everything goes away.
     fn end(mut self) {
+        let mut quiet_rounds = 0;
         for n in 0.. {
             assert!(n < ENDLESS, "no end: {:?}", self.rows());
-            let is_quiet = !self.finish_applications();
+            let any = self.finish_applications();
             self.settle();
-            if !self.advance() && is_quiet && !self.give_up() {
+            if self.advance() || any {
+                quiet_rounds = 0;
+                continue;
+            }
+            quiet_rounds += 1; // the applications have not yet seen what settled last
+            if quiet_rounds > 1 && !self.give_up() {
                 break;
             }
         }
