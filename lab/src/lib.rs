@@ -18,3 +18,4 @@ pub mod script;
 pub mod stack;
 mod sys;
 pub mod target;
+pub mod tcp_info;

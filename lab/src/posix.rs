@@ -173,6 +173,33 @@ impl Posix {
         }
     }
 
+    /// Makes a call only if it returns at once; one that would block leaves no trace.
+    pub fn try_call(&mut self, call: &Call) -> Option<Done> {
+        match self.attempt(call, 0, true) {
+            Attempt::Done(outcome) => {
+                self.settle();
+                Some(Done { at: self.now(), outcome })
+            }
+            Attempt::Waits { .. } => None,
+        }
+    }
+
+    /// A call is blocked.
+    pub fn is_waiting(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// Something will happen by itself, some time.
+    pub fn has_timers(&self) -> bool {
+        self.stack.poll_timeout().is_some()
+            || self.blocked.as_ref().is_some_and(|call| call.deadline.is_some())
+    }
+
+    /// The socket of a descriptor speaks IPv4 through AF_INET6.
+    pub fn is_mapped(&self, fd: Fd) -> bool {
+        matches!(self.descriptors.get(&fd.0), Some(Descriptor::Tcp(socket)) if socket.mapped)
+    }
+
     /// The connection behind a descriptor.
     pub fn connection(&self, fd: Fd) -> Option<ConnectionId> {
         match self.descriptors.get(&fd.0) {

@@ -8,75 +8,7 @@ use lastack_core::tcp::state::TcpState;
 use crate::script::assertion::{Value, Variables};
 use crate::sys;
 use crate::target::{Fd, SocketFacts, TargetError};
-
-/// Fields of `struct tcp_info` with offset and size in bytes (Linux 6.18, `include/uapi/linux/tcp.h`).
-const TCP_INFO: [(&str, usize, usize); 65] = [
-    ("tcpi_state", 0, 1),
-    ("tcpi_ca_state", 1, 1),
-    ("tcpi_retransmits", 2, 1),
-    ("tcpi_probes", 3, 1),
-    ("tcpi_backoff", 4, 1),
-    ("tcpi_options", 5, 1),
-    ("tcpi_rto", 8, 4),
-    ("tcpi_ato", 12, 4),
-    ("tcpi_snd_mss", 16, 4),
-    ("tcpi_rcv_mss", 20, 4),
-    ("tcpi_unacked", 24, 4),
-    ("tcpi_sacked", 28, 4),
-    ("tcpi_lost", 32, 4),
-    ("tcpi_retrans", 36, 4),
-    ("tcpi_fackets", 40, 4),
-    ("tcpi_last_data_sent", 44, 4),
-    ("tcpi_last_ack_sent", 48, 4),
-    ("tcpi_last_data_recv", 52, 4),
-    ("tcpi_last_ack_recv", 56, 4),
-    ("tcpi_pmtu", 60, 4),
-    ("tcpi_rcv_ssthresh", 64, 4),
-    ("tcpi_rtt", 68, 4),
-    ("tcpi_rttvar", 72, 4),
-    ("tcpi_snd_ssthresh", 76, 4),
-    ("tcpi_snd_cwnd", 80, 4),
-    ("tcpi_advmss", 84, 4),
-    ("tcpi_reordering", 88, 4),
-    ("tcpi_rcv_rtt", 92, 4),
-    ("tcpi_rcv_space", 96, 4),
-    ("tcpi_total_retrans", 100, 4),
-    ("tcpi_pacing_rate", 104, 8),
-    ("tcpi_max_pacing_rate", 112, 8),
-    ("tcpi_bytes_acked", 120, 8),
-    ("tcpi_bytes_received", 128, 8),
-    ("tcpi_segs_out", 136, 4),
-    ("tcpi_segs_in", 140, 4),
-    ("tcpi_notsent_bytes", 144, 4),
-    ("tcpi_min_rtt", 148, 4),
-    ("tcpi_data_segs_in", 152, 4),
-    ("tcpi_data_segs_out", 156, 4),
-    ("tcpi_delivery_rate", 160, 8),
-    ("tcpi_busy_time", 168, 8),
-    ("tcpi_rwnd_limited", 176, 8),
-    ("tcpi_sndbuf_limited", 184, 8),
-    ("tcpi_delivered", 192, 4),
-    ("tcpi_delivered_ce", 196, 4),
-    ("tcpi_bytes_sent", 200, 8),
-    ("tcpi_bytes_retrans", 208, 8),
-    ("tcpi_dsack_dups", 216, 4),
-    ("tcpi_reord_seen", 220, 4),
-    ("tcpi_rcv_ooopack", 224, 4),
-    ("tcpi_snd_wnd", 228, 4),
-    ("tcpi_rcv_wnd", 232, 4),
-    ("tcpi_rehash", 236, 4),
-    ("tcpi_total_rto", 240, 2),
-    ("tcpi_total_rto_recoveries", 242, 2),
-    ("tcpi_total_rto_time", 244, 4),
-    ("tcpi_received_ce", 248, 4),
-    ("tcpi_delivered_e1_bytes", 252, 4),
-    ("tcpi_delivered_e0_bytes", 256, 4),
-    ("tcpi_delivered_ce_bytes", 260, 4),
-    ("tcpi_received_e1_bytes", 264, 4),
-    ("tcpi_received_e0_bytes", 268, 4),
-    ("tcpi_received_ce_bytes", 272, 4),
-    ("tcpi_accecn_fail_mode", 276, 2),
-];
+use crate::tcp_info;
 
 const MEMINFO: [&str; 9] = [
     "SK_MEMINFO_RMEM_ALLOC",
@@ -94,21 +26,13 @@ const SO_MEMINFO: i32 = 55;
 
 pub(super) fn socket_info(fd: Fd) -> Result<Variables, TargetError> {
     let failed = |errno| TargetError(format!("TCP_INFO: {}", sys::os_error(errno)));
-    let info = sys::get_option(fd.0, libc::IPPROTO_TCP, libc::TCP_INFO, 280).map_err(failed)?;
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0i128, |value, byte| value << 8 | i128::from(*byte));
-    let mut facts = Variables::new();
-    for (name, at, size) in TCP_INFO {
-        if let Some(bytes) = info.get(at..at + size) {
-            facts.insert(name.to_owned(), Value::Int(number(bytes)));
-        }
-    }
-    let scales = i128::from(info[6]);
-    facts.insert("tcpi_snd_wscale".to_owned(), Value::Int(scales & 15));
-    facts.insert("tcpi_rcv_wscale".to_owned(), Value::Int(scales >> 4));
-    facts.insert("tcpi_delivery_rate_app_limited".to_owned(), Value::Int(i128::from(info[7] & 1)));
+    let info = sys::get_option(fd.0, libc::IPPROTO_TCP, libc::TCP_INFO, tcp_info::SIZE).map_err(failed)?;
+    let named = |(name, value)| (format!("tcpi_{name}"), Value::Int(i128::from(value)));
+    let mut facts: Variables = tcp_info::parse(&info).into_iter().map(named).collect();
     let memory = sys::get_option(fd.0, libc::SOL_SOCKET, SO_MEMINFO, 36).map_err(failed)?;
     for (name, bytes) in MEMINFO.iter().zip(memory.chunks_exact(4)) {
-        facts.insert((*name).to_owned(), Value::Int(number(bytes)));
+        let value = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        facts.insert((*name).to_owned(), Value::Int(i128::from(value)));
     }
     Ok(facts)
 }

@@ -58,6 +58,21 @@ impl Posix {
                 bytes.extend(int(options.linger.unwrap_or(0) as i32));
                 bytes
             }
+            (libc::IPPROTO_TCP, libc::TCP_INFO) => {
+                let info = connection.and_then(|id| self.stack.tcp_info(self.now, id));
+                crate::tcp_info::compose(&info.unwrap_or_default())
+            }
+            // Neither CUBIC nor Reno has anything to tell.
+            (libc::IPPROTO_TCP, libc::TCP_CC_INFO) => Vec::new(),
+            (libc::SOL_SOCKET, SO_MEMINFO) => {
+                let sysctl = self.stack.sysctl();
+                let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
+                let sndbuf = options.sndbuf.unwrap_or(sysctl.tcp_wmem[1]);
+                [0, rcvbuf, 0, sndbuf, 0, 0, 0, 0, 0]
+                    .iter()
+                    .flat_map(|word: &u32| word.to_ne_bytes())
+                    .collect()
+            }
             (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
                 let kind = options.congestion.unwrap_or(self.stack.sysctl().tcp_congestion_control);
                 let mut bytes = kind.name().as_bytes().to_vec();
@@ -137,6 +152,9 @@ impl Posix {
         })
     }
 }
+
+/// Linux `SO_MEMINFO`.
+const SO_MEMINFO: i32 = 55;
 
 fn int(value: i32) -> Vec<u8> {
     value.to_ne_bytes().to_vec()

@@ -1,0 +1,208 @@
+//! Drives the library through its C table, as packetdrill does: one thread of events, one of calls that block,
+//! time only through `usleep` and `gettimeofday`.
+#![allow(unsafe_code, reason = "the tool's side of a C interface")]
+
+use std::ffi::CString;
+use std::mem::{MaybeUninit, size_of};
+use std::os::raw::c_void;
+use std::time::Duration;
+
+use lastack_lab::packet::{IpHeader, TCP, TcpFlags, TcpOption, TcpPacket, WirePacket};
+use lastack_packetdrill::{Interface, packetdrill_interface_init};
+
+struct Tool {
+    table: Interface,
+}
+
+// The tool shares the table between its threads.
+unsafe impl Sync for Tool {}
+unsafe impl Send for Tool {}
+
+impl Tool {
+    fn new(flags: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("lastack-so-flags-{}-{}", std::process::id(), flags.len()));
+        std::fs::write(&path, flags).expect("a flags file");
+        let text = CString::new(path.to_str().expect("a printable path")).expect("no NUL");
+        let mut table = MaybeUninit::uninit();
+        // SAFETY: a C string and room for the table.
+        let table = unsafe {
+            packetdrill_interface_init(text.as_ptr(), table.as_mut_ptr());
+            table.assume_init()
+        };
+        Self { table }
+    }
+
+    fn now_us(&self) -> i64 {
+        let mut time = libc::timeval { tv_sec: 0, tv_usec: 0 };
+        // SAFETY: room for a timeval; the zone is ignored.
+        unsafe { (self.table.gettimeofday)(self.table.userdata, &raw mut time, std::ptr::null_mut()) };
+        time.tv_sec * 1_000_000 + time.tv_usec
+    }
+
+    fn sleep(&self, time: Duration) {
+        // SAFETY: no memory is involved.
+        unsafe { (self.table.usleep)(self.table.userdata, time.as_micros() as u32) };
+    }
+
+    fn send(&self, packet: &TcpPacket) {
+        let bytes = packet.compose();
+        // SAFETY: the slice's pointer and length.
+        unsafe { (self.table.netdev_send)(self.table.userdata, bytes.as_ptr().cast(), bytes.len()) };
+    }
+
+    /// The next packet and when it left, microseconds.
+    fn receive(&self) -> Option<(i64, TcpPacket)> {
+        let mut buffer = vec![0u8; 65_536];
+        let (mut len, mut time) = (buffer.len(), 0i64);
+        // SAFETY: the buffer's pointer and length.
+        let result = unsafe {
+            let buffer = buffer.as_mut_ptr().cast();
+            (self.table.netdev_receive)(self.table.userdata, buffer, &raw mut len, &raw mut time)
+        };
+        assert_eq!(result, 0);
+        match WirePacket::parse(&buffer[..len]) {
+            Ok(WirePacket::Tcp(packet)) => Some((time, packet)),
+            _ => None,
+        }
+    }
+
+    fn socket(&self) -> i32 {
+        // SAFETY: no memory is involved.
+        unsafe {
+            (self.table.socket)(self.table.userdata, libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP)
+        }
+    }
+
+    fn listener(&self) -> i32 {
+        let fd = self.socket();
+        let address = libc::sockaddr_in {
+            sin_family: libc::AF_INET as u16,
+            sin_port: 8080u16.to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([192, 168, 0, 1]) },
+            sin_zero: [0; 8],
+        };
+        // SAFETY: a complete sockaddr_in and its size.
+        unsafe {
+            let len = size_of::<libc::sockaddr_in>() as u32;
+            assert_eq!((self.table.bind)(self.table.userdata, fd, (&raw const address).cast(), len), 0);
+            assert_eq!((self.table.listen)(self.table.userdata, fd, 1), 0);
+        }
+        fd
+    }
+
+    /// A connection made by a scripted peer; gives its descriptor and the host's ISN.
+    fn accepted(&self) -> (i32, u32) {
+        let listener = self.listener();
+        self.send(&segment(TcpFlags::SYN, 0, 0, 0));
+        let (_, syn_ack) = self.receive().expect("a SYN-ACK");
+        assert_eq!(syn_ack.flags, TcpFlags::SYN | TcpFlags::ACK);
+        self.send(&segment(TcpFlags::ACK, 1, syn_ack.seq + 1, 0));
+        // SAFETY: nobody's address is asked for.
+        let fd = unsafe {
+            (self.table.accept)(self.table.userdata, listener, std::ptr::null_mut(), std::ptr::null_mut())
+        };
+        assert!(fd >= 0);
+        (fd, syn_ack.seq)
+    }
+
+    fn read(&self, fd: i32) -> isize {
+        let mut buffer = [1u8; 100];
+        // SAFETY: the buffer's pointer and length.
+        let got =
+            unsafe { (self.table.read)(self.table.userdata, fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+        if got > 0 {
+            assert!(buffer[..got as usize].iter().all(|byte| *byte == 0), "payload is zeros");
+        }
+        got
+    }
+}
+
+fn segment(flags: TcpFlags, seq: u32, ack: u32, len: u32) -> TcpPacket {
+    let ip = IpHeader::new("192.0.2.1".parse().unwrap(), "192.168.0.1".parse().unwrap(), TCP);
+    let options = if flags.syn() { vec![TcpOption::Mss(1460)] } else { Vec::new() };
+    TcpPacket { ip, src_port: 40_000, dst_port: 8080, flags, seq, ack, win: 65_535, urg: 0, options, len }
+}
+
+#[test]
+fn the_table_has_33_words() {
+    assert_eq!(size_of::<Interface>(), 33 * size_of::<*const c_void>());
+}
+
+#[test]
+fn virtual_time_passes_without_real_time() {
+    let tool = Tool::new("net.ipv4.tcp_synack_retries=1");
+    let (begun, real) = (tool.now_us(), tool.now_us());
+    assert!(real > begun, "each reading moves the clock");
+    tool.listener();
+    tool.send(&segment(TcpFlags::SYN, 0, 0, 0));
+    let (first, _) = tool.receive().expect("a SYN-ACK");
+    let (second, _) = tool.receive().expect("the same again: the clock ran to it");
+    assert_eq!(second - first, 1_000_000);
+    assert!(tool.receive().is_none(), "tcp_synack_retries=1 from the flags file; then no timer is left");
+    tool.sleep(Duration::from_secs(3000));
+    assert!(tool.now_us() - begun > 3_000_000_000);
+}
+
+#[test]
+fn a_blocked_read_returns_at_the_moment_of_the_packet() {
+    let tool = Tool::new("");
+    let (fd, isn) = tool.accepted();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let got = tool.read(fd);
+            (got, tool.now_us())
+        });
+        // As the tool does: the event loop goes on once the reader sleeps.
+        while !reader.is_finished() && !sleeps() {
+            std::thread::yield_now();
+        }
+        let begun = tool.now_us();
+        tool.sleep(Duration::from_millis(250));
+        tool.send(&segment(TcpFlags::PSH | TcpFlags::ACK, 1, isn + 1, 10));
+        let sent = tool.now_us();
+        tool.sleep(Duration::from_secs(5));
+        let (got, at) = reader.join().expect("the reader ends");
+        assert_eq!(got, 10);
+        assert!(at >= begun + 250_000 && at <= sent + 10, "stamped {at}, sent at {sent}");
+    });
+}
+
+/// Another thread of this process is in a futex: the reader waits.
+fn sleeps() -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("this process's threads");
+    let mut waiting = 0;
+    for task in tasks.flatten() {
+        let call = std::fs::read_to_string(task.path().join("syscall")).unwrap_or_default();
+        waiting += usize::from(call.starts_with(&libc::SYS_futex.to_string()));
+    }
+    waiting >= 2
+}
+
+#[test]
+fn errors_arrive_in_errno_and_descriptors_are_real() {
+    let tool = Tool::new("");
+    let (fd, isn) = tool.accepted();
+    tool.send(&segment(TcpFlags::RST, 1, 0, 0));
+    assert_eq!(tool.read(fd), -1);
+    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ECONNRESET));
+    // The tool closes what the script left open with the real close(): there must be something to close.
+    // SAFETY: the placeholder descriptor of a socket nobody uses any more.
+    assert_eq!(unsafe { libc::close(fd) }, 0);
+    let (mut length, mut info) = (280u32, [0u8; 280]);
+    let other = tool.socket();
+    // SAFETY: room for the whole structure.
+    let result = unsafe {
+        let value = info.as_mut_ptr().cast();
+        (tool.table.getsockopt)(
+            tool.table.userdata,
+            other,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            value,
+            &raw mut length,
+        )
+    };
+    assert_eq!((result, length), (0, 280));
+    assert_ne!(isn, 0);
+}
