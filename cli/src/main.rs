@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     if let Some(code) = lastack_gateway::sandbox::enter_if_asked() {
         return code;
     }
+    if let Some(code) = run::scenes::enter_if_asked() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error, std::env::args().nth(1).as_deref()),

@@ -2,10 +2,12 @@
 //!
 //! [`session`] runs a program behind the stack from start to end; [`journal`] takes down what happens, [`words`]
 //! explains it in two languages, [`report`] is the text at the end; [`rules`] reads `--allow` and `--deny`.
+//! [`scenes`] are the connections that `demo` shows.
 
 pub(crate) mod journal;
 pub(crate) mod report;
 pub(crate) mod rules;
+pub(crate) mod scenes;
 pub(crate) mod session;
 pub(crate) mod words;
 mod words_en;

@@ -468,8 +468,13 @@ impl Relay {
             }
         }
         let inside = &self.inside;
-        let unacked =
-            || inside.tcp_info().map_or(0, |info| u64::from(info.notsent_bytes) + u64::from(info.unacked));
+        let unacked = || match inside.life() {
+            // A dead connection acknowledges nothing more.
+            Some(life) if life.ending.is_none() => {
+                inside.tcp_info().map_or(0, |info| u64::from(info.notsent_bytes) + u64::from(info.unacked))
+            }
+            _ => 0,
+        };
         wait_until_zero(unacked, patience).await;
     }
 

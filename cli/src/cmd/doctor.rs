@@ -218,7 +218,8 @@ const fn labels(lang: Lang) -> Labels {
 
 const INDENT: &str = "             ";
 
-fn report(
+/// Writes findings for people.
+pub(crate) fn report(
     findings: &[Finding],
     now: &Snapshot,
     lang: Lang,

@@ -11,7 +11,7 @@ use lastack_gateway::addresses;
 
 use crate::args::Globals;
 use crate::failure::{EXIT_OURS, Failure};
-use crate::run::journal::{Form, Journal};
+use crate::run::journal::{Form, Journal, Output};
 use crate::run::report::Style;
 use crate::run::rules::RuleFlags;
 use crate::run::session::{self, Plan};
@@ -99,8 +99,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let rules = args.rules.read()?;
     let pcap = args.pcap.as_deref().map(create).transpose()?;
     let style = Style { lang: globals.lang(), color: globals.colored_on(&io::stderr()) };
+    let output = args.output.as_deref().map_or(Output::Stderr, Output::File);
     let signals = session::block_signals()?;
-    let journal = Journal::open(form, args.output.as_deref(), args.live, style)
+    let journal = Journal::open(form, output, args.live, style)
         .map_err(|error| unwritable(args.output.as_deref(), &error))?;
     let (program, arguments) = args.command.split_first().expect("clap requires a program");
     let plan = Plan {
@@ -119,7 +120,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         pcap,
         name: args.name.clone(),
     };
-    let ended = session::run(plan, signals, &journal);
+    let ended = session::sandbox(&plan)
+        .map_err(|error| session::refused(&error))
+        .and_then(|sandbox| session::run(plan, sandbox, signals, &journal));
     let ended = match ended {
         Ok(ended) => ended,
         Err(failure) => {

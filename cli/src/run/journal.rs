@@ -33,6 +33,15 @@ pub(crate) enum Form {
     None,
 }
 
+/// Where it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Output<'a> {
+    Stderr,
+    Stdout,
+    /// Appended to this file.
+    File(&'a Path),
+}
+
 /// The journal of one run.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -50,16 +59,17 @@ struct Waiting {
 }
 
 impl Journal {
-    /// A journal in `form`, into `output` (standard error without one), with a line at each open and end if `live`.
+    /// A journal in `form`, with a line on standard error at each open and end if `live`.
     ///
     /// # Errors
     /// The file cannot be opened, or no thread can be started.
-    pub(crate) fn open(form: Form, output: Option<&Path>, live: bool, style: Style) -> io::Result<Self> {
+    pub(crate) fn open(form: Form, output: Output<'_>, live: bool, style: Style) -> io::Result<Self> {
         let out: Box<dyn Write + Send> = match output {
-            Some(path) => Box::new(File::options().append(true).create(true).open(path)?),
-            None => Box::new(io::stderr()),
+            Output::File(path) => Box::new(File::options().append(true).create(true).open(path)?),
+            Output::Stderr => Box::new(io::stderr()),
+            Output::Stdout => Box::new(io::stdout()),
         };
-        let style = Style { color: style.color && output.is_none(), ..style };
+        let style = Style { color: style.color && !matches!(output, Output::File(_)), ..style };
         let quiet = Arc::new(AtomicBool::new(false));
         let writer = Writer { form, out, live, style, report: Report::default(), quiet: quiet.clone() };
         let (to_writer, notes) = channel();

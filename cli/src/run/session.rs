@@ -33,7 +33,7 @@ use crate::failure::{EXIT_OURS, Failure};
 /// How long what is on its way may make no progress after the program's end.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often the journal is handed to its writer.
-const HAND_OVER: Duration = Duration::from_millis(20);
+pub(crate) const HAND_OVER: Duration = Duration::from_millis(20);
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -66,22 +66,33 @@ pub(crate) fn block_signals() -> Result<Signals, Failure> {
     Signals::block().map_err(|error| ours("cannot read signals", &error))
 }
 
-/// Runs the program to its end.
-pub(crate) fn run(plan: Plan, signals: Signals, journal: &Journal) -> Result<Ended, Failure> {
-    let hidden = control_directory();
-    let config = SandboxConfig {
+/// Makes the program's sandbox.
+pub(crate) fn sandbox(plan: &Plan) -> Result<Sandbox, SandboxError> {
+    Sandbox::create(&SandboxConfig {
         mtu: plan.mtu,
         root_map: plan.root_map,
-        hidden: Some(hidden),
+        hidden: Some(control_directory()),
         ..SandboxConfig::new(plan.program.clone(), plan.arguments.clone())
-    };
-    let sandbox = Sandbox::create(&config).map_err(|error| refused(&error))?;
+    })
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(
+    plan: Plan,
+    sandbox: Sandbox,
+    signals: Signals,
+    journal: &Journal,
+) -> Result<Ended, Failure> {
     signals::raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(serve(plan, sandbox, signals, journal))
+}
+
+/// A runtime in this thread: everything that moves packets and bytes is in one.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| ours("cannot start the runtime", &error))?;
-    runtime.block_on(serve(plan, sandbox, signals, journal))
+        .map_err(|error| ours("cannot start the runtime", &error))
 }
 
 /// The three lines for a sandbox that could not be made.

@@ -135,7 +135,7 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
         ),
         _ if by_program => Explanation::new(
             format!(
-                "RESET by {who}. Its kernel's counters do not tell why: other connections were reset at the same time. Possible: it closed with data unread, or with SO_LINGER 0, or was killed with data unread."
+                "RESET by {who}. Its kernel's counters do not tell why. Possible: it closed with data unread, or with SO_LINGER 0, or was killed with data unread."
             ),
             Some(drain),
         ),

@@ -6,19 +6,19 @@ use lastack_core::error::errno::ENETUNREACH;
 
 use super::words::{Explanation, bytes};
 
-const DRAIN: &str = "关闭前先读到文件末尾,或者先 shutdown(SHUT_WR),再一直读到对端关闭";
-const DRAIN_IF_YOURS: &str = "如果服务器是你的:关闭前先读到文件末尾,或者先 shutdown(SHUT_WR) 再把数据读完";
+const DRAIN: &str = "关闭前先读到文件末尾，或者先 shutdown(SHUT_WR)，再一直读到对端关闭";
+const DRAIN_IF_YOURS: &str = "如果服务器是你的：关闭前先读到文件末尾，或者先 shutdown(SHUT_WR) 再把数据读完";
 
 pub(super) fn explain(c: &Connection) -> Explanation {
     let program = c.owner.as_ref().map_or("程序", |owner| &*owner.process);
     let mut explanation = ending(c, program);
     if c.lost_up > 0 {
         let lost = bytes(c.lost_up);
-        explanation.text += &format!("{program} 已发出并得到确认的数据中,有 {lost} 从未被远端内核确认。");
+        explanation.text += &format!("{program} 已发出并得到确认的数据中，有 {lost} 从未被远端内核确认。");
     }
     if c.lost_down > 0 {
         let lost = bytes(c.lost_down);
-        explanation.text += &format!("远端发出的数据中,有 {lost} 从未被 {program} 的内核确认。");
+        explanation.text += &format!("远端发出的数据中，有 {lost} 从未被 {program} 的内核确认。");
     }
     explanation
 }
@@ -31,37 +31,37 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             match verdict.closed_by {
                 ClosedBy::Program => {
                     format!(
-                        "{program} 先关闭(FIN),远端随后关闭。TIME-WAIT 在 {program} 一侧的内核里,持续 60 秒。"
+                        "{program} 先关闭（FIN），远端随后关闭。TIME-WAIT 在 {program} 一侧的内核里，持续 60 秒。"
                     )
                 }
-                ClosedBy::Remote => format!("远端先关闭(FIN),{program} 随后关闭。TIME-WAIT 在远端一侧。"),
-                _ => format!("{program} 和远端同时关闭:双方都在收到对方的 FIN 之前发出了自己的 FIN。"),
+                ClosedBy::Remote => format!("远端先关闭（FIN），{program} 随后关闭。TIME-WAIT 在远端一侧。"),
+                _ => format!("{program} 和远端同时关闭：双方都在收到对方的 FIN 之前发出了自己的 FIN。"),
             },
             None,
         ),
         (How::Reset, reason) => reset(c, program, reason),
         (How::Refused, Some(Reason::ProgramGone)) => {
-            Explanation::new(format!("连接还没建立,{program} 就已经不在了。"), None)
+            Explanation::new(format!("连接还没建立，{program} 就已经不在了。"), None)
         }
         (How::Refused, _) => Explanation::new(
-            format!("没有程序监听 {to}:SYN 得到的回答是 RST。{program} 看到 ECONNREFUSED。"),
-            Some("检查服务器是否在运行、监听在哪个地址:ss -tln"),
+            format!("没有程序监听 {to}：SYN 得到的回答是 RST。{program} 看到 ECONNREFUSED。"),
+            Some("检查服务器是否在运行、监听在哪个地址：ss -tln"),
         ),
         (How::Timeout, Some(Reason::KeepaliveTimeout)) => Explanation::new(
-            "保活探测没有回应:对端无声无息地消失了。",
+            "保活探测没有回应：对端无声无息地消失了。",
             Some("检查对端主机是否崩溃、网线是否断开、中间设备是否已忘记这条连接"),
         ),
         (How::Timeout, Some(Reason::RetriesExhausted)) => Explanation::new(
-            "数据反复重传,始终没有得到确认:路径或对端已经不通。",
-            Some("检查对端主机是否崩溃、防火墙是否丢包:发生时 ss -ti 能看到重传"),
+            "数据反复重传，始终没有得到确认：路径或对端已经不通。",
+            Some("检查对端主机是否崩溃、防火墙是否丢包：发生时 ss -ti 能看到重传"),
         ),
         (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
-            format!("发往 {to} 的 SYN 没有回应,{program} 不再等待。"),
-            Some("可能是防火墙丢包,或地址写错:端口关闭的话会立刻有回应"),
+            format!("发往 {to} 的 SYN 没有回应，{program} 不再等待。"),
+            Some("可能是防火墙丢包，或地址写错：端口关闭的话会立刻有回应"),
         ),
         (How::Timeout, _) => Explanation::new(
-            format!("发往 {to} 的 SYN 没有回应。{program} 的内核放弃时,它会看到 ETIMEDOUT。"),
-            Some("可能是防火墙丢包,或地址写错:端口关闭的话会立刻有回应"),
+            format!("发往 {to} 的 SYN 没有回应。{program} 的内核放弃时，它会看到 ETIMEDOUT。"),
+            Some("可能是防火墙丢包，或地址写错：端口关闭的话会立刻有回应"),
         ),
         (How::Unreachable, Some(Reason::Prohibited)) => Explanation::new(
             format!("本机的路由或防火墙规则禁止访问 {to}。"),
@@ -69,22 +69,22 @@ fn ending(c: &Connection, program: &str) -> Explanation {
         ),
         (How::Unreachable, _) if c.host_errno == Some(ENETUNREACH) => Explanation::new(
             format!("本机没有到 {to} 的路由。{program} 看到 ENETUNREACH。"),
-            Some("在本机查看 `ip route get 地址`;没有 IPv6 路由很常见,随后会用 IPv4 的话并无妨碍"),
+            Some("在本机查看 `ip route get 地址`；没有 IPv6 路由很常见，随后会用 IPv4 的话并无妨碍"),
         ),
         (How::Unreachable, _) => Explanation::new(
             format!("主机 {to} 无法到达。{program} 看到 EHOSTUNREACH。"),
             Some("在本机查看 `ip route get 地址` 和 `ip neigh`"),
         ),
         (How::Denied, Some(Reason::LoopbackClosed)) => Explanation::new(
-            format!("--no-host-loopback:程序不能访问主机的回环地址。{program} 看到 ECONNREFUSED。"),
-            Some("去掉 --no-host-loopback,或让服务器监听网络上的地址"),
+            format!("--no-host-loopback：程序不能访问主机的回环地址。{program} 看到 ECONNREFUSED。"),
+            Some("去掉 --no-host-loopback，或让服务器监听网络上的地址"),
         ),
         (How::Denied, _) => Explanation::new(
-            format!("规则禁止访问 {}。{program} 看到 ECONNREFUSED;没有任何数据离开本机。", c.remote),
-            Some("如果应当允许,请在拒绝它的规则之前加上 --allow"),
+            format!("规则禁止访问 {}。{program} 看到 ECONNREFUSED；没有任何数据离开本机。", c.remote),
+            Some("如果应当允许，请在拒绝它的规则之前加上 --allow"),
         ),
         (How::Killed, _) => {
-            Explanation::new(format!("由命令结束(lastack kill)。{program} 看到 ECONNRESET。"), None)
+            Explanation::new(format!("由命令结束（lastack kill）。{program} 看到 ECONNRESET。"), None)
         }
         (How::Open, _) => Explanation::new("运行结束时连接仍然打开。", None),
     }
@@ -96,31 +96,33 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
     let drain = if by_program { DRAIN } else { DRAIN_IF_YOURS };
     match reason {
         Some(Reason::ClosedWithUnreadData) => Explanation::new(
-            format!("被 {who} 重置:它关闭时还有数据没读,所以内核发出的是 RST 而不是 FIN(RFC 2525 2.17)。"),
+            format!(
+                "被 {who} 重置：它关闭时还有数据没读，所以内核发出的是 RST 而不是 FIN（RFC 2525 2.17）。"
+            ),
             Some(drain),
         ),
         Some(Reason::LingerZero) => Explanation::new(
-            format!("被 {who} 重置:它以 SO_LINGER 0 秒关闭,这会发出 RST 并丢弃尚未发送的数据。"),
-            Some("除非有意丢弃数据,否则不要设置 SO_LINGER;TIME-WAIT 不是设置它的理由"),
+            format!("被 {who} 重置：它以 SO_LINGER 0 秒关闭，这会发出 RST 并丢弃尚未发送的数据。"),
+            Some("除非有意丢弃数据，否则不要设置 SO_LINGER；TIME-WAIT 不是设置它的理由"),
         ),
         Some(Reason::DataAfterClose) => Explanation::new(
-            format!("被 {who} 重置:数据到达时它已经关闭,所以内核回答了 RST。"),
-            Some("等对端把话说完再关闭:协议必须说明谁最后发言"),
+            format!("被 {who} 重置：数据到达时它已经关闭，所以内核回答了 RST。"),
+            Some("等对端把话说完再关闭：协议必须说明谁最后发言"),
         ),
         Some(Reason::Injected) => Explanation::new("由 --inject 强制重置。", None),
         Some(Reason::HostLimit) => Explanation::new(
-            "被 lastack 重置:本机没有可用的端口、描述符或内存了。",
+            "被 lastack 重置：本机没有可用的端口、描述符或内存了。",
             Some("查看 `ulimit -n`、`ss -s` 和本机的 ip_local_port_range"),
         ),
         _ if by_program => Explanation::new(
             format!(
-                "被 {who} 重置。内核计数器说不出原因:同时还有别的连接被重置。可能:它关闭时有数据没读,或设置了 SO_LINGER 0,或被杀死时还有数据没读。"
+                "被 {who} 重置。内核计数器说不出原因。可能：它关闭时有数据没读，或设置了 SO_LINGER 0，或被杀死时还有数据没读。"
             ),
             Some(drain),
         ),
         _ => Explanation::new(
             format!(
-                "被 {who} 重置。可能:它关闭时还有数据没读,内核因此发出 RST 而不是 FIN(RFC 2525 2.17);或者它设置了 SO_LINGER 0;或者它已经不在了。{program} 看到 ECONNRESET。"
+                "被 {who} 重置。可能：它关闭时还有数据没读，内核因此发出 RST 而不是 FIN(RFC 2525 2.17)；或者它设置了 SO_LINGER 0；或者它已经不在了。{program} 看到 ECONNRESET。"
             ),
             Some(drain),
         ),
@@ -131,8 +133,8 @@ pub(super) fn explain_flow(flow: &Flow) -> String {
     let to = flow.host_remote.unwrap_or(flow.remote);
     match flow.how {
         FlowEnd::Idle if flow.datagrams_down == 0 => format!("{to} 没有任何回应。"),
-        FlowEnd::Idle => "双方收发数据报,直到没人再发。".to_owned(),
-        FlowEnd::Refused => format!("没有程序监听 {to}:收到 ICMP 端口不可达。"),
+        FlowEnd::Idle => "双方收发数据报，直到没人再发。".to_owned(),
+        FlowEnd::Refused => format!("没有程序监听 {to}：收到 ICMP 端口不可达。"),
         FlowEnd::Unreachable => format!("本机无法向 {to} 发送。"),
         FlowEnd::Denied => format!("规则禁止访问 {}。", flow.remote),
     }
