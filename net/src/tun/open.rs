@@ -1,9 +1,10 @@
 //! Opening a TUN, with every refusal explained.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use super::{Tun, virtio};
 use crate::device::Capabilities;
@@ -40,7 +41,8 @@ impl TunOptions {
         self
     }
 
-    /// Packets the kernel queues before it drops. Default: the kernel's, 500.
+    /// Packets the kernel queues before it drops. Default: the kernel's, 500. Root of the machine only: Linux
+    /// does not let root of a user namespace set it this way.
     #[must_use]
     pub fn queue_len(mut self, packets: u32) -> Self {
         self.queue_len = Some(packets);
@@ -151,6 +153,10 @@ pub(super) fn open(options: &TunOptions) -> io::Result<Tun> {
     }
     if options.is_up {
         sys::interface::set_up(&name).map_err(|error| failed(format!("bring {name} up"), error))?;
+        for (address, _) in options.addresses.iter().filter(|(address, _)| address.is_ipv6()) {
+            wait_until_usable(*address)
+                .map_err(|error| failed(format!("wait for the address {address} of {name}"), error))?;
+        }
     }
     let mtu = sys::interface::mtu(&name).map_err(|error| failed(format!("read the MTU of {name}"), error))?;
     adopt(fd, mtu)
@@ -182,6 +188,22 @@ pub(super) fn adopt(fd: OwnedFd, mtu: u32) -> io::Result<Tun> {
         ready: OnceLock::new(),
         scratch: Mutex::new(Vec::new()),
     })
+}
+
+/// Linux finishes a new IPv6 address in a work queue, milliseconds later: until then nobody can bind to it.
+fn wait_until_usable(address: IpAddr) -> io::Result<()> {
+    const STEP: Duration = Duration::from_millis(2);
+    const STEPS: u32 = 500;
+    let mut tries = 0;
+    loop {
+        match UdpSocket::bind((address, 0)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && tries < STEPS => {
+                tries += 1;
+                std::thread::park_timeout(STEP);
+            }
+            result => return result.map(drop),
+        }
+    }
 }
 
 /// Asks for everything, then for less: USO came with Linux 6.2.
