@@ -1,6 +1,6 @@
 //! The IPv4 header.
 //!
-//! Owns:    parse, with the header checksum verified and options skipped; emit, without options, DF set.
+//! Owns:    parse, with the header checksum verified and options walked; emit, without options, DF set.
 //! Rules:   RFC 791, RFC 1122 3.2.1. Linux: `ip_rcv_core()`.
 //! Not here: reassembly (`ip::fragments`), whose addresses are ours (`stack`).
 
@@ -41,6 +41,9 @@ pub fn parse(packet: &[u8]) -> Result<(IpHeader, Option<FragmentInfo>), DropReas
     if usize::from(total_len) < header_len {
         return Err(DropReason::IpHeader);
     }
+    if header_len > HEADER_LEN {
+        options(&full[HEADER_LEN..])?;
+    }
     let id = u16::from_be_bytes([header[4], header[5]]);
     let flags = u16::from_be_bytes([header[6], header[7]]);
     let offset = (flags & 0x1fff) * 8;
@@ -64,6 +67,29 @@ pub fn parse(packet: &[u8]) -> Result<(IpHeader, Option<FragmentInfo>), DropReas
         total_len: u32::from(total_len),
     };
     Ok((ip, fragment))
+}
+
+/// Options mean nothing here, but they must be well-formed, and nobody routes through us.
+///
+/// Linux: ip_rcv_options(), ip_options_compile(); source routes are refused where `accept_source_route` is 0.
+#[cold]
+fn options(mut options: &[u8]) -> Result<(), DropReason> {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    while let [kind, rest @ ..] = options {
+        options = match *kind {
+            END => break,
+            NOP => rest,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(DropReason::IpHeader),
+            _ => {
+                let len = rest.first().copied().filter(|len| *len >= 2).ok_or(DropReason::IpHeader)?;
+                options.get(usize::from(len)..).ok_or(DropReason::IpHeader)?
+            }
+        };
+    }
+    Ok(())
 }
 
 fn address(octets: [u8; 4]) -> IpAddr {
@@ -173,6 +199,28 @@ mod tests {
         let mut broken = packet;
         broken[0] = 0x4f;
         assert_eq!(parse(&broken), Err(DropReason::PacketTooSmall), "options past the end");
+    }
+
+    #[test]
+    fn options_are_walked_and_source_routes_refused() {
+        let with_options = |options: [u8; 8]| {
+            let mut packet = emit(&fields(), 8).to_vec();
+            packet[0] = 0x47;
+            packet.extend_from_slice(&options);
+            set_checksum(&mut packet);
+            parse(&packet).map(|(ip, _)| ip.header_len)
+        };
+        assert_eq!(with_options([1, 148, 4, 0, 0, 0, 0, 0]), Ok(28), "router alert");
+        assert_eq!(with_options([0, 131, 7, 4, 0, 0, 0, 0]), Ok(28), "nothing counts behind the end");
+        assert_eq!(with_options([1, 131, 7, 4, 0, 0, 0, 0]), Err(DropReason::IpHeader), "loose source route");
+        assert_eq!(
+            with_options([137, 7, 4, 0, 0, 0, 0, 0]),
+            Err(DropReason::IpHeader),
+            "strict source route"
+        );
+        assert_eq!(with_options([7, 1, 0, 0, 0, 0, 0, 0]), Err(DropReason::IpHeader), "length 1");
+        assert_eq!(with_options([7, 9, 0, 0, 0, 0, 0, 0]), Err(DropReason::IpHeader), "past the end");
+        assert_eq!(with_options([1, 1, 1, 1, 1, 1, 1, 7]), Err(DropReason::IpHeader), "kind without length");
     }
 
     #[test]
