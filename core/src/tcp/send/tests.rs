@@ -2,7 +2,9 @@
 
 mod handshake;
 mod harness;
+mod output;
 mod path;
+mod recovery;
 mod timeouts;
 
 /// Queues, records, CUBIC's and recovery's memory come with data, in-flight segments, samples and losses.

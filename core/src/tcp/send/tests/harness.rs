@@ -38,6 +38,8 @@ pub(super) struct Bench {
     pub(super) orphan: bool,
     pub(super) last_received: Instant,
     pub(super) sent: Vec<Sent>,
+    /// The peer's sequence number: grows when it takes window back, as Linux asks.
+    peer_seq: SeqNum,
     /// How the connection ended, and when.
     pub(super) died: Option<(u64, TimerVerdict)>,
 }
@@ -65,7 +67,7 @@ impl Bench {
         let mut world = TestCx::at(START);
         tune(&mut world);
         let sender = Sender::established(ISS, 1_000_000, config, &options, &world.cx());
-        Self {
+        let mut bench = Self {
             sender,
             options,
             world,
@@ -73,8 +75,11 @@ impl Bench {
             orphan: false,
             last_received: START,
             sent: Vec::new(),
+            peer_seq: SeqNum(1),
             died: None,
-        }
+        };
+        bench.ack(0); // the segment that completed the handshake
+        bench
     }
 
     /// SYN-SENT, the SYN owed.
@@ -91,6 +96,7 @@ impl Bench {
             orphan: false,
             last_received: START,
             sent: Vec::new(),
+            peer_seq: SeqNum(1),
             died: None,
         }
     }
@@ -168,7 +174,7 @@ impl Bench {
 
     pub(super) fn view<'a>(&self, ack: u32, wnd: u32, sack: &'a SackBlocks) -> AckView<'a> {
         AckView {
-            seq: SeqNum(1),
+            seq: self.peer_seq,
             ack: Self::seq(ack),
             wnd,
             sack,
@@ -194,6 +200,9 @@ impl Bench {
         let mut sack = SackBlocks::NONE;
         for (start, end) in blocks {
             sack.push(SeqRange::new(Self::seq(*start), Self::seq(*end)));
+        }
+        if wnd < self.sender.snd_wnd() {
+            self.peer_seq += 1;
         }
         let view = self.view(ack, wnd, &sack);
         let verdict = self.take(&view);
