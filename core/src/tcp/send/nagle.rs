@@ -138,12 +138,10 @@ impl Sender {
         if limit >= max_segs.saturating_mul(mss) {
             return false;
         }
-        let divisor = u32::from(cx.sysctl.tcp_tso_win_divisor);
-        if divisor != 0 {
-            if limit >= self.snd_wnd.min(window.snd_cwnd.saturating_mul(mss)) / divisor {
-                return false;
-            }
-        } else if limit > 3 * mss {
+        // Enough when it is a good part of the whole window; without a divisor, more than three segments.
+        let whole = self.snd_wnd.min(window.snd_cwnd.saturating_mul(mss));
+        let enough = whole.checked_div(u32::from(cx.sysctl.tcp_tso_win_divisor)).unwrap_or(3 * mss + 1);
+        if limit >= enough {
             return false;
         }
         let Some(head) = self.segments.front() else { return false };

@@ -134,11 +134,11 @@ fn the_window_may_open_but_old_segments_do_not_shrink_it() {
     bench.poll();
     let none = SackBlocks::NONE;
     let mut view = bench.view(0, 50_000, &none);
-    view.seq = view.seq + 100;
+    view.seq += 100;
     bench.take(&view);
     assert_eq!(bench.sender.snd_wnd(), 50_000);
     let mut old = bench.view(0, 10, &none);
-    old.seq = old.seq + 50;
+    old.seq += 50;
     bench.take(&old);
     assert_eq!(bench.sender.snd_wnd(), 50_000);
 }
