@@ -21,4 +21,5 @@ pub mod kill;
 pub mod row;
 pub mod snapshot;
 pub mod source;
+pub mod sysctl;
 pub mod words;

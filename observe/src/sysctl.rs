@@ -66,7 +66,13 @@ pub fn full_name(bare: &str) -> String {
     if bare.starts_with("core.") { format!("net.{bare}") } else { format!("net.ipv4.{bare}") }
 }
 
-const fn knob(name: &'static str, default: &'static str, values: &'static str, meaning: Text, myth: Text) -> Knob {
+const fn knob(
+    name: &'static str,
+    default: &'static str,
+    values: &'static str,
+    meaning: Text,
+    myth: Text,
+) -> Knob {
     Knob { name, default, values, reach: Reach::Namespace, meaning, myth, touches: None }
 }
 
@@ -93,7 +99,10 @@ mod tests {
         for name in ["tcp_fin_timeout", "net.ipv4.tcp_fin_timeout", "net/ipv4/tcp_fin_timeout"] {
             assert_eq!(Knob::by_name(name).map(|knob| knob.name), Some("tcp_fin_timeout"), "{name}");
         }
-        assert_eq!(Knob::by_name("net.core.somaxconn").map(Knob::full_name).as_deref(), Some("net.core.somaxconn"));
+        assert_eq!(
+            Knob::by_name("net.core.somaxconn").map(Knob::full_name).as_deref(),
+            Some("net.core.somaxconn")
+        );
         assert!(Knob::by_name("tcp_bogus").is_none());
     }
 
@@ -102,7 +111,11 @@ mod tests {
         let han = |text: &str| text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c));
         let mut names: Vec<&str> = ALL.iter().map(|knob| knob.name).collect();
         for knob in ALL {
-            assert!(!knob.meaning.en.is_empty() && han(knob.meaning.zh) && !han(knob.meaning.en), "{}", knob.name);
+            assert!(
+                !knob.meaning.en.is_empty() && han(knob.meaning.zh) && !han(knob.meaning.en),
+                "{}",
+                knob.name
+            );
             assert_eq!(knob.myth.en.is_empty(), knob.myth.zh.is_empty(), "{}", knob.name);
             assert!(knob.myth.zh.is_empty() || han(knob.myth.zh), "{}", knob.name);
             assert!(!knob.values.is_empty(), "{}", knob.name);

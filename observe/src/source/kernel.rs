@@ -207,6 +207,28 @@ impl Kernel {
         self.rooms.iter().map(Room::figures).collect()
     }
 
+    /// Sets a knob (`tcp_…`, `core.…`) in the first namespace of the scope.
+    ///
+    /// # Errors
+    /// What the kernel says: `PermissionDenied` without privilege, `InvalidInput` for a value out of range,
+    /// `NotFound` for a knob this kernel or namespace does not have.
+    pub fn set_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
+        let file = match name.strip_prefix("core.") {
+            Some(tail) => format!("/proc/sys/net/core/{tail}"),
+            None => format!("/proc/sys/net/ipv4/{name}"),
+        };
+        let write = || {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(&file)
+                .and_then(|mut f| std::io::Write::write_all(&mut f, value.as_bytes()))
+        };
+        match self.rooms.first().and_then(|room| room.path.as_ref()) {
+            Some(path) => netns::inside(path, write),
+            None => write(),
+        }
+    }
+
     /// Ends one socket, in whatever state it is.
     ///
     /// # Errors

@@ -47,7 +47,8 @@ fn sysctls() -> BTreeMap<String, String> {
     let names = fs::read_dir("/proc/sys/net/ipv4").into_iter().flatten().flatten();
     let tcp = names
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.starts_with("tcp_"))
+        // The Fast Open key is a secret: a snapshot is sent to others.
+        .filter(|name| name.starts_with("tcp_") && name != "tcp_fastopen_key")
         .map(|name| format!("ipv4/{name}"));
     for path in tcp.chain(OTHERS.map(str::to_owned)) {
         if let Ok(value) = fs::read_to_string(format!("/proc/sys/net/{path}")) {
