@@ -20,3 +20,9 @@ pub fn monotonic() -> Instant {
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock tracepoints are stamped with.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}

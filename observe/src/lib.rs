@@ -2,7 +2,8 @@
 //!
 //! The modules in reading order: [`row`] (one socket with all that is known about it), [`snapshot`] (all
 //! of them at one moment, with counters and knobs), [`source`] (where snapshots come from), [`filter`]
-//! (`ss`'s grammar, and ours), [`group`] (sums over them), [`json`] (as documents), [`doctor`] (what is wrong and why), [`words`] (the languages texts are written in).
+//! (`ss`'s grammar, and ours), [`trace`] (events as they happen), [`sysctl`] (knobs explained), [`kill`]
+//! (what ending does), [`group`] (sums over them), [`json`] (as documents), [`doctor`] (what is wrong and why), [`words`] (the languages texts are written in).
 //!
 //! # Example
 //! ```
@@ -16,10 +17,13 @@ pub mod clock;
 pub mod doctor;
 pub mod filter;
 pub mod group;
+pub mod interrupt;
 pub mod json;
 pub mod kill;
 pub mod row;
 pub mod snapshot;
 pub mod source;
+mod sys;
 pub mod sysctl;
+pub mod trace;
 pub mod words;

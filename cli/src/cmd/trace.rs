@@ -1,22 +1,277 @@
 //! `lastack trace`: events as they happen.
 
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
+use std::time::Duration;
+
+use lastack_core::observe::TcpInfo;
+use lastack_observe::clock;
+use lastack_observe::filter::{Filter, StateSet};
+use lastack_observe::interrupt::Interrupt;
+use lastack_observe::source::kernel::{Counting, Endings, Scope, TraceOptions, Tracer};
+use lastack_observe::trace::Event;
+use lastack_observe::words;
+use serde_json::json;
 
 use crate::args::Globals;
 use crate::failure::Failure;
+use crate::source_args::{self, SourceArgs};
+use crate::table::Table;
+use crate::text::Paint;
+
+/// At most so long between two looks at the rings.
+const TICK: Duration = Duration::from_millis(100);
+/// Frames of a call stack that are shown.
+const FRAMES: usize = 12;
 
 /// The command line of `trace`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sudo lastack trace dport = :443           state changes, retransmits and resets of these connections
+  sudo lastack trace --count 10             how often each event happened in ten seconds, as perf stat counts
+
+As root it reads the kernel's tracepoints, which see every network namespace of the host. Without, it tells
+the ends of connections of one namespace with their last figures, but neither opens nor reasons.
+A process is named only where it is the one that acted (connect, listen, close).")]
 pub(crate) struct Args {
-    /// Arguments, not read yet
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Count events for so many seconds instead of showing them
+    #[arg(long, value_name = "SECONDS")]
+    count: Option<f64>,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<f64>,
+    /// Dropped IP packets with their reasons, too
+    #[arg(long)]
+    drops: bool,
+    /// The kernel's call stack of each event
+    #[arg(long)]
+    stacks: bool,
+    /// Only the ends of connections, which needs no privilege
+    #[arg(long, conflicts_with_all = ["drops", "stacks", "count"])]
+    ends: bool,
+    /// Which connections, for example: dport = :443 (a state means the one entered)
+    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    filter: Vec<String>,
 }
 
-pub(crate) fn run(_args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> {
-    Err(Failure::new(
-        "lastack trace is not in this build",
-        "this version was built before the command was written",
-        "a newer version of lastack",
-    ))
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
+    let mut filter = source_args::filter(&args.filter)?;
+    if !filter.names_states {
+        filter.states = StateSet::ALL;
+    }
+    for seconds in [args.count, args.duration].into_iter().flatten() {
+        if !(seconds > 0.0 && seconds < 1e6) {
+            return Err(Failure::new(
+                "a time that makes no sense",
+                "seconds are a positive number",
+                "--count 10",
+            ));
+        }
+    }
+    if let Some(seconds) = args.count {
+        return count(seconds, globals);
+    }
+    let mut shown = Shown::new(args, filter, globals);
+    if args.ends {
+        return args.ends_only(&mut shown);
+    }
+    match Tracer::open(TraceOptions { drops: args.drops, stacks: args.stacks }) {
+        Ok(mut tracer) => {
+            while shown.goes_on() {
+                tracer.wait(TICK, &mut |event| shown.show(&event))?;
+                shown.flush()?;
+            }
+            shown.summary(tracer.lost())
+        }
+        Err(error) if args.drops || args.stacks => Err(refused(&error)),
+        Err(error) => {
+            eprintln!("note: only the ends of connections are seen: {}; {}", error, grant(&error));
+            args.ends_only(&mut shown)
+        }
+    }
+}
+
+impl Args {
+    fn ends_only(&self, shown: &mut Shown) -> Result<ExitCode, Failure> {
+        let scope = self.source.scope();
+        if scope == Scope::All {
+            return Err(Failure::new(
+                "ends are told a namespace at a time",
+                "--all-netns names them all",
+                "--netns PATH",
+            ));
+        }
+        let mut endings = Endings::open(&scope).map_err(|error| self.source.refused(&error))?;
+        while shown.goes_on() {
+            endings.wait(TICK, &mut |row| {
+                let mut event = Event::new(clock::unix_ns(), "ended");
+                (event.local, event.peer) = (Some(row.socket.local), Some(row.socket.remote));
+                event.cookie = Some(row.socket.cookie);
+                event.row = Some(Box::new(row));
+                shown.show(&event);
+            })?;
+            shown.flush()?;
+        }
+        shown.summary(endings.overflows())
+    }
+}
+
+fn grant(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "sudo lastack trace, or setcap cap_perfmon,cap_dac_read_search+ep on the binary"
+        }
+        io::ErrorKind::NotFound => "sudo mount -t tracefs tracefs /sys/kernel/tracing",
+        _ => "sudo sysctl kernel.perf_event_paranoid=1",
+    }
+}
+
+fn refused(error: &io::Error) -> Failure {
+    Failure::new("cannot read the kernel's tracepoints", error.to_string(), grant(error))
+}
+
+fn count(seconds: f64, globals: &Globals) -> Result<ExitCode, Failure> {
+    let counting = Counting::open().map_err(|error| refused(&error))?;
+    let interrupt = Interrupt::catch();
+    let start = clock::monotonic();
+    while !interrupt.raised() && start.elapsed().as_secs_f64() < seconds {
+        let left = Duration::from_secs_f64(seconds).saturating_sub(start.elapsed());
+        clock::pause(left.min(TICK));
+    }
+    let counts = counting.read()?;
+    let took = start.elapsed();
+    let out = &mut BufWriter::new(io::stdout().lock());
+    if globals.json {
+        let object: serde_json::Map<_, _> = counts.into_iter().map(|(name, n)| (name, n.into())).collect();
+        writeln!(out, "{}", json!({"schema": 1, "duration_ms": took.as_millis() as u64, "counts": object}))?;
+    } else {
+        let mut table = Table::new(&[("Count", true), ("Event", false)]);
+        for (name, n) in counts {
+            table.push(vec![n.to_string(), name]);
+        }
+        table.write(out, true)?;
+        writeln!(out, "in {}", words::duration(took.as_millis() as u64))?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The stream of events: filtered, printed, counted.
+struct Shown {
+    filter: Filter,
+    as_json: bool,
+    paint: Paint,
+    out: BufWriter<io::Stdout>,
+    failed: Option<io::Error>,
+    counts: BTreeMap<&'static str, u64>,
+    interrupt: Interrupt,
+    start: std::time::Instant,
+    duration: Option<f64>,
+}
+
+impl Shown {
+    fn new(args: &Args, filter: Filter, globals: &Globals) -> Self {
+        Self {
+            filter,
+            as_json: globals.json,
+            paint: Paint { colored: globals.colored() },
+            out: BufWriter::new(io::stdout()),
+            failed: None,
+            counts: BTreeMap::new(),
+            interrupt: Interrupt::catch(),
+            start: clock::monotonic(),
+            duration: args.duration,
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.interrupt.raised()
+            && self.duration.is_none_or(|limit| self.start.elapsed().as_secs_f64() < limit)
+    }
+
+    fn show(&mut self, event: &Event) {
+        let everything = self.filter.is_empty() && self.filter.states == StateSet::ALL;
+        if !everything && !event.as_row().is_some_and(|row| self.filter.matches(&row)) {
+            return;
+        }
+        *self.counts.entry(event.name).or_default() += 1;
+        let line = if self.as_json { event.to_json().to_string() } else { self.line(event) };
+        if let Err(error) = writeln!(self.out, "{line}") {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    fn line(&self, event: &Event) -> String {
+        let mut parts = vec![time_of_day(event.at_ns), self.paint.bold(&format!("{:<21}", event.name))];
+        if let (Some(local), Some(peer)) = (event.local, event.peer) {
+            parts.push(format!("{local} → {peer}"));
+        }
+        match (event.old_state, event.state) {
+            (Some(old), Some(new)) => parts.push(format!("{old} → {new}")),
+            (None, Some(state)) => parts.push(state.to_string()),
+            _ => {}
+        }
+        if let Some(reason) = &event.reason {
+            parts.push(self.paint.yellow(reason));
+        }
+        if let Some(error) = event.error {
+            parts.push(io::Error::from_raw_os_error(error).to_string());
+        }
+        if let Some(comm) = &event.comm {
+            parts.push(format!("{comm}/{}", event.pid.unwrap_or(0)));
+        }
+        if let Some(info) = event.row.as_ref().and_then(|row| row.socket.info.as_deref()) {
+            parts.push(last_figures(info));
+        }
+        let mut line = parts.join("  ");
+        for frame in event.stack.iter().take(FRAMES) {
+            line.push_str("\n        ");
+            line.push_str(frame);
+        }
+        line
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        match self.failed.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(self.out.flush()?),
+        }
+    }
+
+    fn summary(&mut self, lost: u64) -> Result<ExitCode, Failure> {
+        let total: u64 = self.counts.values().sum();
+        if self.as_json {
+            let line = json!({"event": "summary", "counts": self.counts, "total": total, "lost": lost});
+            writeln!(self.out, "{line}")?;
+        } else {
+            let counts: Vec<String> = self.counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+            let lost = if lost > 0 { format!(", {lost} lost") } else { String::new() };
+            let list = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+            writeln!(self.out, "{total} events{list}{lost}")?;
+        }
+        self.out.flush()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `HH:MM:SS.micros`, UTC.
+fn time_of_day(at_ns: u64) -> String {
+    let us = at_ns / 1000 % 86_400_000_000;
+    let s = us / 1_000_000;
+    format!("{:02}:{:02}:{:02}.{:06}", s / 3600, s / 60 % 60, s % 60, us % 1_000_000)
+}
+
+fn last_figures(info: &TcpInfo) -> String {
+    let mut text = format!("↑ {} ↓ {}", words::bytes(info.bytes_acked), words::bytes(info.bytes_received));
+    if info.rtt > 0 {
+        text.push_str(&format!("  rtt {}us", info.rtt));
+    }
+    if info.total_retrans > 0 {
+        text.push_str(&format!("  retrans {}", info.total_retrans));
+    }
+    text
 }

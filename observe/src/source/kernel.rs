@@ -23,9 +23,12 @@ mod netlink;
 mod netns;
 mod owner;
 mod tcp_info;
+mod tracefs;
+mod tracepoints;
 
 pub use destroyed::Endings;
 pub use diag::Detail;
+pub use tracepoints::{Counting, TraceOptions, Tracer};
 
 use bytecode::Compiled;
 use netlink::Netlink;

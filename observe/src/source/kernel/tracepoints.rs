@@ -1,0 +1,349 @@
+//! Tracepoints through perf: state changes, resets with reasons, retransmits, drops, of the whole host.
+//!
+//! Owns:    a ring for each processor and the formats that read them.
+//! Output:  [`Event`]s in order of time; how many were lost; or mere counts ([`Counting`]).
+//! Rules:   `linux-tcp` 10.4. Tracepoints see every network namespace. The process shown by the kernel is
+//!          whoever ran: it is taken over only where it is the one that acted.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lastack_core::tcp::state::TcpState;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::tracefs::{self, Format};
+use super::{netlink::u32_at, netlink::u64_at, owner};
+use crate::clock;
+use crate::sys::{Mode, Perf, Ring};
+use crate::trace::Event;
+
+const RECORD_LOST: u32 = 2;
+const RECORD_SAMPLE: u32 = 9;
+
+/// Which events to listen to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TraceOptions {
+    /// Dropped packets with their reasons, too (`skb:kfree_skb`, IP packets only).
+    pub drops: bool,
+    /// The kernel's call stack of each event.
+    pub stacks: bool,
+}
+
+/// What a life is made of: state changes, resets, repeats, ends and errors.
+const LIFE: [&str; 6] = [
+    "sock/inet_sock_set_state",
+    "tcp/tcp_send_reset",
+    "tcp/tcp_receive_reset",
+    "tcp/tcp_retransmit_skb",
+    "tcp/tcp_retransmit_synack",
+    "sock/inet_sk_error_report",
+];
+const DROPS: &str = "skb/kfree_skb";
+
+/// An open trace.
+#[derive(Debug)]
+pub struct Tracer {
+    rings: Vec<Ring>,
+    /// Those that write into another's ring: open for as long as it.
+    others: Vec<Perf>,
+    formats: BTreeMap<u64, (&'static str, Format)>,
+    stacks: bool,
+    symbols: Option<Symbols>,
+    lost: u64,
+    /// Unix time less monotonic time, nanoseconds.
+    epoch_ns: u64,
+}
+
+impl Tracer {
+    /// Opens the tracepoints on every processor.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without root or `CAP_PERFMON`; `NotFound` without tracefs.
+    pub fn open(options: TraceOptions) -> io::Result<Self> {
+        let mut wanted: Vec<String> = LIFE.iter().map(|name| (*name).to_owned()).collect();
+        if options.drops {
+            wanted.push(DROPS.to_owned());
+        }
+        let found = tracefs::formats(&wanted)?;
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "this kernel has no TCP tracepoints"));
+        }
+        let mut this = Self {
+            rings: Vec::new(),
+            others: Vec::new(),
+            formats: BTreeMap::new(),
+            stacks: options.stacks,
+            symbols: options.stacks.then(Symbols::read),
+            lost: 0,
+            epoch_ns: clock::unix_ns().saturating_sub(clock::monotonic_ns()),
+        };
+        let mode = Mode::Sample { stacks: options.stacks };
+        for cpu in cpus() {
+            let mut ring: Option<Ring> = None;
+            for (path, format) in &found {
+                let perf = Perf::open(format.id, cpu, mode)?;
+                match &ring {
+                    None => {
+                        let first = Ring::new(perf)?;
+                        if let Some(filter) = filter_of(path) {
+                            first.set_filter(filter)?;
+                        }
+                        ring = Some(first);
+                    }
+                    Some(ring) => {
+                        if let Some(filter) = filter_of(path) {
+                            perf.set_filter(filter)?;
+                        }
+                        perf.write_into(ring)?;
+                        this.others.push(perf);
+                    }
+                }
+            }
+            this.rings.extend(ring);
+        }
+        for (path, format) in found {
+            this.formats.insert(format.id, (name_of(&path), format));
+        }
+        for ring in &this.rings {
+            ring.enable()?;
+        }
+        for perf in &this.others {
+            perf.enable()?;
+        }
+        Ok(this)
+    }
+
+    /// Waits at most `timeout` and hands the events so far to `each`, in order of time.
+    ///
+    /// # Errors
+    /// When waiting fails.
+    pub fn wait(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> io::Result<usize> {
+        let timespec = Timespec::try_from(timeout).ok();
+        let mut fds: Vec<PollFd<'_>> =
+            self.rings.iter().map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)).collect();
+        match poll(&mut fds, timespec.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut events = Vec::new();
+        let Self { rings, formats, stacks, symbols, lost, epoch_ns, .. } = self;
+        for ring in rings {
+            ring.drain(&mut |kind, body| match kind {
+                RECORD_SAMPLE => events.extend(decode(body, formats, *stacks, symbols.as_ref(), *epoch_ns)),
+                RECORD_LOST => *lost += u64_at(body, 8).unwrap_or(0),
+                _ => {}
+            });
+        }
+        events.sort_by_key(|event| event.at_ns);
+        let count = events.len();
+        events.into_iter().for_each(each);
+        Ok(count)
+    }
+
+    /// Events that did not fit into a ring.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+/// Counts of events on the whole host, as `perf stat` counts them.
+#[derive(Debug)]
+pub struct Counting {
+    counters: Vec<(String, Vec<Perf>)>,
+}
+
+impl Counting {
+    /// Begins to count every `tcp:*` event and `sock:inet_sock_set_state`.
+    ///
+    /// # Errors
+    /// As [`Tracer::open`].
+    pub fn open() -> io::Result<Self> {
+        let mut wanted = tracefs::names_of("tcp")?;
+        wanted.push(LIFE[0].to_owned());
+        let mut counters = Vec::new();
+        for (path, format) in tracefs::formats(&wanted)? {
+            let perfs = cpus()
+                .into_iter()
+                .map(|cpu| Perf::open(format.id, cpu, Mode::Count))
+                .collect::<io::Result<_>>()?;
+            counters.push((path.replace('/', ":"), perfs));
+        }
+        let this = Self { counters };
+        for perf in this.counters.iter().flat_map(|(_, perfs)| perfs) {
+            perf.enable()?;
+        }
+        Ok(this)
+    }
+
+    /// Event names with how often they have happened since.
+    ///
+    /// # Errors
+    /// When a counter cannot be read.
+    pub fn read(&self) -> io::Result<Vec<(String, u64)>> {
+        self.counters
+            .iter()
+            .map(|(name, perfs)| {
+                let count = perfs.iter().map(Perf::read_count).sum::<io::Result<u64>>()?;
+                Ok((name.clone(), count))
+            })
+            .collect()
+    }
+}
+
+/// Processors that are switched on.
+fn cpus() -> Vec<u32> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_else(|_| "0".to_owned());
+    text.trim()
+        .split(',')
+        .flat_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let first: u32 = first.parse().unwrap_or(0);
+            first..=last.parse().unwrap_or(first)
+        })
+        .collect()
+}
+
+/// What the kernel may drop before it writes a record.
+fn filter_of(path: &str) -> Option<&'static str> {
+    match path {
+        "sock/inet_sock_set_state" | "sock/inet_sk_error_report" => Some("protocol == 6"),
+        // IPv4 and IPv6; 2 is "no reason given", which is how every consumed packet ends.
+        DROPS => Some("reason > 2 && (protocol == 0x800 || protocol == 0x86dd)"),
+        _ => None,
+    }
+}
+
+fn name_of(path: &str) -> &'static str {
+    LIFE.iter()
+        .chain([&DROPS])
+        .find(|known| **known == path)
+        .and_then(|known| known.split('/').nth(1))
+        .unwrap_or("?")
+}
+
+/// A sample: TID, TIME, [CALLCHAIN], RAW.
+fn decode(
+    body: &[u8],
+    formats: &BTreeMap<u64, (&'static str, Format)>,
+    stacks: bool,
+    symbols: Option<&Symbols>,
+    epoch_ns: u64,
+) -> Option<Event> {
+    let pid = u32_at(body, 0)?;
+    let at_ns = u64_at(body, 8)?.wrapping_add(epoch_ns);
+    let mut at = 16;
+    let mut stack = Vec::new();
+    if stacks {
+        let count = usize::try_from(u64_at(body, at)?).ok()?;
+        at += 8;
+        for index in 0..count {
+            // Addresses near the top are marks ("kernel", "user"), not addresses.
+            let address = u64_at(body, at + index * 8)?;
+            if address < u64::MAX - 4096 {
+                stack.extend(symbols.map(|symbols| symbols.name(address)));
+            }
+        }
+        at += count * 8;
+    }
+    let length = usize::try_from(u32_at(body, at)?).ok()?;
+    let record = body.get(at + 4..at + 4 + length)?;
+    let id = u64::from(super::netlink::u16_at(record, 0)?);
+    let (name, format) = formats.get(&id)?;
+    let mut event = Event { stack, ..Event::new(at_ns, name) };
+    fill(&mut event, format, record, pid);
+    Some(event)
+}
+
+fn fill(event: &mut Event, format: &Format, record: &[u8], pid: u32) {
+    let state =
+        |name| format.number(record, name).and_then(|n| u8::try_from(n).ok()).and_then(TcpState::from_number);
+    if event.name == "tcp_send_reset" {
+        (event.local, event.peer) = (sockaddr(format, record, "saddr"), sockaddr(format, record, "daddr"));
+    } else if format.has("sport") {
+        (event.local, event.peer) = (end(format, record, "s"), end(format, record, "d"));
+    }
+    event.cookie = format.number(record, "sock_cookie").filter(|cookie| *cookie != 0);
+    event.reason = format.symbol(record, "reason");
+    event.state = state("newstate").or_else(|| state("state"));
+    event.old_state = state("oldstate");
+    let signed = |name| format.number(record, name).map(|n| (n as u32).cast_signed());
+    event.error = signed("error").or_else(|| signed("err")).filter(|error| *error != 0).map(i32::abs);
+    if acted(event) && pid != 0 {
+        event.pid = Some(pid);
+        event.comm = Some(owner::command(pid)).filter(|comm| **comm != *"?");
+    }
+}
+
+/// Changes that only a program's own call makes.
+fn acted(event: &Event) -> bool {
+    matches!(
+        (event.old_state, event.state),
+        (Some(TcpState::Close), Some(TcpState::SynSent | TcpState::Listen))
+            | (Some(TcpState::Established), Some(TcpState::FinWait1))
+            | (Some(TcpState::CloseWait), Some(TcpState::LastAck))
+            | (Some(TcpState::Listen), Some(TcpState::Close))
+    )
+}
+
+/// `sport`, `saddr`, `saddr_v6`.
+fn end(format: &Format, record: &[u8], side: &str) -> Option<SocketAddr> {
+    let port = u16::try_from(format.number(record, &format!("{side}port"))?).ok()?;
+    let ip = if format.number(record, "family")? == 10 {
+        let octets: [u8; 16] = format.bytes(record, &format!("{side}addr_v6"))?.try_into().ok()?;
+        IpAddr::V6(Ipv6Addr::from(octets))
+    } else {
+        let octets: [u8; 4] = format.bytes(record, &format!("{side}addr"))?.try_into().ok()?;
+        IpAddr::V4(Ipv4Addr::from(octets))
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// A `struct sockaddr_in6` that may hold a `sockaddr_in`.
+fn sockaddr(format: &Format, record: &[u8], name: &str) -> Option<SocketAddr> {
+    let bytes = format.bytes(record, name)?;
+    let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
+    match u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?) {
+        2 => {
+            let octets: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
+            Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(octets)), port))
+        }
+        10 => {
+            let octets: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
+            Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(octets)), port))
+        }
+        _ => None,
+    }
+}
+
+/// The kernel's functions by address.
+#[derive(Debug)]
+struct Symbols(Vec<(u64, Arc<str>)>);
+
+impl Symbols {
+    fn read() -> Self {
+        let text = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+        let mut all: Vec<(u64, Arc<str>)> = text
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let address = u64::from_str_radix(words.next()?, 16).ok().filter(|address| *address != 0)?;
+                let kind = words.next()?;
+                matches!(kind, "t" | "T" | "w" | "W").then_some(())?;
+                Some((address, words.next()?.into()))
+            })
+            .collect();
+        all.sort_unstable();
+        Self(all)
+    }
+
+    fn name(&self, address: u64) -> String {
+        let index = self.0.partition_point(|(start, _)| *start <= address);
+        match index.checked_sub(1).and_then(|index| self.0.get(index)) {
+            Some((start, name)) => format!("{name}+{:#x}", address - start),
+            None => format!("{address:#x}"),
+        }
+    }
+}

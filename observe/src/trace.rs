@@ -1,0 +1,138 @@
+//! Live events: what happened to a connection, when, and why, from whatever source tells.
+//!
+//! Owns:    the event a person or a script sees, and its JSON.
+//! Not here: where events come from (`source::kernel::tracepoints`, `source::kernel::Endings`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use lastack_core::observe::SocketRow;
+use lastack_core::tcp::state::TcpState;
+use serde_json::{Map, Value};
+
+use crate::row::Row;
+
+/// One event.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Event {
+    /// When, nanoseconds since the Unix epoch.
+    pub at_ns: u64,
+    /// Linux's tracepoint name; `ended` for a destroy notification.
+    pub name: &'static str,
+    /// This host's end.
+    pub local: Option<SocketAddr>,
+    /// The other end.
+    pub peer: Option<SocketAddr>,
+    /// The socket's cookie, where the source gives it.
+    pub cookie: Option<u64>,
+    /// The state it happened in, or the one entered.
+    pub state: Option<TcpState>,
+    /// For a state change: the state left.
+    pub old_state: Option<TcpState>,
+    /// Why, in Linux's word (`NO_SOCKET`, `TCP_ABORT_ON_CLOSE`, …).
+    pub reason: Option<Arc<str>>,
+    /// An errno that goes with it.
+    pub error: Option<i32>,
+    /// The process that ran, where it is the one that acted: connect, listen, close, shutdown.
+    pub pid: Option<u32>,
+    /// Its name.
+    pub comm: Option<Arc<str>>,
+    /// The kernel's call stack, innermost first.
+    pub stack: Vec<String>,
+    /// The socket at its end, for `ended`.
+    pub row: Option<Box<Row>>,
+}
+
+impl Event {
+    /// An event with nothing known but its name and time.
+    pub fn new(at_ns: u64, name: &'static str) -> Self {
+        Self {
+            at_ns,
+            name,
+            local: None,
+            peer: None,
+            cookie: None,
+            state: None,
+            old_state: None,
+            reason: None,
+            error: None,
+            pid: None,
+            comm: None,
+            stack: Vec::new(),
+            row: None,
+        }
+    }
+
+    /// A row with what the event knows, for filters.
+    pub fn as_row(&self) -> Option<Row> {
+        if let Some(row) = &self.row {
+            return Some((**row).clone());
+        }
+        Some(Row {
+            socket: SocketRow {
+                state: self.state.unwrap_or(TcpState::Close),
+                local: self.local?,
+                remote: self.peer?,
+                recv_q: 0,
+                send_q: 0,
+                timer: None,
+                cookie: self.cookie.unwrap_or(0),
+                orphan: false,
+                age_ms: None,
+                state_age_ms: None,
+                info: None,
+            },
+            netns: 0,
+            inode: 0,
+            uid: None,
+            interface: 0,
+            mark: None,
+            cgroup: None,
+            shutdown: None,
+            v6only: false,
+            congestion: None,
+            memory: None,
+            owner: self.comm.as_ref().map(|comm| crate::row::Owner {
+                pid: self.pid,
+                comm: Arc::clone(comm),
+                fd: None,
+                former: false,
+                how: crate::row::OwnerHow::Descriptor,
+            }),
+        })
+    }
+
+    /// One line of NDJSON; unknown values are absent.
+    pub fn to_json(&self) -> Value {
+        let Self { at_ns, name, local, peer, cookie, state, old_state, reason, error, pid, comm, stack, row } =
+            self;
+        let mut out = Map::new();
+        out.insert("event".to_owned(), (*name).into());
+        out.insert("at_ns".to_owned(), (*at_ns).into());
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                out.insert(key.to_owned(), value);
+            }
+        };
+        put("local", local.map(|a| a.to_string().into()));
+        put("peer", peer.map(|a| a.to_string().into()));
+        put("cookie", cookie.map(Into::into));
+        put("old_state", old_state.map(|s| s.name().into()));
+        put(if old_state.is_some() { "new_state" } else { "state" }, state.map(|s| s.name().into()));
+        put("reason", reason.as_ref().map(|r| (**r).into()));
+        put("error", error.map(Into::into));
+        put("pid", pid.map(Into::into));
+        put("comm", comm.as_ref().map(|c| (**c).into()));
+        put("stack", (!stack.is_empty()).then(|| stack.clone().into()));
+        let info = row.as_ref().and_then(|row| row.socket.info.as_deref());
+        put(
+            "tcp_info",
+            info.map(|info| {
+                Value::Object(
+                    info.fields().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
+                )
+            }),
+        );
+        Value::Object(out)
+    }
+}
