@@ -221,7 +221,9 @@ async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mu
     };
     match dialled {
         Ok(host) => match pending.accept().await {
-            Ok(stream) => established(session, stream, host, record).await,
+            Ok(stream) => {
+                established(session, stream, host.with_pool(session.pool.clone()), record).await;
+            }
             Err(_) => {
                 host.reset();
                 record.verdict = verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone));

@@ -20,12 +20,13 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::pool::Pool;
 use crate::sys;
 
 /// First read of a quiet connection, bytes: most requests and answers fit.
 const SMALL_READ: usize = 4 * 1024;
 /// Largest read, bytes: four super-segments.
-const LARGE_READ: usize = 256 * 1024;
+pub(crate) const LARGE_READ: usize = 256 * 1024;
 /// Slices in one gathered write: Linux takes 1,024, far fewer are ever queued.
 const MAX_SLICES: usize = 64;
 
@@ -35,6 +36,7 @@ pub struct HostStream {
     fd: Arc<AsyncFd<OwnedFd>>,
     error: Option<i32>,
     read_size: usize,
+    pool: Arc<Pool>,
     written: u64,
     read: u64,
 }
@@ -89,9 +91,16 @@ impl HostStream {
         Self::registered(OwnedFd::from(stream))
     }
 
+    /// Shares large read buffers with whoever else has `pool`.
+    #[must_use]
+    pub fn with_pool(mut self, pool: Arc<Pool>) -> Self {
+        self.pool = pool;
+        self
+    }
+
     fn registered(fd: OwnedFd) -> io::Result<Self> {
         let fd = Arc::new(sys::register(fd, Interest::READABLE | Interest::WRITABLE)?);
-        Ok(Self { fd, error: None, read_size: SMALL_READ, written: 0, read: 0 })
+        Ok(Self { fd, error: None, read_size: SMALL_READ, pool: Pool::new(LARGE_READ), written: 0, read: 0 })
     }
 
     fn take_error(&self) -> Option<i32> {
@@ -116,44 +125,61 @@ impl HostStream {
         self.read
     }
 
-    /// Reads at most `max` bytes; empty: end of file. What came before a RST is read before its error.
+    /// Reads what is there, up to 256 KiB; empty: end of file. What came before a RST is read before its error.
     ///
     /// # Errors
     /// The socket's end; it is also kept in [`HostStream::error`].
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Bytes>> {
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            let size = self.read_size.min(max.max(1));
-            let mut chunk = Vec::with_capacity(size);
-            let got = rustix::net::recv(
-                guard.get_inner(),
-                rustix::buffer::spare_capacity(&mut chunk),
-                RecvFlags::DONTWAIT,
-            );
+            let is_large = self.read_size >= self.pool.size();
+            let mut chunk = if is_large { self.pool.take() } else { Vec::with_capacity(self.read_size) };
+            let spare = rustix::buffer::spare_capacity(&mut chunk);
+            let got = rustix::net::recv(guard.get_inner(), spare, RecvFlags::DONTWAIT);
+            if !chunk.is_empty() {
+                return Poll::Ready(Ok(self.filled(chunk, is_large)));
+            }
+            if is_large {
+                self.pool.put(chunk);
+            }
             match got {
-                Ok(_) if chunk.is_empty() => {
-                    // The pending error may have been eaten by a send: then this is no clean end.
-                    return Poll::Ready(
-                        self.error.map_or(Ok(Bytes::new()), |errno| Err(io::Error::from_raw_os_error(errno))),
-                    );
-                }
                 Ok(_) => {
-                    self.read += chunk.len() as u64;
-                    // Busy connections read in large pieces, quiet ones hold small ones.
-                    if chunk.len() == self.read_size {
-                        self.read_size = (self.read_size * 8).min(LARGE_READ);
-                    } else if chunk.len() < self.read_size / 8 {
-                        self.read_size = (self.read_size / 8).max(SMALL_READ);
-                    }
-                    // A slice must not pin much more memory than it carries.
-                    if chunk.len() < chunk.capacity() / 2 {
-                        chunk.shrink_to_fit();
-                    }
-                    return Poll::Ready(Ok(Bytes::from(chunk)));
+                    // The pending error may have been eaten by a send: then this is no clean end.
+                    let end =
+                        self.error.map_or(Ok(Bytes::new()), |errno| Err(io::Error::from_raw_os_error(errno)));
+                    return Poll::Ready(end);
                 }
                 Err(rustix::io::Errno::AGAIN) => guard.clear_ready(),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(self.keep(error))),
+            }
+        }
+    }
+
+    /// What was read into `chunk`, which is of the pool if it `is_large`.
+    fn filled(&mut self, mut chunk: Vec<u8>, is_large: bool) -> Bytes {
+        let len = chunk.len();
+        self.read += len as u64;
+        // Busy connections read in large pieces, quiet ones hold small ones.
+        if len == chunk.capacity() {
+            self.read_size = (self.read_size * 8).min(self.pool.size());
+        } else if len < self.read_size / 8 {
+            self.read_size = (self.read_size / 8).max(SMALL_READ);
+        }
+        // A slice must not pin much more memory than it carries.
+        let is_filled = len >= chunk.capacity() / 2;
+        match (is_large, is_filled) {
+            (true, true) => self.pool.lend(chunk),
+            (true, false) => {
+                let bytes = Bytes::copy_from_slice(&chunk);
+                self.pool.put(chunk);
+                bytes
+            }
+            (false, _) => {
+                if !is_filled {
+                    chunk.shrink_to_fit();
+                }
+                Bytes::from(chunk)
             }
         }
     }
@@ -283,7 +309,7 @@ mod tests {
     }
 
     async fn read(stream: &mut HostStream) -> io::Result<Bytes> {
-        poll_fn(|cx| stream.poll_read(cx, usize::MAX)).await
+        poll_fn(|cx| stream.poll_read(cx)).await
     }
 
     async fn write(stream: &mut HostStream, pieces: &[&'static str]) -> io::Result<usize> {

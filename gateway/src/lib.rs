@@ -12,6 +12,7 @@ pub mod host;
 pub mod journal;
 mod netlink;
 pub mod owner;
+pub mod pool;
 pub mod relay;
 pub mod rules;
 pub mod sandbox;

@@ -209,7 +209,9 @@ impl Relay {
             _ => end,
         };
         let outside = self.outside_info.unwrap_or_else(|| self.outside.info());
-        let bytes_down = self.outside.read() + self.outside.unread();
+        // After the outside's FIN there is nothing left to read.
+        let unread = if self.down.eof { 0 } else { self.outside.unread() };
+        let bytes_down = self.outside.read() + unread;
         let outcome = Outcome {
             first_close: self.first_close(&life),
             end,
@@ -381,7 +383,7 @@ impl Relay {
                 }
                 return Poll::Ready(Ok(()));
             }
-            match ready!(self.outside.poll_read(cx, usize::MAX)) {
+            match ready!(self.outside.poll_read(cx)) {
                 Ok(chunk) if chunk.is_empty() => {
                     self.down.eof = true;
                     self.outside_closed.get_or_insert(self.turn);

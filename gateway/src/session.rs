@@ -13,8 +13,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::aborts::{AbortCounters, Match};
 use crate::addresses::Addresses;
+use crate::host::LARGE_READ;
 use crate::journal::{ClosedBy, Entry};
 use crate::owner::{Owner, Owners, Protocol};
+use crate::pool::Pool;
 use crate::relay::Policy;
 use crate::rules::Rules;
 
@@ -104,6 +106,7 @@ pub(crate) struct Session {
     pub(crate) addresses: Addresses,
     pub(crate) rules: Rules,
     pub(crate) policy: Policy,
+    pub(crate) pool: Arc<Pool>,
     pub(crate) max_flows: usize,
     pub(crate) phase: watch::Receiver<Phase>,
     owners: Option<Mutex<Owners>>,
@@ -129,6 +132,7 @@ impl Session {
             addresses,
             rules,
             policy,
+            pool: Pool::new(LARGE_READ),
             max_flows,
             phase,
             owners: namespace.map(|inside| Mutex::new(Owners::new(inside.sock_diag, inside.helper_pid))),
