@@ -25,6 +25,8 @@ mod rows;
 mod settle;
 pub(crate) mod slab;
 mod sockets;
+#[cfg(test)]
+mod tests;
 mod timeouts;
 mod tuple;
 mod world;

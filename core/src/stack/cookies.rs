@@ -3,7 +3,9 @@
 //! Owns:    two secrets.
 //! Rules:   specification 4.5. Linux: `secure_tcp_syn_cookie`, `cookie_v4_check`, `cookie_init_timestamp`. The options the
 //!          SYN offered ride in the low six bits of our timestamp; without timestamps there are none.
-//! Differs: the segment size of the peer is rounded down to Linux's table, as there.
+//! Differs: in Linux a late data segment of a connection that is gone may pass for the final ACK, when as many bytes went each
+//!          way (the client's number is only added), or up to three more one way (so is the index of the segment size): the new
+//!          connection then misses these bytes. Here the number is hashed too, and the index takes the highest bits.
 
 use core::hash::Hasher;
 
@@ -23,6 +25,8 @@ const MAX_AGE: u32 = 2;
 /// Linux `tcp_synq_no_recent_overflow`: after this long without overflow an ACK cannot be a cookie's.
 const RECENT: Duration = Duration::from_secs(60 * MAX_AGE as u64);
 const MASK: u32 = (1 << 24) - 1;
+/// What a cookie says takes the two highest bits of these.
+const DATA_SHIFT: u32 = 22;
 const MSS_V4: [u16; 4] = [536, 1300, 1440, 1460];
 const MSS_V6: [u16; 4] = [1220, 1420, 1440, 8940];
 
@@ -42,9 +46,17 @@ impl Cookies {
         Self { keys: [rng.key(), rng.key()] }
     }
 
-    fn hash(&self, tuple: &Packed, count: u32, which: usize) -> u32 {
-        let mut hasher = self.keys[which].wire_hasher();
+    /// Grows with the client's number, as every initial sequence number of a pair should.
+    fn base(&self, tuple: &Packed, seq: SeqNum) -> u32 {
+        let mut hasher = self.keys[0].wire_hasher();
         tuple.write(&mut hasher);
+        (hasher.finish() as u32).wrapping_add(seq.0)
+    }
+
+    fn mask(&self, tuple: &Packed, seq: SeqNum, count: u32) -> u32 {
+        let mut hasher = self.keys[1].wire_hasher();
+        tuple.write(&mut hasher);
+        hasher.write_u32(seq.0);
         hasher.write_u32(count);
         hasher.finish() as u32
     }
@@ -52,20 +64,20 @@ impl Cookies {
     /// The initial sequence number that says `data` to who knows the secrets.
     fn make(&self, tuple: &Packed, seq: SeqNum, data: u32, now: Instant) -> SeqNum {
         let count = minutes(now);
-        let low = self.hash(tuple, count, 1).wrapping_add(data) & MASK;
-        let high = self.hash(tuple, 0, 0).wrapping_add(seq.0).wrapping_add(count << 24);
-        SeqNum(high.wrapping_add(low))
+        let low = self.mask(tuple, seq, count).wrapping_add(data << DATA_SHIFT) & MASK;
+        SeqNum(self.base(tuple, seq).wrapping_add(count << 24).wrapping_add(low))
     }
 
     /// What a cookie says; `None`: too old, or not ours.
     fn check(&self, tuple: &Packed, seq: SeqNum, cookie: SeqNum, now: Instant) -> Option<u32> {
         let count = minutes(now);
-        let rest = cookie.0.wrapping_sub(self.hash(tuple, 0, 0).wrapping_add(seq.0));
+        let rest = cookie.0.wrapping_sub(self.base(tuple, seq));
         let age = count.wrapping_sub(rest >> 24) & 0xff;
         if age >= MAX_AGE {
             return None;
         }
-        Some(rest.wrapping_sub(self.hash(tuple, count.wrapping_sub(age), 1)) & MASK)
+        let said = rest.wrapping_sub(self.mask(tuple, seq, count.wrapping_sub(age))) & MASK;
+        (said.trailing_zeros() >= DATA_SHIFT).then_some(said >> DATA_SHIFT)
     }
 }
 
@@ -217,6 +229,16 @@ mod tests {
             })
             .count();
         assert_eq!(hits, 0);
+    }
+
+    /// Found by `stack::tests`: late data of a connection that was reset became a connection with its first bytes missing.
+    #[test]
+    fn a_segment_a_few_bytes_on_is_not_the_final_ack() {
+        let cookies = Cookies::new(&mut Rng::from_number(1));
+        let (tuple, seq, now) = (packed(40_000), SeqNum(1), Instant::from_millis(1));
+        let cookie = cookies.make(&tuple, seq, 3, now);
+        assert!((1..2000).all(|late| cookies.check(&tuple, seq + late, cookie, now).is_none()));
+        assert!((1..2000).all(|late| cookies.check(&tuple, seq + late, cookie + late, now).is_none()));
     }
 
     #[test]

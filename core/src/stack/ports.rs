@@ -159,6 +159,13 @@ impl Ports {
         None
     }
 
+    /// Nobody uses any port.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        let counts = self.pages.iter().flatten().flat_map(|page| page.iter());
+        counts.into_iter().all(|port| port.all + port.unshared + port.bound == 0)
+    }
+
     /// Linux `secure_ipv4_port_ephemeral`: another place to begin for every destination, and every ten seconds.
     fn offset(&self, now: Instant, source: IpAddr, remote: SocketAddr) -> u64 {
         let mut hasher = self.secret.wire_hasher();

@@ -468,6 +468,14 @@ impl Sockets {
         let v4 = self.stores.time_wait_v4.iter().map(|(_, s)| (s.tuple.unpack(), s.cookie, &s.mini, s.marks));
         v4.chain(self.stores.time_wait_v6.iter().map(|(_, s)| (s.tuple.unpack(), s.cookie, &s.mini, s.marks)))
     }
+
+    /// True when nothing is left anywhere: stores, tables and wheel.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.connection_count() + self.half_open_count() + self.time_wait_count() == 0
+            && self.table.len() + self.by_cookie.len() == 0
+            && self.deadlines.next().is_none()
+    }
 }
 
 #[cfg(test)]
