@@ -32,7 +32,9 @@ const BUDGET_BYTES: usize = 1 << 20;
 pub struct Driver {
     shard: Arc<Shard>,
     buffers: RxBuffers,
+    /// Made once, in the runtime that polls.
     timer: Option<Pin<Box<Sleep>>>,
+    /// What it is set to; `FAR_FUTURE` when it has fired.
     timer_at: Instant,
     wakes: Vec<Waker>,
     /// The device had no room at the end of the last turn.
@@ -75,7 +77,7 @@ impl Driver {
     fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
         let Some(at) = self.shard.clock.to_std(deadline) else { return false };
         // A timer that is set earlier stays: it costs one turn too many, setting it costs one every turn.
-        if self.timer.is_none() || deadline < self.timer_at {
+        if deadline < self.timer_at {
             let at = tokio::time::Instant::from_std(at);
             match &mut self.timer {
                 Some(timer) => timer.as_mut().reset(at),
@@ -83,11 +85,10 @@ impl Driver {
             }
             self.timer_at = deadline;
         }
-        let timer = self.timer.as_mut().expect("set above");
+        let timer = self.timer.as_mut().expect("set above, or earlier");
         if timer.as_mut().poll(cx).is_pending() {
             return false;
         }
-        self.timer = None;
         self.timer_at = Instant::FAR_FUTURE;
         true
     }

@@ -19,8 +19,8 @@ use crate::device::{Capabilities, Device};
 
 /// Packets a direction may hold before the sender has to wait.
 const QUEUE_LIMIT: usize = 512;
-/// Buffers kept for later packets.
-const SPARE_LIMIT: usize = 64;
+/// Bytes of buffers kept for later packets.
+const SPARE_LIMIT: usize = 2 << 20;
 
 /// One end of a link inside the process.
 ///
@@ -42,6 +42,7 @@ struct Queue {
     packets: VecDeque<(Vec<u8>, RxMeta)>,
     /// Buffers of packets that were received, for the next ones.
     spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
     is_closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -73,6 +74,7 @@ fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
 impl Queue {
     fn spare(&mut self) -> Vec<u8> {
         let mut packet = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= packet.capacity();
         packet.clear();
         packet
     }
@@ -95,6 +97,7 @@ impl Queue {
             let next = self.spare();
             self.packets.push_back((std::mem::replace(&mut buffer, next), RxMeta::default()));
         }
+        self.spare_bytes += buffer.capacity();
         self.spare.push(buffer);
     }
 }
@@ -117,7 +120,8 @@ impl Device for Memory {
             return Poll::Pending;
         };
         buf.put_slice(&packet);
-        if queue.spare.len() < SPARE_LIMIT {
+        if queue.spare_bytes < SPARE_LIMIT {
+            queue.spare_bytes += packet.capacity();
             queue.spare.push(packet);
         }
         let writer = if queue.packets.len() < QUEUE_LIMIT { queue.writer.take() } else { None };
