@@ -60,7 +60,7 @@ struct Clients {
 /// `InvalidInput`: no name for a file. `AddrInUse`: another running process serves this name.
 /// `PermissionDenied`: the directory is somebody else's.
 pub fn serve(net: &Net, name: &str) -> io::Result<ControlSocket> {
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
     let uid = rustix::process::geteuid().as_raw();
     serve_in(net, name, &control::directory(runtime_dir.as_deref(), uid))
 }

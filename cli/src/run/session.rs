@@ -107,7 +107,7 @@ fn ours(what: &str, error: &dyn std::fmt::Display) -> Failure {
 
 /// Where control sockets are; made if it is not there, so that it can be hidden from the program.
 fn control_directory() -> PathBuf {
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
     let directory = control::directory(runtime_dir.as_deref(), rustix::process::geteuid().as_raw());
     // There already, or not to be had: serving says so if it matters.
     let _ = std::fs::DirBuilder::new().mode(0o700).create(&directory);

@@ -22,7 +22,8 @@ pub const PROTOCOL: u32 = 1;
 /// Longest request line, bytes, newline included. Longer ones end the connection.
 pub const REQUEST_LIMIT: usize = 4096;
 
-/// Where the control sockets of user `uid` are: in `$XDG_RUNTIME_DIR` where it is set, else below `/tmp`.
+/// Where the control sockets of user `uid` are: in `$XDG_RUNTIME_DIR` where it is set and is there (the caller
+/// looks), else below `/tmp`.
 /// Whoever connects checks that the directory is that user's and nobody else's to write.
 pub fn directory(xdg_runtime_dir: Option<&Path>, uid: u32) -> PathBuf {
     match xdg_runtime_dir {
