@@ -14,6 +14,7 @@ mod failure;
 mod flow;
 mod options;
 mod packets;
+mod record;
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use std::path::Path;
 
 pub use failure::{Failure, FailureKind};
 pub use options::RunOptions;
+pub use record::{Recorded, record};
 
 use crate::script::assertion::{self, Variables};
 use crate::script::ast::{Action, Event, Script, When};

@@ -329,7 +329,7 @@ unsafe extern "C" fn recvfrom(
 unsafe extern "C" fn recvmsg(data: Data, fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the C contract of recvmsg().
     unsafe {
-        let lens = lens((*message).msg_iov, (*message).msg_iovlen as usize);
+        let lens = lens((*message).msg_iov, (*message).msg_iovlen);
         let outcome = call(data, fd, |fd| Call::Receive { fd, lens, flags, via: Via::Message });
         (*message).msg_flags = match outcome.output {
             Output::MessageFlags(flags) => flags,
@@ -375,7 +375,7 @@ unsafe extern "C" fn sendto(
 
 unsafe extern "C" fn sendmsg(data: Data, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the C contract of sendmsg().
-    let lens = unsafe { lens((*message).msg_iov, (*message).msg_iovlen as usize) };
+    let lens = unsafe { lens((*message).msg_iov, (*message).msg_iovlen) };
     transmit(data, fd, lens, flags, Via::Message)
 }
 

@@ -14,8 +14,9 @@ struct Tool {
     table: Interface,
 }
 
-// The tool shares the table between its threads.
+// SAFETY: the tool shares the table between its threads; the host behind it is locked.
 unsafe impl Sync for Tool {}
+// SAFETY: as above.
 unsafe impl Send for Tool {}
 
 impl Tool {

@@ -57,6 +57,31 @@ impl Run<'_> {
         }
     }
 
+    /// Makes a call without judging it. `None`: it blocks, and a recording goes on.
+    pub(super) fn make_call(&mut self, call: &Syscall) -> Result<Option<Outcome>, Failure> {
+        let live = self.live_call(call).map_err(|message| self.failure(FailureKind::Script, message))?;
+        self.before_call(&live);
+        let Some(done) = self.target.begin_call(&live) else { return Ok(None) };
+        let named = number(&call.result).unwrap_or(0);
+        if matches!(call.name.as_str(), "socket" | "accept" | "epoll_create") && done.outcome.value >= 0 {
+            self.name_fd(call, named, &done.outcome)?;
+        }
+        if call.name == "close" && done.outcome.value == 0 {
+            self.forget_fd(call);
+        }
+        Ok(Some(done.outcome))
+    }
+
+    fn forget_fd(&mut self, call: &Syscall) {
+        if let Some(Ok(name)) = call.args.first().map(number)
+            && let Some(fd) = self.fds.remove(&name)
+        {
+            for flow in self.flows.iter_mut().filter(|flow| flow.fd == Some(fd)) {
+                flow.fd = None;
+            }
+        }
+    }
+
     /// Waits for the call in progress and judges it.
     pub(super) fn finish_pending(&mut self) -> Result<(), Failure> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
@@ -246,14 +271,8 @@ impl Run<'_> {
         if names_fd && expected >= 0 {
             self.name_fd(call, expected, outcome)?;
         }
-        if call.name == "close"
-            && outcome.value == 0
-            && let Ok(name) = number(&call.args[0])
-            && let Some(fd) = self.fds.remove(&name)
-        {
-            for flow in self.flows.iter_mut().filter(|flow| flow.fd == Some(fd)) {
-                flow.fd = None;
-            }
+        if call.name == "close" && outcome.value == 0 {
+            self.forget_fd(call);
         }
         self.check_output(call, outcome)
     }

@@ -36,6 +36,9 @@ pub(super) struct Flow {
     last_host_ack: u32,
 }
 
+/// What a recording calls the host's first timestamp.
+const FIRST_TIMESTAMP: u32 = 500;
+
 impl Flow {
     pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
         Self {
@@ -147,6 +150,18 @@ impl Flow {
             self.timestamp_offset.get_or_insert(live.wrapping_sub(script));
             self.timestamps.insert(script, live);
         }
+    }
+
+    /// The script's names for the host's timestamps when nobody wrote any: its clock, counted from the first.
+    pub(super) fn name_timestamps(&self, live: &[TcpOption]) -> Vec<TcpOption> {
+        let name = |option: &TcpOption| match option {
+            TcpOption::Timestamps { val, ecr } => {
+                let offset = self.timestamp_offset.unwrap_or(val.wrapping_sub(FIRST_TIMESTAMP));
+                TcpOption::Timestamps { val: val.wrapping_sub(offset), ecr: *ecr }
+            }
+            other => other.clone(),
+        };
+        live.iter().map(name).collect()
     }
 
     /// Live → script, for a segment the host sent.

@@ -1,0 +1,191 @@
+//! Recording: plays a script's own side at fixed times and writes down what the host does, without judging it.
+//!
+//! Input:   a script whose `>` lines are ignored; `%{ … }%` blocks ask for the socket's facts.
+//! Output:  [`Recorded`] entries on the script's clock; two hosts given the same script can be compared.
+//! Differs: times are a timeline fixed beforehand (each event after the one before it), so that both hosts get the
+//!          same stimuli at the same moments whatever they answer.
+
+use core::time::Duration;
+
+use super::{Failure, FailureKind, Run, RunOptions};
+use crate::packet::{TcpOption, WirePacket};
+use crate::script::Script;
+use crate::script::assertion::Value;
+use crate::script::ast::{Action, Body, Event, IpInfo, OptionsSpec, Packet, TcpSpec, When};
+use crate::script::print::{action_text, packet_text};
+use crate::script::symbols::errno_name;
+use crate::target::{Target, World};
+
+/// What happened, and when.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Recorded {
+    /// On the script's clock.
+    pub at: Duration,
+    /// Line of the event that came before it.
+    pub line: u32,
+    /// `> …`, a call with its result, or facts.
+    pub text: String,
+}
+
+/// How long the host is watched after the last event.
+const TAIL: Duration = Duration::from_millis(500);
+
+/// Fields of `TCP_INFO` that a code block records.
+const FACTS: [&str; 16] = [
+    "state",
+    "ca_state",
+    "retransmits",
+    "probes",
+    "backoff",
+    "snd_cwnd",
+    "snd_ssthresh",
+    "unacked",
+    "sacked",
+    "lost",
+    "retrans",
+    "reordering",
+    "snd_mss",
+    "rcv_mss",
+    "notsent_bytes",
+    "delivered",
+];
+
+/// Plays `script` against `target` and records its answers.
+///
+/// # Errors
+/// The script makes no sense, or the lab itself was late.
+pub fn record(script: &Script, world: &World, target: &mut dyn Target) -> Result<Vec<Recorded>, Failure> {
+    let options = RunOptions::of(script).map_err(Failure::invalid_option)?;
+    let mut run = Run::new(script, world, options, target);
+    run.options.ts_ecr_scaled = true;
+    let mut recorded = Vec::new();
+    let result = run.play_recording(&mut recorded);
+    run.end();
+    result.map(|()| recorded)
+}
+
+impl Run<'_> {
+    fn play_recording(&mut self, out: &mut Vec<Recorded>) -> Result<(), Failure> {
+        if let Some(init) = &self.script.init {
+            self.command(init)?;
+        }
+        self.origin = self.target.now();
+        let mut due = Duration::ZERO;
+        for event in &self.script.events {
+            due = match event.when {
+                When::At(at) => at,
+                When::After(after) if !matches!(event.action, Action::Outbound(_)) => due + after,
+                _ => continue,
+            };
+            self.collect(due, out)?;
+            self.line = event.line;
+            let late = self.now().saturating_sub(due);
+            if late > self.options.tolerance(Duration::ZERO) {
+                return Err(self.failure(FailureKind::Late, format!("the lab itself was late by {late:?}")));
+            }
+            self.act(event, out)?;
+        }
+        self.collect(due + TAIL, out)
+    }
+
+    /// Everything the host sends until `until`.
+    fn collect(&mut self, until: Duration, out: &mut Vec<Recorded>) -> Result<(), Failure> {
+        let deadline = self.origin + until;
+        loop {
+            let now = self.target.now();
+            if let Some(done) = self.target.await_call(now) {
+                let at = done.at.saturating_sub(self.origin);
+                out.push(self.recorded(at, format!("returned {}", result_text(&done.outcome))));
+            }
+            let received = self.target.receive(deadline);
+            let sent = received.map_err(|error| self.failure(FailureKind::Target, error.0))?;
+            let Some(sent) = sent else { return Ok(()) };
+            let at = sent.at.saturating_sub(self.origin);
+            match WirePacket::parse(&sent.bytes) {
+                Ok(WirePacket::Tcp(live)) => {
+                    let local = core::net::SocketAddr::new(live.ip.src, live.src_port);
+                    let remote = core::net::SocketAddr::new(live.ip.dst, live.dst_port);
+                    let owner = self.flows.iter().rposition(|flow| {
+                        flow.is_between(local, remote) || flow.awaits_first_syn && flow.remote == remote
+                    });
+                    let Some(owner) = owner else { continue };
+                    let flow = &mut self.flows[owner];
+                    flow.awaits_first_syn = false;
+                    flow.local = local;
+                    let options = flow.name_timestamps(&live.options);
+                    flow.learn(&live, 0, Some(&options));
+                    let shown = flow.to_script(&live);
+                    let options = shown.options.iter().map(without_clock).collect();
+                    let spec = TcpSpec {
+                        ports: (owner + 1 != self.flows.len()).then_some((live.src_port, live.dst_port)),
+                        flags: shown.flags,
+                        ace: None,
+                        seq: shown.seq,
+                        len: shown.len,
+                        ack: shown.ack,
+                        win: Some(shown.win),
+                        urg: shown.urg,
+                        options: OptionsSpec::Exactly(options),
+                    };
+                    let packet = Packet { ip: IpInfo::default(), body: Body::Tcp(spec) };
+                    out.push(self.recorded(at, format!("> {}", packet_text(&packet))));
+                }
+                Ok(WirePacket::Icmp(icmp)) => {
+                    out.push(self.recorded(at, format!("> icmp type_{} code_{}", icmp.kind, icmp.code)));
+                }
+                Ok(WirePacket::Udp(_) | WirePacket::Other(_)) => {}
+                Err(malformed) => out.push(self.recorded(at, format!("> broken: {malformed}"))),
+            }
+        }
+    }
+
+    fn recorded(&self, at: Duration, text: String) -> Recorded {
+        Recorded { at, line: self.line, text }
+    }
+
+    fn act(&mut self, event: &Event, out: &mut Vec<Recorded>) -> Result<(), Failure> {
+        let at = self.now();
+        match &event.action {
+            Action::Inbound(packet) => self.inject_packet(packet)?,
+            Action::Call(call) => {
+                let outcome = self.make_call(call)?;
+                let shown = outcome.map_or("blocks".to_owned(), |outcome| result_text(&outcome));
+                let text = action_text(&event.action);
+                let asked = text.split(" = ").next().unwrap_or_default();
+                out.push(self.recorded(at, format!("{asked} = {shown}")));
+            }
+            Action::Command(text) => self.command(text)?,
+            Action::Code(_) => {
+                let fd = self.current.and_then(|at| self.flows[at].fd);
+                let facts = fd.and_then(|fd| self.target.socket_info(fd).ok());
+                let Some(facts) = facts else { return Ok(()) };
+                let value = |name: &&str| match facts.get(&format!("tcpi_{name}")) {
+                    Some(Value::Int(value)) => format!("{name}:{value}"),
+                    _ => format!("{name}:?"),
+                };
+                let text = FACTS.iter().map(value).collect::<Vec<_>>().join(" ");
+                out.push(self.recorded(at, text));
+            }
+            Action::Outbound(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn result_text(outcome: &crate::target::Outcome) -> String {
+    use crate::target::Output;
+    let value = if outcome.value < 0 { errno_name(outcome.errno) } else { outcome.value.to_string() };
+    match &outcome.output {
+        Output::None | Output::Peer(_) => value,
+        Output::Bytes(bytes) => format!("{value} {bytes:?}"),
+        other => format!("{value} {other:?}"),
+    }
+}
+
+/// The host's clock differs from run to run; what it echoes does not.
+fn without_clock(option: &TcpOption) -> TcpOption {
+    match option {
+        TcpOption::Timestamps { ecr, .. } => TcpOption::Timestamps { val: 0, ecr: *ecr },
+        other => other.clone(),
+    }
+}
