@@ -183,11 +183,9 @@ impl AckPolicy {
         self.quick |= 1;
     }
 
-    /// Linux `tcp_event_data_recv`: data of `len` bytes (`seg_len` a wire segment, `header_len` of TCP) arrived in order
-    /// or out of order.
-    pub(crate) fn on_data(&mut self, seg_len: u32, header_len: u32, psh: bool, env: &AckEnv) {
+    /// Linux `tcp_event_data_recv`, after `measure_rcv_mss`: data arrived in order.
+    pub(crate) fn on_data(&mut self, env: &AckEnv) {
         self.scheduled = true;
-        self.measure_rcv_mss(seg_len, header_len, psh, env.advmss);
         if self.ato.is_zero() {
             // "The _first_ data packet received, initialize delayed ACK engine."
             self.incr_quickack(MAX_QUICKACKS, env.rcv_wnd);
@@ -206,8 +204,8 @@ impl AckPolicy {
         self.last_data = env.now;
     }
 
-    /// Linux `tcp_measure_rcv_mss`.
-    fn measure_rcv_mss(&mut self, seg_len: u32, header_len: u32, psh: bool, advmss: u32) {
+    /// Linux `tcp_measure_rcv_mss`: `seg_len` bytes a wire segment, `header_len` of TCP.
+    pub(crate) fn measure_rcv_mss(&mut self, seg_len: u32, header_len: u32, psh: bool, advmss: u32) {
         let last = core::mem::take(&mut self.last_seg_size);
         if seg_len >= self.rcv_mss {
             self.rcv_mss = seg_len.min(advmss).max(1);
@@ -242,11 +240,11 @@ impl AckPolicy {
             self.delay(env);
             return;
         }
-        self.compress(un);
+        self.compress(un, env.now);
     }
 
     /// Out-of-order data: immediate duplicate ACKs, then compressed ones.
-    fn compress(&mut self, un: &Unacknowledged) {
+    fn compress(&mut self, un: &Unacknowledged, now: Instant) {
         if !un.sack || self.compressed >= un.comp_nr {
             self.now = true;
             return;
@@ -264,7 +262,7 @@ impl AckPolicy {
         if !self.compressed_at.is_armed() {
             // Linux: "compress ack timer : 5 % of rtt, but no more than tcp_comp_sack_delay_ns".
             let delay = un.rcv_rtt.map_or(un.comp_delay, |rtt| (rtt / 20).min(un.comp_delay));
-            self.compressed_at = self.last_data + delay;
+            self.compressed_at = now + delay;
         }
     }
 
@@ -396,6 +394,11 @@ mod tests {
         }
     }
 
+    fn data(policy: &mut AckPolicy, len: u32, psh: bool, env: &AckEnv) {
+        policy.measure_rcv_mss(len, 32, psh, env.advmss);
+        policy.on_data(env);
+    }
+
     fn unacked(bytes: u32) -> Unacknowledged {
         Unacknowledged {
             rcv_nxt: 1,
@@ -415,12 +418,12 @@ mod tests {
         let mut policy = AckPolicy::new();
         policy.init_rcv_mss(1460, 1460, 65_535);
         for n in 0..16 {
-            policy.on_data(100, 32, true, &env(n * 100));
+            data(&mut policy, 100, true, &env(n * 100));
             policy.on_segment_end(&unacked(100), &env(n * 100));
             assert!(policy.is_owed_now(), "segment {n}");
             policy.on_ack_sent();
         }
-        policy.on_data(100, 32, true, &env(1600));
+        data(&mut policy, 100, true, &env(1600));
         policy.on_segment_end(&unacked(100), &env(1600));
         assert!(!policy.is_owed_now());
         assert_eq!(policy.deadline(), Instant::from_millis(1640));
@@ -432,10 +435,10 @@ mod tests {
         let mut policy = AckPolicy::new();
         policy.init_rcv_mss(1460, 1460, 65_535);
         policy.enter_pingpong(1);
-        policy.on_data(1460, 32, false, &env(0));
+        data(&mut policy, 1460, false, &env(0));
         policy.on_segment_end(&unacked(1460), &env(0));
         assert!(!policy.is_owed_now());
-        policy.on_data(1460, 32, false, &env(1));
+        data(&mut policy, 1460, false, &env(1));
         policy.on_segment_end(&unacked(2920), &env(1));
         assert!(policy.is_owed_now());
     }
@@ -446,13 +449,13 @@ mod tests {
         policy.enter_pingpong(1);
         let holes = Unacknowledged { has_holes: true, ..unacked(0) };
         for n in 0..3 {
-            policy.on_data(1000, 32, false, &env(n));
+            data(&mut policy, 1000, false, &env(n));
             policy.on_segment_end(&holes, &env(n));
             assert!(policy.is_owed_now(), "duplicate {n}");
             policy.on_ack_sent();
             policy.enter_pingpong(1);
         }
-        policy.on_data(1000, 32, false, &env(3));
+        data(&mut policy, 1000, false, &env(3));
         policy.on_segment_end(&holes, &env(3));
         assert!(!policy.is_owed_now());
         assert_eq!(policy.deadline(), Instant::from_millis(3) + Duration::from_micros(50));
@@ -461,11 +464,11 @@ mod tests {
     #[test]
     fn reply_makes_pingpong_and_its_timer_leaves_it() {
         let mut policy = AckPolicy::new();
-        policy.on_data(100, 32, true, &env(0));
+        data(&mut policy, 100, true, &env(0));
         policy.on_data_sent(Instant::from_millis(1));
         assert!(policy.in_pingpong(1));
         policy.on_ack_sent();
-        policy.on_data(100, 32, true, &env(2));
+        data(&mut policy, 100, true, &env(2));
         policy.on_segment_end(&unacked(100), &env(2));
         assert!(!policy.is_owed_now(), "waits for a reply to ride on");
         assert!(policy.on_timer(&env(42)));

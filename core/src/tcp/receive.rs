@@ -76,13 +76,16 @@ fn window_from_space(space: u32) -> u32 {
     space / 2
 }
 
-/// The scaling ratio of a segment of `len` bytes: payload to `truesize`, were it in one of Linux's buffers
-/// (header room and `skb_shared_info` in a power of two, and the `sk_buff`).
+/// The scaling ratio of a segment of `len` bytes: payload to `truesize`.
 fn ratio_of(len: u32) -> u8 {
+    (u64::from(len) * 256 / u64::from(truesize_of(len))).clamp(1, 255) as u8
+}
+
+/// What a segment of `len` bytes costs in Linux: header room and `skb_shared_info` in a power of two, and the `sk_buff`.
+fn truesize_of(len: u32) -> u32 {
     const OVERHEAD: u32 = 424;
     const SK_BUFF: u32 = 256;
-    let truesize = (len + OVERHEAD).next_power_of_two() + SK_BUFF;
-    (u64::from(len) * 256 / u64::from(truesize)).clamp(1, 255) as u8
+    (len + OVERHEAD).next_power_of_two() + SK_BUFF
 }
 
 /// The receiving half of one connection. With nothing queued it owns no buffer.
@@ -408,12 +411,35 @@ impl Receiver {
     }
 
     /// Linux `tcp_grow_window`: good data widens the window's slow-start limit. True when it did.
-    pub(crate) fn grow_window(&mut self, len: u32, advmss: u32, ofo: u32) -> bool {
+    pub(crate) fn grow_window(
+        &mut self,
+        len: u32,
+        advmss: u32,
+        rcv_mss: u32,
+        ofo: u32,
+        sysctl: &Sysctl,
+    ) -> bool {
         let room = self.window_clamp.min(self.free_space(ofo)).saturating_sub(self.rcv_ssthresh);
-        if len < 128 || room == 0 {
+        if room == 0 {
             return false;
         }
-        self.rcv_ssthresh += room.min((2 * advmss).max(2 * len));
+        // "Increase window, if skb with such overhead will fit to rcvbuf in future."
+        let mut overhead = self.window_of(truesize_of(len));
+        let mut growth = 2 * advmss;
+        if overhead > len {
+            // Linux __tcp_grow_window(): small segments widen it only as long as it is small.
+            let mut window = self.window_of(sysctl.tcp_rmem[2]) / 2;
+            overhead /= 2;
+            while overhead > len && self.rcv_ssthresh <= window {
+                overhead /= 2;
+                window /= 2;
+            }
+            if self.rcv_ssthresh > window {
+                return false;
+            }
+            growth = 2 * rcv_mss;
+        }
+        self.rcv_ssthresh += room.min(growth.max(2 * len));
         true
     }
 
@@ -602,7 +628,7 @@ mod tests {
             while left > 0 {
                 let len = left.min(1448);
                 receiver.push(Bytes::from(vec![0; len as usize]), len, &mut counters);
-                receiver.grow_window(len, 1448, 0);
+                receiver.grow_window(len, 1448, 1448, 0, &Sysctl::default());
                 left -= len;
             }
             while receiver.pop(usize::MAX).is_some() {}

@@ -124,7 +124,15 @@ impl Reorder {
     }
 
     /// The next piece that `rcv_nxt` reaches, trimmed to begin there.
-    pub(crate) fn pop(&mut self, rcv_nxt: SeqNum) -> Option<Piece> {
+    ///
+    /// `covered`: how far in-order data reached when it arrived; what lies left of it came twice (a DSACK, if `dsack`).
+    pub(crate) fn pop(
+        &mut self,
+        rcv_nxt: SeqNum,
+        covered: SeqNum,
+        dsack: bool,
+        counters: &mut Counters,
+    ) -> Option<Piece> {
         loop {
             let entry = self.pieces.first_entry()?;
             if entry.get().range.start.after(rcv_nxt) {
@@ -132,6 +140,10 @@ impl Reorder {
             }
             let mut piece = entry.remove();
             self.charge -= charge_of(&piece);
+            if piece.range.start.before(covered) {
+                let twice = SeqRange::new(piece.range.start, piece.range.end.min(covered));
+                self.extend_dsack(twice, rcv_nxt, dsack, counters);
+            }
             if piece.range.end.at_or_before(rcv_nxt) {
                 continue;
             }
@@ -355,7 +367,7 @@ mod tests {
             }
             // Fill every hole one byte at a time.
             while rcv_nxt.since(base) < 700 {
-                while let Some(piece) = reorder.pop(rcv_nxt) {
+                while let Some(piece) = reorder.pop(rcv_nxt, rcv_nxt, false, &mut counters) {
                     assert_eq!(piece.range.start, rcv_nxt);
                     assert_eq!(piece.range.len() as usize, piece.data.len());
                     got.extend_from_slice(&piece.data);

@@ -111,7 +111,8 @@ impl Connection {
         }
         let mut fin = segment.header.flags.fin();
         let had_holes = !self.reorder.is_empty();
-        while !fin && let Some(piece) = self.reorder.pop(self.recv.rcv_nxt) {
+        let (covered, dsack) = (self.recv.rcv_nxt, self.sack && cx.sysctl.tcp_dsack);
+        while !fin && let Some(piece) = self.reorder.pop(self.recv.rcv_nxt, covered, dsack, cx.counters) {
             self.deliver(piece.data, piece.truesize, cx);
             fin = piece.fin;
         }
@@ -135,7 +136,6 @@ impl Connection {
     fn on_data_event(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
         let len = segment.payload.len() as u32;
         let seg_len = len.div_ceil(u32::from(segment.segs.max(1)));
-        let header_len = 20 + if segment.header.options.timestamps.is_some() { 12 } else { 0 };
         match (self.ts, segment.header.options.timestamps) {
             (Some(ts), Some(seen)) => {
                 let tsecr = if seen.tsecr == 0 { 0 } else { seen.tsecr.wrapping_sub(ts.offset) };
@@ -144,12 +144,30 @@ impl Connection {
             _ => self.recv.measure_rtt_by_window(cx.now),
         }
         let env = self.ack_env(cx);
+        self.measure_segment(segment, cx);
+        self.acks.on_data(&env);
+        // Linux tcp_event_data_recv(): "if (skb->len >= 128)".
+        if len >= 128 {
+            self.grow_window(len, cx);
+        }
+    }
+
+    /// Linux `tcp_measure_rcv_mss`.
+    fn measure_segment(&mut self, segment: &Segment, cx: &Cx<'_>) {
+        let seg_len = (segment.payload.len() as u32).div_ceil(u32::from(segment.segs.max(1)));
+        let header_len = 20 + if segment.header.options.timestamps.is_some() { 12 } else { 0 };
         let rcv_mss = self.acks.rcv_mss();
-        self.acks.on_data(seg_len, header_len, segment.header.flags.psh(), &env);
+        let advmss = self.ack_env(cx).advmss;
+        self.acks.measure_rcv_mss(seg_len, header_len, segment.header.flags.psh(), advmss);
         if self.acks.rcv_mss() > rcv_mss {
             self.recv.on_rcv_mss(self.acks.rcv_mss());
         }
-        if self.recv.grow_window(len, env.advmss, self.reorder.charge()) {
+    }
+
+    /// Linux `tcp_grow_window`.
+    fn grow_window(&mut self, len: u32, cx: &Cx<'_>) {
+        let advmss = self.ack_env(cx).advmss;
+        if self.recv.grow_window(len, advmss, self.acks.rcv_mss(), self.reorder.charge(), cx.sysctl) {
             self.acks.quick_once();
         }
     }
@@ -178,10 +196,14 @@ impl Connection {
             truesize,
         };
         if len > 0 {
-            self.on_data_event(segment, cx);
+            self.measure_segment(segment, cx);
         }
         self.acks.schedule();
         self.reorder.insert(self.recv.rcv_nxt, piece, self.sack, cx.sysctl.tcp_dsack, cx.counters);
+        // "For non sack flows, do not grow window to force DUPACK and trigger fast retransmit."
+        if len > 0 && self.sack {
+            self.grow_window(len, cx);
+        }
     }
 
     /// Linux `tcp_prune_ofo_queue`: the peer still has it.

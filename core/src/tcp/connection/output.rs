@@ -60,7 +60,9 @@ impl Connection {
         if plan.fin {
             flags = flags.with(Flags::FIN);
         }
-        if plan.psh {
+        // Linux __tcp_transmit_skb(): "Force a PSH flag on all (GSO) packets to expedite GRO flush at receiver";
+        // on the wire only: a piece sent again alone does not have it.
+        if plan.psh || plan.len > plan.segment_size {
             flags = flags.with(Flags::PSH);
         }
         if plan.len > 0 {

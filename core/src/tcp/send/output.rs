@@ -169,8 +169,6 @@ impl Sender {
         if psh {
             self.pushed_seq = end;
         }
-        // Linux __tcp_transmit_skb(): "Force a PSH flag on all (GSO) packets to expedite GRO flush at receiver".
-        let psh = psh || len > mss;
         end += u32::from(fin);
         let mut marks = if psh { Marks::PSH } else { Marks::NONE };
         if fin {
