@@ -50,6 +50,11 @@ impl Connection {
         if seq == rcv_nxt {
             // "Some stacks are known to send bare FIN packets in zero window."
             if window == 0 && !segment.payload.is_empty() {
+                // Differs from Linux, where both ends may wait for ever: nothing is left to read, so it is what lies
+                // behind the hole that keeps the window closed. The peer still has it.
+                if self.recv.readable() == 0 {
+                    self.prune_reorder(cx);
+                }
                 cx.counters.tcp_zero_window_drop += 1;
                 self.out_of_window(DropReason::TcpZeroWindow, cx);
                 return Step::Continue(());
