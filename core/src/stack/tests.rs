@@ -45,7 +45,7 @@ impl Chaos {
         let host = |n: u8| Config {
             addresses: vec![([10, 0, 0, n].into(), 24)],
             any_address: n == 2,
-            gso_max_segs: if seed % 3 == 0 { 1 } else { 64 },
+            gso_max_segs: if seed.is_multiple_of(3) { 1 } else { 64 },
             ..Config::default()
         };
         let hosts = [sim.add(host(1)), sim.add(host(2))];

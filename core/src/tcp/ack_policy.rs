@@ -108,7 +108,7 @@ impl AckPolicy {
 
     /// Linux `tcp_initialize_rcv_mss`.
     pub(crate) fn init_rcv_mss(&mut self, advmss: u32, mss: u32, rcv_wnd: u32) {
-        self.rcv_mss = advmss.min(mss).min(rcv_wnd / 2).min(MSS_DEFAULT).max(MIN_MSS);
+        self.rcv_mss = advmss.min(mss).min(rcv_wnd / 2).clamp(MIN_MSS, MSS_DEFAULT);
     }
 
     pub(crate) fn rcv_mss(&self) -> u32 {

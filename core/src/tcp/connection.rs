@@ -61,7 +61,7 @@ pub(crate) struct ConnectionSetup {
 pub(crate) enum Disposition {
     /// It lives.
     Keep,
-    /// It is in CLOSE: take it out of the table; if `is_orphan()`, forget it, else keep it for its application until `close`.
+    /// It is in CLOSE: take it out of the table; if nobody holds it, forget it, else keep it for its application until `close`.
     Closed,
     /// As `Closed`, and this mini socket takes its place in the table (unless `tcp_max_tw_buckets` is reached: `TCPTimeWaitOverflow`).
     TimeWait(TimeWait),

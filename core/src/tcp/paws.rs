@@ -28,10 +28,6 @@ pub(crate) fn ts_clock(now: Instant, offset: u32) -> u32 {
 }
 
 impl TsState {
-    pub(crate) fn new(offset: u32) -> Self {
-        Self { recent: 0, stored: Instant::ZERO, offset }
-    }
-
     /// Stores the peer's value (RFC 7323 4.3: only from segments at or left of the last ACK sent; the caller checked).
     pub(crate) fn store(&mut self, tsval: u32, now: Instant) {
         if self.passes(tsval, 0, now) {
@@ -59,7 +55,8 @@ impl TsState {
 
     /// Linux `tcp_paws_reject`, for half-open and mini sockets: a RST is let through once the value is a minute old.
     pub(crate) fn rejects(&self, tsval: u32, rst: bool, now: Instant) -> bool {
-        !self.passes(tsval, 0, now) && !(rst && now.saturating_since(self.stored) >= PAWS_MSL)
+        let lets_rst_through = rst && now.saturating_since(self.stored) >= PAWS_MSL;
+        !lets_rst_through && !self.passes(tsval, 0, now)
     }
 }
 
@@ -69,7 +66,7 @@ mod tests {
 
     #[test]
     fn older_is_refused_until_24_days_have_passed() {
-        let mut ts = TsState::new(0);
+        let mut ts = TsState { recent: 0, stored: Instant::ZERO, offset: 0 };
         let now = Instant::from_millis(1_000);
         ts.store(500, now);
         assert!(!ts.discards(500, now) && !ts.discards(499, now) && ts.discards(498, now));
@@ -83,7 +80,7 @@ mod tests {
 
     #[test]
     fn old_rst_is_let_through_after_a_minute() {
-        let mut ts = TsState::new(0);
+        let mut ts = TsState { recent: 0, stored: Instant::ZERO, offset: 0 };
         ts.store(500, Instant::ZERO);
         assert!(ts.rejects(400, true, Instant::from_millis(59_999)));
         assert!(!ts.rejects(400, true, Instant::from_millis(60_000)));

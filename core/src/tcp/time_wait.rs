@@ -349,6 +349,9 @@ mod tests {
         }
     }
 
+    /// With timestamps, flags, sequence number, TSval, payload bytes; timer restarted, answer.
+    type Row = (bool, Flags, u32, Option<u32>, usize, bool, Answer);
+
     #[derive(PartialEq, Debug)]
     enum Answer {
         Ack,
@@ -362,7 +365,7 @@ mod tests {
     fn time_wait_decisions_as_linux() {
         let ack = Flags::ACK;
         let (syn, fin, rst) = (Flags::SYN, Flags::FIN, Flags::RST);
-        let rows: &[(bool, Flags, u32, Option<u32>, usize, bool, Answer)] = &[
+        let rows: &[Row] = &[
             (false, syn, R - 100, None, 0, false, Answer::Ack),
             (false, syn, R, None, 0, false, Answer::Ack),
             (false, syn, R + 1, None, 0, false, Answer::New(100 + 65_537)),

@@ -38,7 +38,7 @@ impl Connection {
         let mss = u32::from(advmss) - if setup.ts_recent != 0 { TIMESTAMPS_LEN } else { 0 };
         let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
         let initial = InitialWindow::for_socket(&options, mss, sysctl.tcp_window_scaling, sysctl);
-        let ts = (sysctl.tcp_timestamps != 0).then(|| TsState {
+        let ts = (sysctl.tcp_timestamps != 0).then_some(TsState {
             recent: setup.ts_recent,
             stored: cx.now,
             offset: setup.ts_offset,

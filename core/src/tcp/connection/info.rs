@@ -19,10 +19,6 @@ impl Connection {
         self.state
     }
 
-    pub(crate) fn is_orphan(&self) -> bool {
-        self.orphan
-    }
-
     pub(crate) fn tuple(&self) -> &FourTuple {
         &self.tuple
     }
