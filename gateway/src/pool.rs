@@ -80,7 +80,8 @@ mod tests {
         let slice = bytes.slice(5..);
         drop(bytes);
         assert_eq!(&slice[..], b"bytes");
-        assert_ne!(pool.take().as_ptr(), place, "it is still looked at");
+        let other = pool.take();
+        assert_ne!(other.as_ptr(), place, "it is still looked at");
         drop(slice);
         let again = pool.take();
         assert_eq!((again.as_ptr(), again.len()), (place, 0));

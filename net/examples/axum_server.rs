@@ -24,7 +24,7 @@ async fn main() -> io::Result<()> {
 }
 
 /// Serves for ever.
-pub async fn serve(listener: TcpListener) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener) -> io::Result<()> {
     axum::serve(Listener(listener), router()).await
 }
 

@@ -20,7 +20,7 @@ fn main() -> io::Result<()> {
 
 /// Sends `data`, ends the sending direction, and reads to the end. Both at once: an echo server that is not read
 /// stops reading.
-pub fn echo(net: &Net, server: &str, data: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn echo(net: &Net, server: &str, data: &[u8]) -> io::Result<Vec<u8>> {
     let stream = TcpStream::connect(net, server)?;
     std::thread::scope(|scope| {
         let sending = scope.spawn(|| {

@@ -14,7 +14,7 @@ fn main() -> io::Result<()> {
 }
 
 /// Serves for ever; the others wait in the accept queue meanwhile.
-pub fn serve(listener: &TcpListener) -> io::Result<()> {
+pub(crate) fn serve(listener: &TcpListener) -> io::Result<()> {
     for stream in listener.incoming() {
         if let Err(error) = echo(stream?) {
             eprintln!("a client went away: {error}");

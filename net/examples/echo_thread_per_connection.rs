@@ -14,7 +14,7 @@ fn main() -> io::Result<()> {
 }
 
 /// Serves for ever.
-pub fn serve(listener: &TcpListener) -> io::Result<()> {
+pub(crate) fn serve(listener: &TcpListener) -> io::Result<()> {
     for stream in listener.incoming() {
         let stream = stream?;
         std::thread::spawn(move || {

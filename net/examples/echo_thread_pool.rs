@@ -14,7 +14,7 @@ fn main() -> io::Result<()> {
 }
 
 /// Serves for ever, at most `threads` clients at a time; the others wait in the accept queue.
-pub fn serve(listener: &TcpListener, threads: usize) -> io::Result<()> {
+pub(crate) fn serve(listener: &TcpListener, threads: usize) -> io::Result<()> {
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(listener))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))

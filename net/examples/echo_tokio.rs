@@ -19,7 +19,7 @@ async fn main() -> io::Result<()> {
 }
 
 /// Serves for ever.
-pub async fn serve(listener: TcpListener) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener) -> io::Result<()> {
     loop {
         let (mut stream, peer) = listener.accept().await?;
         tokio::spawn(async move {

@@ -1,5 +1,7 @@
 //! The examples do what they say, over a link inside the process.
 
+#![allow(clippy::duplicate_mod, reason = "each example brings its own copy of the small module it shares")]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -5,12 +5,12 @@
 use lastack::{Config, Memory, Net};
 
 /// The first stack's address.
-pub const SERVER: &str = "10.0.0.1";
+pub(crate) const SERVER: &str = "10.0.0.1";
 /// The second stack's.
-pub const CLIENT: &str = "10.0.0.2";
+pub(crate) const CLIENT: &str = "10.0.0.2";
 
 /// Settings of the stack at 10.0.0.`last` and fd00::`last`.
-pub fn config(last: u8) -> Config {
+pub(crate) fn config(last: u8) -> Config {
     Config {
         seed: [last; 32],
         addresses: vec![
@@ -22,7 +22,7 @@ pub fn config(last: u8) -> Config {
 }
 
 /// A server's and a client's stack, driven by tasks of this runtime.
-pub fn pair() -> (Net, Net) {
+pub(crate) fn pair() -> (Net, Net) {
     let (left, right) = Memory::pair(1500);
     let (server, server_driver) = Net::start(left, config(1)).unwrap();
     let (client, client_driver) = Net::start(right, config(2)).unwrap();
@@ -32,12 +32,12 @@ pub fn pair() -> (Net, Net) {
 }
 
 /// A server's and a client's stack, driven by threads.
-pub fn pair_of_threads() -> (Net, Net) {
+pub(crate) fn pair_of_threads() -> (Net, Net) {
     let (left, right) = Memory::pair(1500);
     (Net::spawn_thread(left, config(1)).unwrap(), Net::spawn_thread(right, config(2)).unwrap())
 }
 
 /// Bytes that differ from place to place.
-pub fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 251 + at) as u8).collect()
 }
