@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`clock`] | the one place that reads the clock and pauses |
 //! | [`process`] | child processes that cannot outlive their test, and waiting with an upper bound |
-//! | [`needs`] | what a test needs from the machine; the loud `SKIPPED` |
+//! | [`mod@needs`] | what a test needs from the machine; the loud `SKIPPED` |
 //! | [`binaries`] | where the `lastack` under test and our own helpers are |
 //! | [`arena`] | three private network namespaces: the program's, the host's, the remote's |
 //! | [`carrier`] | the ways a program's packets can travel: plain Linux, lastack, pasta, slirp4netns |
