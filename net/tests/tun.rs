@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,6 +14,10 @@ use lastack::core::wire::transmit::RxMeta;
 use lastack::core::wire::{Body, parse};
 use lastack::{Capture, Config, Device, Net, Tun, TunOptions};
 use support::pattern;
+
+#[allow(dead_code, reason = "its main opens a TUN of its own")]
+#[path = "../examples/axum_server.rs"]
+mod axum_server;
 
 /// Set in the process that runs inside of the namespace.
 const INSIDE: &str = "LASTACK_TEST_INSIDE_NAMESPACE";
@@ -163,6 +168,54 @@ fn bulk_over_a_large_mtu_arrives_intact() {
         let tun = Tun::open(&options().mtu(65_520)).unwrap();
         assert_eq!(tun.capabilities().mtu, 65_520);
         bulk(tun);
+    });
+}
+
+#[test]
+fn an_adopted_descriptor_keeps_its_offloads() {
+    in_namespace("an_adopted_descriptor_keeps_its_offloads", || {
+        let tun = Tun::open(&options()).unwrap();
+        let passed = tun.as_fd().try_clone_to_owned().unwrap();
+        let (name, capabilities) = (tun.name().to_owned(), tun.capabilities());
+        drop(tun);
+        let adopted = Tun::from_fd(passed, 1500).unwrap();
+        assert_eq!((adopted.name(), adopted.capabilities()), (&*name, capabilities));
+        let net = Net::spawn_thread(adopted, config()).unwrap();
+        let (theirs, ours) = stack_connects(&net, KERNEL[0]);
+        exchange(theirs, ours, &pattern(1_000_000));
+    });
+}
+
+#[test]
+fn the_kernel_reaches_an_axum_server() {
+    in_namespace("the_kernel_reaches_an_axum_server", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (net, driver) = Net::start(Tun::open(&options()).unwrap(), config()).unwrap();
+        thread::spawn(move || {
+            runtime.spawn(driver);
+            runtime.block_on(async {
+                let listener = lastack::TcpListener::bind(&net, "[fd09::2]:80").await?;
+                axum_server::serve(listener).await
+            })
+        });
+        let mut stream = loop {
+            // Refused until the server listens.
+            match std::net::TcpStream::connect("[fd09::2]:80") {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => thread::yield_now(),
+                result => break result.unwrap(),
+            }
+        };
+        let body = pattern(3_000_000);
+        write!(
+            stream,
+            "POST /length HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        )
+        .unwrap();
+        stream.write_all(&body).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n3000000"), "{answer}");
     });
 }
 
