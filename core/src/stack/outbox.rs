@@ -106,3 +106,48 @@ pub(crate) fn fragment(packet: &[u8], mtu: usize, id: u32) -> Vec<Vec<u8>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ip::fragments::{FragmentLimits, Fragments};
+    use crate::time::Instant;
+    use crate::wire::transmit::{RxMeta, Transmit};
+    use crate::wire::{Body, IpFields, emit, parse};
+
+    proptest! {
+        /// What we cut, any receiver puts together again; here our own.
+        #[test]
+        fn fragments_fit_the_link_and_make_the_datagram_again(
+            is_v4 in any::<bool>(), mtu in 1280usize..9000, id in any::<u32>(), len in 9000usize..60_000,
+        ) {
+            let [src, dst]: [IpAddr; 2] = if is_v4 {
+                [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()]
+            } else {
+                [[0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into()]
+            };
+            let payload: Vec<u8> = (0..len).map(|n| ((n * 7) >> 3) as u8).collect();
+            let mut out = Transmit { payload: vec![payload.clone().into()], ..Transmit::default() };
+            emit::udp(&mut out, &IpFields { src, dst, ttl: 64, tos: 0, id: 0 }, 1, 2);
+            out.finish_checksum();
+            let mut queue = Fragments::new(FragmentLimits::default());
+            let mut whole = None;
+            for piece in fragment(&out.to_vec(), mtu, id) {
+                prop_assert!(piece.len() <= mtu);
+                let piece = Bytes::from(piece);
+                let packet = parse(&piece, RxMeta::default()).expect("our own packet");
+                let Body::Fragment(part) = &packet.body else { panic!("a fragment") };
+                whole = queue.push(Instant::ZERO, &piece, &packet.ip, part).expect("consistent fragments");
+            }
+            let whole = whole.expect("complete with the last piece");
+            let Body::Udp(datagram) = parse(&whole, RxMeta::default()).expect("valid").body else {
+                panic!("UDP went in")
+            };
+            prop_assert_eq!(datagram.payload, payload);
+        }
+    }
+}
