@@ -253,12 +253,13 @@ impl Posix {
     }
 
     fn transmit_all(&mut self) {
-        let at = self.now();
         while self.stack.poll_transmit(self.now, &mut self.transmit) {
             let mut segments = Segments::new(&self.transmit);
             while segments.next_packet(&mut self.packet) {
-                self.sent.push_back(Sent { at, bytes: self.packet.clone() });
+                self.sent.push_back(Sent { at: self.now(), bytes: self.packet.clone() });
             }
+            // Nothing leaves a real host at the same instant as something else, and RACK tells them apart by time.
+            self.now += BETWEEN_PACKETS;
         }
         while let Some(event) = self.stack.poll_event() {
             if let SocketEvent::Connection(id, _) = event {
@@ -626,6 +627,9 @@ impl Posix {
         Outcome::ok(0).with(Output::Int(value))
     }
 }
+
+/// Time that sending takes.
+const BETWEEN_PACKETS: Duration = Duration::from_micros(1);
 
 const SIOCINQ: u64 = 0x541b;
 const SIOCOUTQ: u64 = 0x5411;

@@ -38,7 +38,7 @@ use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
 use crate::tcp::time_wait::{Remains, TimeWait};
 use crate::time::{Duration, Instant};
-use crate::wire::segment::Segment;
+use crate::wire::segment::{Flags, Segment};
 
 /// What the stack settles before a connection begins.
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +176,12 @@ impl Connection {
     /// "fifth, check the ACK field".
     fn on_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> ControlFlow<Disposition, Acked> {
         let header = &segment.header;
+        // Linux tcp_rcv_established(): header prediction stores the timestamp before it looks at the ACK.
+        let predicted = self.state == TcpState::Established
+            && header.flags.without(Flags::PSH) == Flags::ACK
+            && header.seq == self.recv.rcv_nxt
+            && self.reorder.is_empty()
+            && u32::from(header.wnd) << self.snd_wscale == self.send.snd_wnd();
         let view = self.ack_view(segment, cx.now);
         let verdict = self.send.on_ack(&view, &self.options, cx);
         cx.events.sign(self.cookie, &self.tuple, self.state);
@@ -196,6 +202,8 @@ impl Connection {
             self.soft_error = None;
             self.keepalive_probes = 0;
             self.last_received = cx.now;
+        }
+        if !acked.old || predicted {
             self.store_timestamp(segment, cx.now);
         }
         self.finish_handshake(header, cx);

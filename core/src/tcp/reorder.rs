@@ -195,6 +195,11 @@ impl Reorder {
         }
     }
 
+    /// New text arrives: what was to be reported about older text is not (Linux `tcp_data_queue`: `rx_opt.dsack = 0`).
+    pub(crate) fn forget_dsack(&mut self) {
+        self.dsack = None;
+    }
+
     /// Linux `tcp_dsack_extend`.
     fn extend_dsack(&mut self, range: SeqRange, rcv_nxt: SeqNum, enabled: bool, counters: &mut Counters) {
         match &mut self.dsack {

@@ -47,6 +47,7 @@ impl Connection {
         let (seq, end_seq) = (segment.header.seq, segment.end_seq());
         let (rcv_nxt, window) = (self.recv.rcv_nxt, self.recv.receive_window());
         let dsack = self.sack && cx.sysctl.tcp_dsack;
+        self.reorder.forget_dsack();
         if seq == rcv_nxt {
             // "Some stacks are known to send bare FIN packets in zero window."
             if window == 0 && !segment.payload.is_empty() {

@@ -113,6 +113,7 @@ impl Sender {
         let payload = self.unsent_payload();
         let len = payload.min(room).min(mss);
         let plan = self.send_new_piece(len, mss, true, cx);
+        self.burst.probed = true; // only the RTO watches it: tcp_write_wakeup() schedules no loss probe
         self.probes_out = 0;
         self.backoff = 0;
         self.probes_since = Instant::FAR_FUTURE;
