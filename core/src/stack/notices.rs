@@ -1,6 +1,6 @@
 //! What applications wait for: a list on which each socket is at most once.
 //!
-//! Owns:    the order in which [`SocketEvent`](crate::SocketEvent)s are told.
+//! Owns:    the order in which [`SocketEvent`]s are told.
 //! Rules:   facts that become true before they are told are merged; a socket that is gone is passed over.
 
 use std::collections::VecDeque;
