@@ -54,7 +54,9 @@ impl SourceArgs {
                 "--source kernel",
             ));
         }
-        Kernel::open(&self.scope()).map_err(|error| self.refused(&error))
+        let mut kernel = Kernel::open(&self.scope()).map_err(|error| self.refused(&error))?;
+        kernel.consult_recorder();
+        Ok(kernel)
     }
 
     /// Everything `query` asks for, from the kernel or the file.

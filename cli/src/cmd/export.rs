@@ -1,22 +1,157 @@
-//! `lastack export`: metrics.
+//! `lastack export`: metrics for Prometheus, and a log of closed connections.
 
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use lastack_observe::clock;
+use lastack_observe::doctor::{self, Limits};
+use lastack_observe::export::{Exporter, files};
+use lastack_observe::interrupt::Interrupt;
+use lastack_observe::live::{Live, News};
+
+use super::record::open_output;
 use crate::args::Globals;
 use crate::failure::Failure;
+use crate::source_args::SourceArgs;
+
+/// At most so long until a scrape is answered.
+const TICK: Duration = Duration::from_millis(50);
+/// A client that is slower than this is not a scraper.
+const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longer requests are not answered.
+const MAX_REQUEST: usize = 8192;
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The command line of `export`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sudo lastack export --listen 127.0.0.1:9435            /metrics for Prometheus
+  sudo lastack export --ndjson /var/log/closed.ndjson    and a line for each connection that ends
+
+What goes with it: lastack export --print dashboard|alerts|unit-export|unit-record")]
 pub(crate) struct Args {
-    /// Arguments, not read yet
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Where /metrics is served
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9435")]
+    listen: SocketAddr,
+    /// A line for each connection that ends is appended here
+    #[arg(long, value_name = "FILE")]
+    ndjson: Option<PathBuf>,
+    /// Seconds between two looks at all sockets
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    interval: f64,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<f64>,
+    /// Print a file that goes with the exporter, and end
+    #[arg(long, value_name = "WHAT", value_parser = ["dashboard", "alerts", "unit-export", "unit-record"])]
+    print: Option<String>,
 }
 
-pub(crate) fn run(_args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> {
-    Err(Failure::new(
-        "lastack export is not in this build",
-        "this version was built before the command was written",
-        "a newer version of lastack",
-    ))
+pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> {
+    if let Some(what) = &args.print {
+        let text = match what.as_str() {
+            "dashboard" => files::dashboard(),
+            "alerts" => files::alerts(),
+            unit => files::unit(unit.trim_start_matches("unit-")).unwrap_or_default(),
+        };
+        io::stdout().write_all(text.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !(0.05..=3600.0).contains(&args.interval) {
+        return Err(Failure::new(
+            format!("--interval {} makes no sense", args.interval),
+            "seconds, from 0.05 to 3600",
+            "--interval 5",
+        ));
+    }
+    let mut output = args.ndjson.as_deref().map(open_output).transpose()?;
+    let listener = TcpListener::bind(args.listen).map_err(|error| {
+        Failure::new(
+            format!("cannot listen on {}", args.listen),
+            error.to_string(),
+            "--listen 127.0.0.1:0, or another port",
+        )
+    })?;
+    listener.set_nonblocking(true)?;
+    let interval = Duration::from_secs_f64(args.interval);
+    let mut live = Live::open(&args.source.scope(), interval).map_err(|error| args.source.refused(&error))?;
+    if let Some(error) = live.refused() {
+        eprintln!(
+            "note: reasons of resets and how connections end are not seen: {error}; sudo lastack export"
+        );
+    }
+    eprintln!("serving http://{}/metrics", listener.local_addr()?);
+    let mut exporter = Exporter::new(live.refused().is_none());
+    let (interrupt, start) = (Interrupt::catch(), clock::monotonic());
+    while !interrupt.raised() && args.duration.is_none_or(|limit| start.elapsed().as_secs_f64() < limit) {
+        let mut lines = String::new();
+        live.tick(TICK, &mut |news| match news {
+            News::Closed(closed) => {
+                exporter.closed(&closed);
+                if output.is_some() {
+                    lines.push_str(&closed.to_json().to_string());
+                    lines.push('\n');
+                }
+            }
+            News::Reset(event) => {
+                let direction = if event.name == "tcp_send_reset" { "sent" } else { "received" };
+                exporter.reset(direction, event.reason.as_deref().unwrap_or("none"));
+            }
+        })?;
+        if let Some(file) = &mut output {
+            file.write_all(lines.as_bytes())?;
+        }
+        while let Ok((client, _)) = listener.accept() {
+            exporter.set_lost(live.lost());
+            // A scraper that goes away in the middle is its own affair.
+            let _ = answer(client, &exporter, &live);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn answer(mut client: TcpStream, exporter: &Exporter, live: &Live) -> io::Result<()> {
+    client.set_nonblocking(false)?;
+    client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    let mut request = Vec::new();
+    let mut piece = [0; 1024];
+    while !request.windows(4).any(|four| four == b"\r\n\r\n") && request.len() < MAX_REQUEST {
+        match client.read(&mut piece)? {
+            0 => break,
+            length => request.extend(&piece[..length]),
+        }
+    }
+    let line = String::from_utf8_lossy(&request);
+    let mut words = line.split_whitespace();
+    let (status, kind, body) =
+        match (words.next(), words.next().map(|path| path.split('?').next().unwrap_or(path))) {
+            (Some("GET"), Some("/metrics")) => {
+                let (now, before) = live.snapshots();
+                let findings = doctor::examine(now, before, &Limits::default());
+                match exporter.render(now, &findings) {
+                    Ok(text) => ("200 OK", CONTENT_TYPE, text),
+                    Err(_) => ("500 Internal Server Error", "text/plain", "formatting failed\n".to_owned()),
+                }
+            }
+            (Some("GET"), Some("/")) => ("200 OK", "text/plain", "lastack export: see /metrics\n".to_owned()),
+            (Some("GET"), _) => ("404 Not Found", "text/plain", "see /metrics\n".to_owned()),
+            _ => ("405 Method Not Allowed", "text/plain", "only GET\n".to_owned()),
+        };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    client.write_all(head.as_bytes())?;
+    client.write_all(body.as_bytes())?;
+    // Close in an orderly way: our FIN, then the client's, so that nothing is reset.
+    client.shutdown(std::net::Shutdown::Write)?;
+    while client.read(&mut piece).is_ok_and(|length| length > 0) {}
+    Ok(())
 }

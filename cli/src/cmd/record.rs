@@ -1,22 +1,105 @@
-//! `lastack record`: remembers owners, ages and endings.
+//! `lastack record`: remembers owners, ages and endings for the other commands.
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use lastack_observe::interrupt::Interrupt;
+use lastack_observe::live::{Live, News};
+use lastack_observe::{clock, record};
 
 use crate::args::Globals;
 use crate::failure::Failure;
+use crate::source_args::SourceArgs;
+
+/// At most so long between two looks at what ended.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The command line of `record`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  sudo lastack record                            from now on ss, doctor and kill know former owners and ages
+  sudo lastack record --output closed.ndjson     and a line for each connection that ends
+
+As a service: lastack export --print unit-record > /etc/systemd/system/lastack-record.service
+Connections shorter than --interval may be missed as owners; their ends are not.")]
 pub(crate) struct Args {
-    /// Arguments, not read yet
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// A line for each connection that ends is appended here
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Where the memory is kept for the other commands (they look there, or at $LASTACK_RECORD)
+    #[arg(long, value_name = "FILE")]
+    memory: Option<PathBuf>,
+    /// Seconds between two looks at all sockets
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    interval: f64,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<f64>,
 }
 
-pub(crate) fn run(_args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> {
-    Err(Failure::new(
-        "lastack record is not in this build",
-        "this version was built before the command was written",
-        "a newer version of lastack",
-    ))
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
+    if !(0.05..=3600.0).contains(&args.interval) {
+        return Err(Failure::new(
+            format!("--interval {} makes no sense", args.interval),
+            "seconds, from 0.05 to 3600",
+            "--interval 1",
+        ));
+    }
+    let memory = args.memory.clone().unwrap_or_else(record::default_path);
+    let mut output = args.output.as_deref().map(open_output).transpose()?;
+    let interval = Duration::from_secs_f64(args.interval);
+    let mut live = Live::open(&args.source.scope(), interval).map_err(|error| args.source.refused(&error))?;
+    if let Some(error) = live.refused() {
+        eprintln!("note: how connections end is not seen: {error}; sudo lastack record");
+    }
+    let (interrupt, start) = (Interrupt::catch(), clock::monotonic());
+    let mut ended = 0u64;
+    while !interrupt.raised() && args.duration.is_none_or(|limit| start.elapsed().as_secs_f64() < limit) {
+        let mut lines = String::new();
+        let looked = live.tick(TICK, &mut |news| {
+            if let News::Closed(closed) = news {
+                ended += 1;
+                lines.push_str(&closed.to_json().to_string());
+                lines.push('\n');
+            }
+        })?;
+        if let Some(file) = &mut output {
+            file.write_all(lines.as_bytes())?;
+        }
+        if looked {
+            live.recorder().save(&memory).map_err(|error| {
+                Failure::new(
+                    format!("cannot write {}", memory.display()),
+                    error.to_string(),
+                    "--memory FILE, and LASTACK_RECORD=FILE for the commands that read it",
+                )
+            })?;
+        }
+    }
+    let (known, lost) = (live.recorder().len(), live.lost());
+    if globals.json {
+        println!(
+            "{}",
+            serde_json::json!({"event": "summary", "remembered": known, "ended": ended, "lost": lost})
+        );
+    } else {
+        println!("{known} connections remembered, {ended} ended, {lost} losses");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a file to append to.
+pub(crate) fn open_output(path: &std::path::Path) -> Result<std::fs::File, Failure> {
+    std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+        Failure::new(
+            format!("cannot write {}", path.display()),
+            error.to_string(),
+            "a file in a directory of yours",
+        )
+    })
 }

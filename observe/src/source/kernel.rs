@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use crate::clock;
 use crate::filter::Filter;
+use crate::record::Recorded;
 use crate::row::Row;
 use crate::snapshot::{Missing, Namespace, Snapshot};
 
@@ -82,6 +83,7 @@ pub struct Kernel {
     rooms: Vec<Room>,
     missing: Vec<Missing>,
     cgroups: cgroup::Cgroups,
+    recorded: Option<Recorded>,
 }
 
 /// One namespace.
@@ -101,7 +103,12 @@ impl Kernel {
     /// When the named namespace cannot be entered. With [`Scope::All`] those that cannot be are left out
     /// and listed in [`Snapshot::missing`].
     pub fn open(scope: &Scope) -> io::Result<Self> {
-        let mut this = Self { rooms: Vec::new(), missing: Vec::new(), cgroups: cgroup::Cgroups::default() };
+        let mut this = Self {
+            rooms: Vec::new(),
+            missing: Vec::new(),
+            cgroups: cgroup::Cgroups::default(),
+            recorded: None,
+        };
         let own = netns::own();
         match scope {
             Scope::Own => {
@@ -142,6 +149,11 @@ impl Kernel {
         Ok(this)
     }
 
+    /// Takes over what a recorder remembers, where one runs: exact ages and former owners.
+    pub fn consult_recorder(&mut self) {
+        self.recorded = Recorded::load();
+    }
+
     /// Reads everything `query` asks for.
     ///
     /// # Errors
@@ -180,14 +192,19 @@ impl Kernel {
         let owner_first = query.filter.needs_owner();
         let mut rows = Vec::new();
         let mut seen = HashSet::new();
-        for room in &mut self.rooms {
+        let Self { rooms, recorded, .. } = self;
+        let now_ns = clock::unix_ns();
+        for room in rooms {
             for v6 in [false, true] {
                 if query.v6.is_some_and(|wanted| wanted != v6) {
                     continue;
                 }
                 let keep_all = owner_first;
                 seen.clear();
-                let mut each = |row: Row| {
+                let mut each = |mut row: Row| {
+                    if let Some(recorded) = recorded {
+                        recorded.apply(std::slice::from_mut(&mut row), now_ns);
+                    }
                     // A dump is not atomic: a socket that moved between hash chains comes twice.
                     if (keep_all || compiled.here.matches(&row))
                         && seen.insert((row.socket.cookie, row.socket.state))

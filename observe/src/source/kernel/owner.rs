@@ -75,11 +75,10 @@ impl Owners {
     pub(super) fn name(&self, rows: &mut [Row], cgroups: &mut Cgroups) {
         let listeners = self.listeners(rows);
         for row in rows {
-            if row.owner.is_some() {
-                continue;
-            }
             row.owner = match self.by_inode.get(&row.inode).filter(|_| row.inode != 0) {
                 Some(owner) => Some(owner.clone()),
+                // What the recorder remembers is better than what is inferred.
+                None if row.owner.is_some() => continue,
                 None if row.inode == 0 => former(row, &listeners, cgroups),
                 None => None,
             };

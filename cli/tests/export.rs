@@ -1,0 +1,217 @@
+//! `lastack export` and `lastack record` on the live kernel; files that go with them.
+
+#[path = "../../observe/tests/support/mod.rs"]
+mod support;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use lastack_observe::export::files;
+use serde_json::Value;
+use support::{eventually, in_namespace, pair, run};
+
+fn start(arguments: &[&str], memory: &std::path::Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_lastack"))
+        .args(arguments)
+        .env("LANG", "C")
+        .env("LASTACK_RECORD", memory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts")
+}
+
+fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("connects");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("asks");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("is answered");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    (head.to_owned(), body.to_owned())
+}
+
+fn stop(mut child: Child) {
+    run("kill", &["-INT", &child.id().to_string()]);
+    assert!(child.wait().expect("ends").success());
+}
+
+/// The value of the metric that begins with `start`.
+fn value(text: &str, start: &str) -> Option<f64> {
+    text.lines().find(|line| line.starts_with(start))?.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn metrics_equal_ss_and_count_what_ends() {
+    in_namespace(|| {
+        let zoo = support::zoo();
+        let folder = tempfile::tempdir().expect("a directory");
+        let log = folder.path().join("closed.ndjson");
+        let mut child = start(
+            &[
+                "export",
+                "--listen",
+                "127.0.0.1:0",
+                "--interval",
+                "0.2",
+                "--ndjson",
+                log.to_str().expect("text"),
+            ],
+            &folder.path().join("none"),
+        );
+        let mut said = BufReader::new(child.stderr.take().expect("piped"));
+        let address = loop {
+            let mut line = String::new();
+            said.read_line(&mut line).expect("says where");
+            if let Some(rest) = line.trim().strip_prefix("serving http://") {
+                break rest.trim_end_matches("/metrics").to_owned();
+            }
+        };
+        let states = ["CLOSE-WAIT", "FIN-WAIT-2", "ESTAB"];
+        eventually("the gauges equal ss", || {
+            let (head, text) = get(&address, "/metrics");
+            assert!(head.starts_with("HTTP/1.1 200") && text.ends_with("# EOF\n"), "{head}");
+            let equal = states.iter().all(|state| {
+                // The scrape's own connection is there for the exporter and not for ss, or the other way round.
+                let filter = format!(
+                    "sport != :{p} and dport != :{p}",
+                    p = address.rsplit(':').next().expect("a port")
+                );
+                let name = match *state {
+                    "ESTAB" => "established".to_owned(),
+                    other => other.to_ascii_lowercase(),
+                };
+                let theirs = run("ss", &["-Htn", "state", &name, &filter]).lines().count();
+                let ours =
+                    value(&text, &format!("lastack_connections{{state=\"{state}\"}}")).expect("a gauge");
+                ours as usize == theirs || *state == "ESTAB" && (ours as usize).abs_diff(theirs) <= 2
+            });
+            equal.then_some(())
+        });
+        let listener = TcpListener::bind("127.0.0.1:7950").expect("binds");
+        for _ in 0..7 {
+            let (client, mut server) = pair(&listener);
+            drop(client);
+            server.read_to_end(&mut Vec::new()).expect("reads");
+        }
+        let text = eventually("fourteen ends of seven connections are counted", || {
+            let lines = std::fs::read_to_string(&log).unwrap_or_default();
+            let ours = lines.lines().filter(|line| line.contains(":7950\"")).count();
+            (ours == 14).then_some(lines)
+        });
+        for line in text.lines().filter(|line| line.contains(":7950\"")) {
+            let closed: Value = serde_json::from_str(line).expect("a line");
+            assert_eq!((&closed["schema"], &closed["event"]), (&1.into(), &"connection".into()));
+            if closed["how"] == "fin" {
+                let expected = if closed["local"] == "127.0.0.1:7950" { "remote" } else { "program" };
+                assert_eq!(closed["closed_by"], expected, "{closed}");
+                assert!(closed["duration_us"].as_u64().is_some());
+            }
+        }
+        let (_, text) = get(&address, "/metrics");
+        let closed: f64 = text
+            .lines()
+            .filter(|line| line.starts_with("lastack_connections_closed_total{"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum();
+        assert!(closed >= 14.0, "{text}");
+        assert_eq!(value(&text, "lastack_findings{id=\"close-wait.leak\""), Some(0.0), "{text}");
+        assert!(
+            !text.contains(&format!("port=\"{}\"", zoo.kept[0].local_addr().expect("bound").port())),
+            "no ephemeral port is a label"
+        );
+        assert!(get(&address, "/nothing").0.starts_with("HTTP/1.1 404"));
+        if Command::new("promtool").arg("--version").output().is_ok() {
+            let mut tool = Command::new("promtool")
+                .args(["check", "metrics"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("starts");
+            // promtool reads the older text format, which has no EOF line.
+            tool.stdin
+                .take()
+                .expect("piped")
+                .write_all(text.trim_end_matches("# EOF\n").as_bytes())
+                .expect("writes");
+            let done = tool.wait_with_output().expect("ends");
+            let said =
+                String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
+            assert!(!said.contains("error while"), "{said}");
+        } else {
+            support::skipped("no promtool");
+        }
+        stop(child);
+    });
+}
+
+#[test]
+fn the_recorder_names_former_owners_and_exact_ages() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().expect("a directory");
+        let memory = folder.path().join("record.json");
+        let recorder = start(&["record", "--interval", "0.1"], &memory);
+        eventually("the recorder's first look", || memory.exists().then_some(()));
+        // A server that is gone when we ask: neither a listener nor a descriptor can tell.
+        let listener = TcpListener::bind("127.0.0.1:7951").expect("binds");
+        let (client, server) = pair(&listener);
+        let cookie = |text: &str| text.contains("127.0.0.1:7951");
+        eventually("it is remembered", || {
+            let text = run("ss", &["-Htn", "sport = :7951"]);
+            cookie(&text).then_some(())?;
+            let remembered = std::fs::read_to_string(&memory).ok()?;
+            remembered.contains(&format!("\"pid\":{}", std::process::id())).then_some(())
+        });
+        drop(server);
+        drop(listener);
+        let ask = || {
+            let output = Command::new(env!("CARGO_BIN_EXE_lastack"))
+                .args(["ss", "-a", "--json", "sport", "=", ":7951"])
+                .env("LASTACK_RECORD", &memory)
+                .output()
+                .expect("runs");
+            let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
+            document["sockets"].as_array().expect("sockets").clone()
+        };
+        let row = eventually("the orphan has its former owner and age", || {
+            let rows = ask();
+            let row = rows.first()?.clone();
+            (row["state"] == "FIN-WAIT-2" && row["state_age_how"] == "recorded").then_some(row)
+        });
+        assert_eq!((&row["owner"]["how"], &row["owner"]["former"]), (&"recorded".into(), &true.into()));
+        assert_eq!(row["owner"]["pid"], std::process::id());
+        assert!(row["age_ms"].as_u64() >= row["state_age_ms"].as_u64(), "{row}");
+        drop(client);
+        stop(recorder);
+    });
+}
+
+#[test]
+fn generated_files_are_fresh_and_pass_their_tools() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist");
+    let all = [
+        ("grafana-dashboard.json", files::dashboard()),
+        ("prometheus-alerts.yml", files::alerts()),
+        ("lastack-export.service", files::unit("export").expect("a unit")),
+        ("lastack-record.service", files::unit("record").expect("a unit")),
+    ];
+    for (name, text) in &all {
+        let path = root.join(name);
+        if std::env::var_os("LASTACK_BLESS").is_some() {
+            std::fs::write(&path, text).expect("writes");
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == *text,
+            "dist/{name} is not fresh: LASTACK_BLESS=1 cargo test -p lastack-cli --test export"
+        );
+    }
+    let dashboard: Value = serde_json::from_str(&all[0].1).expect("JSON");
+    assert_eq!(dashboard["panels"].as_array().map(Vec::len), Some(files::queries().len()));
+    if Command::new("promtool").arg("--version").output().is_ok() {
+        run("promtool", &["check", "rules", root.join("prometheus-alerts.yml").to_str().expect("text")]);
+    } else {
+        support::skipped("no promtool");
+    }
+}
