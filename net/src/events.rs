@@ -160,3 +160,42 @@ impl Drop for Events {
         self.shard.with(|state, _| state.observers.remove(self.key, &mut state.stack));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lastack_core::Config;
+    use lastack_core::observe::EventKind;
+    use lastack_core::time::Instant;
+
+    use super::*;
+
+    fn event() -> Event {
+        Event { at: Instant::ZERO, cookie: 1, tuple: None, kind: EventKind::ResetReceived }
+    }
+
+    #[test]
+    fn a_slow_observer_loses_events_and_is_told_how_many() {
+        let mut stack = Stack::new(Config::default(), Instant::ZERO);
+        let mut observers = Observers::default();
+        let slow = observers.add(EventMask::RESET, &mut stack);
+        let other = observers.add(EventMask::LOSS, &mut stack);
+        for _ in 0..QUEUE_LIMIT + 5 {
+            observers.push(&event(), &mut Vec::new());
+        }
+        assert_eq!((observers.get(slow).queue.len(), observers.get(slow).lost), (QUEUE_LIMIT, 5));
+        assert_eq!((observers.get(other).queue.len(), observers.get(other).lost), (0, 0));
+    }
+
+    #[test]
+    fn the_stack_records_what_anybody_asks_for_and_nothing_else() {
+        let mut stack = Stack::new(Config::default(), Instant::ZERO);
+        let mut observers = Observers::default();
+        let one = observers.add(EventMask::RESET, &mut stack);
+        let two = observers.add(EventMask::LOSS, &mut stack);
+        assert_eq!(observers.mask(), EventMask::RESET.with(EventMask::LOSS));
+        observers.remove(one, &mut stack);
+        assert_eq!(observers.mask(), EventMask::LOSS);
+        observers.remove(two, &mut stack);
+        assert_eq!(observers.mask(), EventMask::NONE);
+    }
+}
