@@ -10,6 +10,7 @@
 #![deny(unreachable_pub)]
 
 pub mod kernel;
+pub mod matrix;
 pub mod packet;
 pub mod posix;
 pub mod run;

@@ -22,7 +22,7 @@ use std::path::Path;
 
 pub use failure::{Failure, FailureKind};
 pub use options::RunOptions;
-pub use record::{Recorded, record};
+pub use record::{Recorded, record, record_with_state};
 
 use crate::script::assertion::{self, Variables};
 use crate::script::ast::{Action, Event, Script, When};
@@ -72,6 +72,8 @@ struct Run<'a> {
     bound_port: u16,
     pending: Option<calls::Pending>,
     variables: Variables,
+    /// How long a recording watches the host after the last event.
+    tail: Duration,
 }
 
 /// Where an event stands in time, on the script's clock.
@@ -100,6 +102,7 @@ impl<'a> Run<'a> {
             current: None,
             pending: None,
             variables: assertion_constants(),
+            tail: Duration::from_millis(500),
         }
     }
 

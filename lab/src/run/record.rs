@@ -27,9 +27,6 @@ pub struct Recorded {
     pub text: String,
 }
 
-/// How long the host is watched after the last event.
-const TAIL: Duration = Duration::from_millis(500);
-
 /// Fields of `TCP_INFO` that a code block records.
 const FACTS: [&str; 16] = [
     "state",
@@ -64,6 +61,29 @@ pub fn record(script: &Script, world: &World, target: &mut dyn Target) -> Result
     result.map(|()| recorded)
 }
 
+/// The same, and the state of the last connection when the recording ends; `None`: it is gone.
+///
+/// # Errors
+/// As [`record`].
+pub fn record_with_state(
+    script: &Script,
+    world: &World,
+    target: &mut dyn Target,
+) -> Result<(Vec<Recorded>, Option<&'static str>), Failure> {
+    let options = RunOptions::of(script).map_err(Failure::invalid_option)?;
+    let mut run = Run::new(script, world, options, target);
+    run.options.ts_ecr_scaled = true;
+    run.tail = Duration::ZERO;
+    let mut recorded = Vec::new();
+    let result = run.play_recording(&mut recorded);
+    let pair = run.current.map(|at| (run.flows[at].local, run.flows[at].remote));
+    let facts = pair.map(|(local, remote)| run.target.socket_state(local, remote));
+    let facts = facts.transpose().map_err(|error| run.failure(FailureKind::Command, error.0));
+    run.end();
+    result?;
+    Ok((recorded, facts?.flatten().map(|facts| facts.state.name())))
+}
+
 impl Run<'_> {
     fn play_recording(&mut self, out: &mut Vec<Recorded>) -> Result<(), Failure> {
         if let Some(init) = &self.script.init {
@@ -85,7 +105,7 @@ impl Run<'_> {
             }
             self.act(event, out)?;
         }
-        self.collect(due + TAIL, out)
+        self.collect(due + self.tail, out)
     }
 
     /// Everything the host sends until `until`.

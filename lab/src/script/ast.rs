@@ -49,6 +49,13 @@ pub struct Event {
     pub action: Action,
 }
 
+impl Event {
+    /// The peer sends.
+    pub fn is_inbound(&self) -> bool {
+        matches!(self.action, Action::Inbound(_))
+    }
+}
+
 /// The time in front of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {

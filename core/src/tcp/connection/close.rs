@@ -20,6 +20,7 @@ impl Connection {
     pub(crate) fn close(&mut self, cx: &mut Cx<'_>) -> Disposition {
         self.rcv_shutdown = true;
         let unread = self.recv.discard();
+        self.eof_read |= self.recv.fin; // Linux __tcp_close(): the FIN is drained with the data
         self.life.unread_bytes += u64::from(unread);
         match self.state {
             TcpState::Close => {

@@ -134,7 +134,9 @@ impl Connection {
             return Some(Outside::Right);
         }
         let end_of_text = end_seq - u32::from(segment.header.flags.fin());
-        (end_of_text.after(edge) && self.recv.readable() > 0).then_some(Outside::Right)
+        // A FIN that nobody has read about waits in the receive queue too.
+        let waits = self.recv.readable() > 0 || (self.recv.fin && !self.eof_read);
+        (end_of_text.after(edge) && waits).then_some(Outside::Right)
     }
 
     /// Linux `tcp_reset_check`: after a FIN, a RST at `rcv_nxt - 1` comes from a peer that never counted it.

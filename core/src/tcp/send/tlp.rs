@@ -62,7 +62,8 @@ impl Sender {
             plan = self.next_new(mss, Hold::ProbeNow, cx);
         } else if let Some(last) = self.segments.count().checked_sub(1) {
             let segment = self.segments.at(last).expect("counted");
-            let (len, before_last) = (segment.len(), u32::from(segment.segs - 1) * u32::from(segment.mss));
+            // Linux: "(pcount - 1) * mss", with what a segment holds now.
+            let (len, before_last) = (segment.len(), u32::from(segment.segs - 1) * mss);
             let position = if segment.segs > 1 && len > before_last {
                 self.split_segment(last, before_last);
                 last + 1
