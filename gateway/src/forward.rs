@@ -214,7 +214,8 @@ async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mu
         return;
     };
     record.host_remote = Some(host_remote);
-    let Some(dialled) = dial(session, host_remote, record).await else {
+    let mut pending = pending;
+    let Some(dialled) = dial(session, &mut pending, host_remote, record).await else {
         record.verdict = verdict(ClosedBy::Nobody, How::Timeout, Some(Reason::ProgramGone));
         let _ = pending.drop();
         return;
@@ -243,7 +244,12 @@ async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mu
 }
 
 /// Connects from the host; `None`: the program has stopped waiting.
-async fn dial(session: &Session, to: SocketAddr, record: &Connection) -> Option<io::Result<HostStream>> {
+async fn dial(
+    session: &Session,
+    pending: &mut PendingConnection,
+    to: SocketAddr,
+    record: &Connection,
+) -> Option<io::Result<HostStream>> {
     let mut tries = 0;
     let connect = async {
         loop {
@@ -261,6 +267,7 @@ async fn dial(session: &Session, to: SocketAddr, record: &Connection) -> Option<
     loop {
         tokio::select! {
             result = &mut connect => return Some(result),
+            _ = pending.gone() => return None,
             () = tokio::time::sleep(STILL_WAITING) => {}
             () = session.ownerless(), if !is_ownerless => is_ownerless = true,
         }

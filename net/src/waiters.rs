@@ -6,6 +6,7 @@
 //!          under the same lock.
 //! Output:  wakers, collected by the caller and woken after the lock is released.
 
+use std::collections::BTreeMap;
 use std::task::Waker;
 
 use lastack_core::error::SocketError;
@@ -37,7 +38,7 @@ macro_rules! socket_id {
         }
     )+};
 }
-socket_id!(ConnectionId ListenerId UdpId PendingId);
+socket_id!(ConnectionId ListenerId UdpId);
 
 /// The waiters of all sockets of one kind.
 #[derive(Debug)]
@@ -134,55 +135,52 @@ impl<Id> Slot<Id> {
 }
 
 /// The pending SYNs that an application holds: how they ended, or who waits for that.
+///
+/// By the whole id: a SYN that has ended leaves its index to the next one before its holder has looked.
 #[derive(Debug, Default)]
-pub(crate) struct Decisions(Vec<Decision>);
+pub(crate) struct Decisions(BTreeMap<PendingId, Decision>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Decision {
-    #[default]
-    None,
-    Waiting(PendingId, Option<Waker>),
-    Done(PendingId, Result<ConnectionId, SocketError>),
+    Waiting(Option<Waker>),
+    Done(Result<ConnectionId, SocketError>),
 }
 
 impl Decisions {
     /// An application got `id`: its end is to be kept.
     pub(crate) fn watch(&mut self, id: PendingId) {
-        if self.0.len() <= id.index() {
-            self.0.resize_with(id.index() + 1, Decision::default);
-        }
-        self.0[id.index()] = Decision::Waiting(id, None);
+        self.0.insert(id, Decision::Waiting(None));
     }
 
     /// The end, if it has come; else `waker` is woken when it comes.
     pub(crate) fn take(&mut self, id: PendingId, waker: &Waker) -> Option<Result<ConnectionId, SocketError>> {
-        let decision = self.0.get_mut(id.index())?;
-        match decision {
-            Decision::Waiting(known, place) if *known == id => *place = Some(waker.clone()),
-            Decision::Done(known, result) if *known == id => {
-                let result = *result;
-                *decision = Decision::None;
-                return Some(result);
+        match self.0.get_mut(&id)? {
+            Decision::Waiting(place) => {
+                *place = Some(waker.clone());
+                None
             }
-            _ => {}
+            Decision::Done(result) => {
+                let result = *result;
+                self.0.remove(&id);
+                Some(result)
+            }
         }
-        None
     }
 
     /// Why `id` is gone, if it is; else `waker` is woken when it goes.
     pub(crate) fn peek_gone(&mut self, id: PendingId, waker: &Waker) -> Option<SocketError> {
-        match self.0.get_mut(id.index())? {
-            Decision::Waiting(known, place) if *known == id => *place = Some(waker.clone()),
-            Decision::Done(known, Err(error)) if *known == id => return Some(*error),
-            _ => {}
+        match self.0.get_mut(&id)? {
+            Decision::Waiting(place) => *place = Some(waker.clone()),
+            Decision::Done(Err(error)) => return Some(*error),
+            Decision::Done(Ok(_)) => {}
         }
         None
     }
 
     /// The error for a decision that came too late.
     pub(crate) fn why_gone(&self, id: PendingId) -> std::io::Error {
-        let errno = match self.0.get(id.index()) {
-            Some(Decision::Done(known, Err(error))) if *known == id => error.errno(),
+        let errno = match self.0.get(&id) {
+            Some(Decision::Done(Err(error))) => error.errno(),
             _ => libc::ECONNABORTED,
         };
         std::io::Error::from_raw_os_error(errno)
@@ -190,14 +188,9 @@ impl Decisions {
 
     /// Nobody holds `id` any more. Gives the connection that it became and that nobody took.
     pub(crate) fn forget(&mut self, id: PendingId) -> Option<ConnectionId> {
-        let decision = self.0.get_mut(id.index())?;
-        let (Decision::Waiting(known, _) | Decision::Done(known, _)) = decision else { return None };
-        if *known != id {
-            return None;
-        }
-        match std::mem::take(decision) {
-            Decision::Done(_, result) => result.ok(),
-            _ => None,
+        match self.0.remove(&id)? {
+            Decision::Done(result) => result.ok(),
+            Decision::Waiting(_) => None,
         }
     }
 
@@ -208,19 +201,16 @@ impl Decisions {
         result: Result<ConnectionId, SocketError>,
         wakes: &mut Vec<Waker>,
     ) -> Option<ConnectionId> {
-        match self.0.get_mut(id.index()) {
-            Some(Decision::Waiting(known, waker)) if *known == id => {
-                wakes.extend(waker.take());
-                self.0[id.index()] = Decision::Done(id, result);
-                None
-            }
-            _ => result.ok(),
+        let Some(decision) = self.0.get_mut(&id) else { return result.ok() };
+        if let Decision::Waiting(waker) = std::mem::replace(decision, Decision::Done(result)) {
+            wakes.extend(waker);
         }
+        None
     }
 
     fn all(&mut self, wakes: &mut Vec<Waker>) {
-        for decision in &mut self.0 {
-            if let Decision::Waiting(_, waker) = decision {
+        for decision in self.0.values_mut() {
+            if let Decision::Waiting(waker) = decision {
                 wakes.extend(waker.take());
             }
         }

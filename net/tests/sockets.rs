@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -377,6 +379,32 @@ async fn a_pending_connection_is_accepted_under_the_address_it_asked_for() {
         stream.write_all(b"x").await.unwrap();
         assert_eq!(accepted.read_u8().await.unwrap(), b'x');
         assert_eq!(accepted.local_addr().unwrap(), "192.0.2.80:8080".parse().unwrap());
+    })
+    .await;
+}
+
+/// The stack gives the index of an ended SYN to the next one; the first one's owner may not have looked yet.
+#[tokio::test]
+async fn an_accept_that_is_looked_at_late_keeps_its_connection() {
+    let (server, client) = any_pair();
+    let mut incoming = any(&server);
+    in_time(async {
+        let first = connect(&client, "192.0.2.80:1");
+        let mut late = Box::pin(incoming.next().await.unwrap().accept());
+        let is_pending = std::future::poll_fn(|cx| Poll::Ready(late.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending, "the SYN-ACK has only just been sent");
+        let mut stream = first.await.unwrap().unwrap();
+        stream.write_all(b"1").await.unwrap();
+        // Its end has come once the server's stack has the byte; nobody looks at it.
+        while server.sockets().iter().all(|row| row.recv_q != 1) {
+            tokio::task::yield_now().await;
+        }
+        let second = connect(&client, "192.0.2.80:2");
+        let mut prompt = incoming.next().await.unwrap().accept().await.unwrap();
+        let mut other = second.await.unwrap().unwrap();
+        other.write_all(b"2").await.unwrap();
+        assert_eq!(prompt.read_u8().await.unwrap(), b'2');
+        assert_eq!(late.await.unwrap().read_u8().await.unwrap(), b'1');
     })
     .await;
 }
