@@ -2,7 +2,9 @@
 
 use lastack_observe::json;
 use lastack_observe::snapshot::Snapshot;
+use lastack_observe::source::Source;
 use lastack_observe::source::kernel::{Kernel, Query, Scope};
+use lastack_observe::source::stack::Stack;
 
 use crate::failure::Failure;
 
@@ -38,20 +40,37 @@ impl SourceArgs {
         self.from.is_some()
     }
 
+    /// The name of a running lastack, where one is meant.
+    pub(crate) fn stack_name(&self) -> Option<&str> {
+        (self.source != "kernel").then_some(self.source.as_str())
+    }
+
+    /// A running lastack, looked up by name or process id.
+    pub(crate) fn stack(&self, name: &str) -> Result<Stack, Failure> {
+        Stack::open(name).map_err(|error| {
+            Failure::new(
+                format!("no lastack called `{name}` can be looked into"),
+                error.to_string(),
+                "lastack run --name NAME -- CMD, then --source NAME",
+            )
+        })
+    }
+
+    /// The live source that is meant.
+    pub(crate) fn open(&self) -> Result<Source, Failure> {
+        match self.stack_name() {
+            Some(name) => Ok(Source::Stack(Box::new(self.stack(name)?))),
+            None => Ok(Source::Kernel(Box::new(self.kernel()?))),
+        }
+    }
+
     /// The kernel, opened in the namespaces meant.
-    pub(crate) fn kernel(&self) -> Result<Kernel, Failure> {
+    fn kernel(&self) -> Result<Kernel, Failure> {
         if self.from.is_some() {
             return Err(Failure::new(
                 "this command needs live sockets",
                 "--from names a file",
                 "the same command without --from",
-            ));
-        }
-        if self.source != "kernel" {
-            return Err(Failure::new(
-                format!("no source `{}`", self.source),
-                "only the kernel's sockets can be looked at in this version",
-                "--source kernel",
             ));
         }
         let mut kernel = Kernel::open(&self.scope()).map_err(|error| self.refused(&error))?;
@@ -62,8 +81,8 @@ impl SourceArgs {
     /// Everything `query` asks for, from the kernel or the file.
     pub(crate) fn snapshot(&self, query: &Query) -> Result<Snapshot, Failure> {
         let Some(path) = &self.from else {
-            let mut kernel = self.kernel()?;
-            return kernel.snapshot(query).map_err(|error| self.refused(&error));
+            let mut source = self.open()?;
+            return source.snapshot(query).map_err(|error| self.refused(&error));
         };
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::new(format!("cannot read {}", path.display()), error.to_string(), "a file that exists")

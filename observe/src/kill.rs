@@ -25,7 +25,7 @@ pub struct Effect {
 pub fn effect(row: &Row) -> Effect {
     // Mini sockets and half-open ones are records without a socket around them.
     let record = row.uid.is_none();
-    let held = (row.inode != 0).then_some("ECONNABORTED");
+    let held = row.is_held().then_some("ECONNABORTED");
     match row.socket.state {
         TcpState::Established | TcpState::FinWait1 | TcpState::SynRecv => Effect {
             sends_rst: true,

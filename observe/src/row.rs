@@ -114,9 +114,15 @@ pub struct Row {
 impl Row {
     /// Waits in a listener's accept queue: finished, but no program has taken it yet.
     pub fn is_unaccepted(&self) -> bool {
-        self.inode == 0
+        self.netns != 0
+            && self.inode == 0
             && !self.socket.orphan
             && matches!(self.socket.state, TcpState::Established | TcpState::CloseWait)
+    }
+
+    /// A program holds it. A stack's rows (namespace 0) have no inode; there it is the one who is no orphan.
+    pub fn is_held(&self) -> bool {
+        if self.netns == 0 { !self.socket.orphan && self.uid.is_some() } else { self.inode != 0 }
     }
 
     /// A lower bound for how long the socket has been in its present condition, in milliseconds.

@@ -1,3 +1,70 @@
-//! Where snapshots come from.
+//! Where snapshots come from: the Linux kernel, or a running lastack. Who asks need not know which.
+
+use std::io;
+
+use crate::row::Row;
+use crate::snapshot::{Namespace, Snapshot};
+use kernel::{Kernel, Query};
+use stack::Stack;
 
 pub mod kernel;
+pub mod stack;
+
+/// A live source.
+#[derive(Debug)]
+pub enum Source {
+    /// The kernel's sockets.
+    Kernel(Box<Kernel>),
+    /// Those of a running lastack.
+    Stack(Box<Stack>),
+}
+
+impl Source {
+    /// Everything `query` asks for.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    pub fn snapshot(&mut self, query: &Query) -> io::Result<Snapshot> {
+        match self {
+            Self::Kernel(kernel) => kernel.snapshot(query),
+            Self::Stack(stack) => {
+                let mut snapshot = stack.snapshot(&query.filter)?;
+                snapshot.rows.retain(|row| query.v6.is_none_or(|v6| v6 == row.socket.local.is_ipv6()));
+                Ok(snapshot)
+            }
+        }
+    }
+
+    /// Counters, gauges and knobs alone.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    pub fn figures(&mut self) -> io::Result<Vec<Namespace>> {
+        match self {
+            Self::Kernel(kernel) => Ok(kernel.figures()),
+            Self::Stack(stack) => Ok(stack.snapshot(&crate::filter::Filter::everything())?.namespaces),
+        }
+    }
+
+    /// Ends one socket, in whatever state it is.
+    ///
+    /// # Errors
+    /// As [`Kernel::destroy`].
+    pub fn destroy(&mut self, row: &Row) -> io::Result<()> {
+        match self {
+            Self::Kernel(kernel) => kernel.destroy(row),
+            Self::Stack(stack) => stack.destroy(row.socket.cookie),
+        }
+    }
+
+    /// Sets a knob.
+    ///
+    /// # Errors
+    /// As [`Kernel::set_sysctl`].
+    pub fn set_sysctl(&mut self, name: &str, value: &str) -> io::Result<()> {
+        match self {
+            Self::Kernel(kernel) => kernel.set_sysctl(name, value),
+            Self::Stack(stack) => stack.sysctl(name, Some(value)).map(|_| ()),
+        }
+    }
+}

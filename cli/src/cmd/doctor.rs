@@ -111,15 +111,16 @@ impl Args {
         if self.source.is_file() {
             return Ok((None, self.source.snapshot(&query)?));
         }
-        let mut kernel = self.source.kernel()?;
+        let mut source = self.source.open()?;
         let mut before = None;
         if self.interval > 0.0 {
             // Rates need counters only: the first look leaves the sockets out.
             let taken_ns = clock::unix_ns();
-            before = Some(Snapshot { taken_ns, namespaces: kernel.figures(), ..Snapshot::default() });
+            let namespaces = source.figures()?;
+            before = Some(Snapshot { taken_ns, namespaces, ..Snapshot::default() });
             clock::pause(Duration::from_secs_f64(self.interval));
         }
-        let now = kernel.snapshot(&query).map_err(|error| self.source.refused(&error))?;
+        let now = source.snapshot(&query).map_err(|error| self.source.refused(&error))?;
         Ok((before, now))
     }
 }

@@ -9,7 +9,8 @@ use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::json;
 use lastack_observe::kill::{Effect, effect};
 use lastack_observe::row::Row;
-use lastack_observe::source::kernel::{Detail, Kernel, Query};
+use lastack_observe::source::Source;
+use lastack_observe::source::kernel::{Detail, Query};
 use lastack_observe::words::Lang;
 use serde_json::{Value, json};
 
@@ -51,13 +52,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let lang = globals.lang().into();
     let query = Query { filter: args.filter()?, detail: Detail::Full, owners: true, v6: None };
-    let mut kernel = args.source.kernel()?;
-    let snapshot = kernel.snapshot(&query).map_err(|error| args.source.refused(&error))?;
-    let rows = snapshot.rows;
+    let mut source = args.source.open()?;
+    let snapshot = source.snapshot(&query).map_err(|error| args.source.refused(&error))?;
+    let (rows, name) = (snapshot.rows, snapshot.source);
     let out = &mut BufWriter::new(io::stdout().lock());
     if args.dry_run || rows.is_empty() {
         if globals.json {
-            writeln!(out, "{}", document(&rows, args.dry_run, None, lang))?;
+            writeln!(out, "{}", document(&name, &rows, args.dry_run, None, lang))?;
         } else {
             plan(&rows, lang, out)?;
         }
@@ -73,9 +74,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::from(EXIT_SOME));
         }
     }
-    let outcome = end(&mut kernel, &query, &rows)?;
+    let outcome = end(&mut source, &query, &rows)?;
     if globals.json {
-        writeln!(out, "{}", document(&rows, false, Some(&outcome), lang))?;
+        writeln!(out, "{}", document(&name, &rows, false, Some(&outcome), lang))?;
     } else {
         report(&outcome, rows.len(), lang, out)?;
     }
@@ -110,11 +111,11 @@ struct Outcome {
     left: Vec<(u64, String)>,
 }
 
-fn end(kernel: &mut Kernel, query: &Query, rows: &[Row]) -> Result<Outcome, Failure> {
+fn end(source: &mut Source, query: &Query, rows: &[Row]) -> Result<Outcome, Failure> {
     let mut outcome = Outcome { ended: 0, gone: 0, left: Vec::new() };
     let mut refused = 0;
     for row in rows {
-        match kernel.destroy(row) {
+        match source.destroy(row) {
             Ok(()) => outcome.ended += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound => outcome.gone += 1,
             Err(error) => {
@@ -133,7 +134,7 @@ fn end(kernel: &mut Kernel, query: &Query, rows: &[Row]) -> Result<Outcome, Fail
     // The kernel said yes; look whether they are really gone.
     let again = Query { detail: Detail::Brief, owners: false, ..query.clone() };
     let cookies: HashSet<u64> = rows.iter().map(|row| row.socket.cookie).collect();
-    for row in kernel.rows(&again)? {
+    for row in source.snapshot(&again)?.rows {
         let cookie = row.socket.cookie;
         if cookies.contains(&cookie) && !outcome.left.iter().any(|(left, _)| *left == cookie) {
             outcome.ended = outcome.ended.saturating_sub(1);
@@ -228,7 +229,7 @@ fn report(outcome: &Outcome, matched: usize, lang: Lang, out: &mut dyn Write) ->
     Ok(())
 }
 
-fn document(rows: &[Row], dry_run: bool, outcome: Option<&Outcome>, lang: Lang) -> Value {
+fn document(source: &str, rows: &[Row], dry_run: bool, outcome: Option<&Outcome>, lang: Lang) -> Value {
     let connections: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -246,7 +247,7 @@ fn document(rows: &[Row], dry_run: bool, outcome: Option<&Outcome>, lang: Lang) 
         })
         .collect();
     let mut document = json!({
-        "schema": json::SCHEMA, "source": "kernel", "dry_run": dry_run, "matched": rows.len(), "connections": connections,
+        "schema": json::SCHEMA, "source": source, "dry_run": dry_run, "matched": rows.len(), "connections": connections,
     });
     if let Some(outcome) = outcome {
         document["ended"] = outcome.ended.into();

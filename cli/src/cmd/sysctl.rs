@@ -48,8 +48,8 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         }
     };
     if let (Some(knob), Some(value)) = (knob, value) {
-        let kernel = args.source.kernel()?;
-        kernel.set_sysctl(knob.name, value).map_err(|error| refused(knob, value, &error))?;
+        let mut source = args.source.open()?;
+        source.set_sysctl(knob.name, value).map_err(|error| refused(knob, value, &error))?;
     }
     let query = Query { filter: Filter::everything(), detail: Detail::Full, owners: false, v6: None };
     let snapshot = args.source.snapshot(&query)?;

@@ -76,6 +76,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         return count(seconds, globals);
     }
     let mut shown = Shown::new(args, filter, globals);
+    if let Some(name) = args.source.stack_name() {
+        let mut events = args.source.stack(name)?.into_events()?;
+        while shown.goes_on() && events.wait(TICK, &mut |event| shown.show(&event))? {
+            shown.flush()?;
+        }
+        return shown.summary(events.lost());
+    }
     if args.ends {
         return args.ends_only(&mut shown);
     }

@@ -48,8 +48,8 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
-    let rows = case
-        .pile(PILE, |row| row.socket.state == TcpState::FinWait2 && !row.socket.orphan && row.inode != 0)?;
+    let rows =
+        case.pile(PILE, |row| row.socket.state == TcpState::FinWait2 && !row.socket.orphan && row.is_held())?;
     let count = rows.len();
     let oldest = case.oldest(&rows);
     let unread = super::super::sum(&rows, |row| row.socket.recv_q.into());

@@ -1,0 +1,319 @@
+//! A running lastack as a source, over its control socket.
+//!
+//! Owns:    one connection to the socket; the server's name, process and clock.
+//! Output:  [`Snapshot`]s, [`Event`]s; sockets ended and settings written.
+//! Rules:   [`lastack_core::observe::control`]. The directory must be ours and nobody else's to write.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lastack_core::observe::control::{self, Reply, Request};
+use lastack_core::observe::{EventKind, EventMask, SocketRow, TimerKind};
+use lastack_core::tcp::state::TcpState;
+
+use crate::filter::Filter;
+use crate::row::Row;
+use crate::snapshot::{Namespace, Snapshot};
+use crate::trace::Event;
+
+/// A server answers at once; this long without an answer is a fault.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest line a server may send.
+const LINE_LIMIT: u64 = 1 << 20;
+/// Settings that rules and predictions read.
+const SETTINGS: &[&str] = &[
+    "tcp_fin_timeout",
+    "tcp_orphan_retries",
+    "tcp_retries2",
+    "tcp_syn_retries",
+    "tcp_syn_linear_timeouts",
+    "tcp_synack_retries",
+    "tcp_max_tw_buckets",
+    "tcp_max_orphans",
+    "tcp_max_syn_backlog",
+    "tcp_syncookies",
+    "tcp_tw_reuse",
+    "tcp_tw_reuse_delay",
+    "tcp_timestamps",
+    "tcp_keepalive_time",
+    "tcp_keepalive_intvl",
+    "tcp_keepalive_probes",
+    "tcp_abort_on_overflow",
+    "tcp_rto_max_ms",
+    "tcp_timewait_len",
+    "ip_local_port_range",
+];
+
+/// A connection to a running lastack.
+#[derive(Debug)]
+pub struct Stack {
+    stream: BufReader<UnixStream>,
+    name: String,
+    pid: u32,
+}
+
+impl Stack {
+    /// Connects to the stack called `name`, or run by the process of that number.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, with the names there are; `PermissionDenied` when the directory or the
+    /// stack is another user's; `InvalidData` when the server speaks another protocol.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let directory = directory()?;
+        if let Some(file) = control::file_name(name)
+            && let Ok(stack) = Self::connect(&directory.join(file))
+        {
+            return Ok(stack);
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&directory)?.flatten() {
+            if entry.path().extension().is_none_or(|extension| extension != "sock") {
+                continue;
+            }
+            // A socket nobody serves any more refuses the connection.
+            if let Ok(stack) = Self::connect(&entry.path()) {
+                if name.parse() == Ok(stack.pid) {
+                    return Ok(stack);
+                }
+                names.push(stack.name);
+            }
+        }
+        names.sort_unstable();
+        let known =
+            if names.is_empty() { "none runs".to_owned() } else { format!("there are: {}", names.join(" ")) };
+        Err(io::Error::new(io::ErrorKind::NotFound, known))
+    }
+
+    fn connect(path: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        let mut this = Self { stream: BufReader::new(stream), name: String::new(), pid: 0 };
+        match this.reply()? {
+            Reply::Hello { protocol: control::PROTOCOL, name, pid, .. } => {
+                (this.name, this.pid) = (name, pid);
+                Ok(this)
+            }
+            _ => Err(invalid("the server speaks another protocol; use the same version of lastack")),
+        }
+    }
+
+    /// The name it was started under.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Everything the stack knows; sockets that `filter` chooses.
+    ///
+    /// # Errors
+    /// When the server goes away.
+    pub fn snapshot(&mut self, filter: &Filter) -> io::Result<Snapshot> {
+        let mut rows = Vec::new();
+        self.ask(&Request::Sockets, &mut |reply| {
+            if let Reply::Socket(socket) = reply {
+                rows.push(row(*socket));
+            }
+        })?;
+        let mut space = Namespace { name: self.name.clone(), ..Namespace::default() };
+        self.ask(&Request::Counters, &mut |reply| {
+            if let Reply::Counter { group, name, value } = reply
+                && matches!(group.as_str(), "Tcp" | "TcpExt" | "Lastack")
+            {
+                space.counters.insert(name, value);
+            }
+        })?;
+        for name in SETTINGS {
+            if let Ok(value) = self.sysctl(name, None) {
+                space.sysctls.insert((*name).to_owned(), value);
+            }
+        }
+        space.timewait = rows.iter().filter(|row| row.uid.is_none()).count() as u64;
+        space.inuse = rows.len() as u64 - space.timewait;
+        rows.retain(|row| filter.matches(row));
+        Ok(Snapshot {
+            source: self.name.clone(),
+            taken_ns: crate::clock::unix_ns(),
+            rows,
+            namespaces: vec![space],
+            ..Snapshot::default()
+        })
+    }
+
+    /// Ends one socket.
+    ///
+    /// # Errors
+    /// `NotFound` when it has gone already.
+    pub fn destroy(&mut self, cookie: u64) -> io::Result<()> {
+        self.ask(&Request::Kill { cookie }, &mut |_| {})
+    }
+
+    /// Reads a setting, or writes it.
+    ///
+    /// # Errors
+    /// `NotFound` for a setting the stack does not have, `InvalidInput` for a value it does not take.
+    pub fn sysctl(&mut self, name: &str, value: Option<&str>) -> io::Result<String> {
+        let request = Request::Sysctl { name: name.to_owned(), value: value.map(str::to_owned) };
+        let mut answer = None;
+        self.ask(&request, &mut |reply| {
+            if let Reply::Sysctl { value, .. } = reply {
+                answer = Some(value);
+            }
+        })?;
+        answer.ok_or_else(|| invalid("the server gave no value"))
+    }
+
+    /// Turns the connection into a stream of events.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn into_events(mut self) -> io::Result<StackEvents> {
+        self.ask(&Request::Events { mask: EventMask::ALL }, &mut |_| {})?;
+        Ok(StackEvents { stack: self, partial: Vec::new(), lost: 0 })
+    }
+
+    fn ask(&mut self, request: &Request, each: &mut dyn FnMut(Reply)) -> io::Result<()> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        loop {
+            match self.reply()? {
+                Reply::End => return Ok(()),
+                Reply::Error { message, errno } => {
+                    let kind = io::Error::from_raw_os_error(errno).kind();
+                    return Err(io::Error::new(kind, message));
+                }
+                reply @ (Reply::Killed { .. } | Reply::Sysctl { .. }) => {
+                    each(reply);
+                    return Ok(());
+                }
+                reply => each(reply),
+            }
+        }
+    }
+
+    fn reply(&mut self) -> io::Result<Reply> {
+        let mut line = String::new();
+        let length = self.stream.by_ref().take(LINE_LIMIT).read_line(&mut line)?;
+        if length == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stack has ended"));
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+/// Events of a stack, as they happen.
+#[derive(Debug)]
+pub struct StackEvents {
+    stack: Stack,
+    partial: Vec<u8>,
+    lost: u64,
+}
+
+impl StackEvents {
+    /// Waits at most `timeout` and hands what came to `each`; false when the stack has ended.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub fn wait(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> io::Result<bool> {
+        self.stack.stream.get_ref().set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        loop {
+            // A line may come in pieces: what is there of it is kept.
+            match self.stack.stream.read_until(b'\n', &mut self.partial) {
+                Ok(0) => return Ok(false),
+                Ok(_) if self.partial.ends_with(b"\n") => {
+                    match serde_json::from_slice(&self.partial)? {
+                        Reply::Event(event) => each(event_of(&event)),
+                        Reply::Lost { count } => self.lost += count,
+                        _ => {}
+                    }
+                    self.partial.clear();
+                    if self.stack.stream.buffer().is_empty() {
+                        return Ok(true);
+                    }
+                }
+                Ok(_) => return Ok(false),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                    ) =>
+                {
+                    return Ok(true);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Events that were not told.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+impl Drop for StackEvents {
+    fn drop(&mut self) {
+        let _ = self.stack.stream.get_ref().shutdown(Shutdown::Both);
+    }
+}
+
+/// Where the control sockets are; somebody else's directory is not trusted.
+fn directory() -> io::Result<PathBuf> {
+    let runtime =
+        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|directory| directory.is_dir());
+    let uid = rustix::process::geteuid().as_raw();
+    let directory = control::directory(runtime.as_deref(), uid);
+    let found = fs::symlink_metadata(&directory).map_err(|error| {
+        io::Error::new(error.kind(), "none runs (there is no directory of control sockets)")
+    })?;
+    let trusted = found.is_dir() && found.uid() == uid && found.mode() & 0o022 == 0;
+    if !trusted {
+        let message = format!("{} is not a directory of yours alone", directory.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    Ok(directory)
+}
+
+fn row(socket: SocketRow) -> Row {
+    let record = matches!(socket.state, TcpState::TimeWait | TcpState::NewSynRecv)
+        || socket.timer.is_some_and(|timer| timer.kind == TimerKind::TimeWait);
+    Row {
+        socket,
+        netns: 0,
+        inode: 0,
+        uid: (!record).then_some(0),
+        interface: 0,
+        mark: None,
+        cgroup: None,
+        shutdown: None,
+        v6only: false,
+        congestion: None,
+        memory: None,
+        owner: None,
+    }
+}
+
+fn event_of(event: &lastack_core::observe::Event) -> Event {
+    let mut out = Event::new(event.at.as_nanos(), event.kind.name());
+    out.cookie = Some(event.cookie).filter(|cookie| *cookie != 0);
+    out.local = event.tuple.map(|tuple| tuple.local);
+    out.peer = event.tuple.map(|tuple| tuple.remote);
+    match &event.kind {
+        EventKind::StateChange { old, new } => (out.old_state, out.state) = (Some(*old), Some(*new)),
+        EventKind::ResetSent(reason) => out.reason = Some(reason.name().into()),
+        EventKind::Retransmit { state, .. } => out.state = Some(*state),
+        EventKind::CongestionState(state) => out.reason = Some(state.name().into()),
+        EventKind::Error(error) => out.error = Some(error.errno()),
+        EventKind::Drop(reason) => out.reason = Some(reason.name().into()),
+        _ => {}
+    }
+    out
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
