@@ -1,6 +1,6 @@
 //! The packet-script language: text ↔ syntax tree.
 //!
-//! Reading order: [`ast`] (what a script is), [`parse`] (text → tree), [`print`](mod@print) (tree → text),
+//! Reading order: [`ast`] (what a script is), [`parse`](mod@parse) (text → tree), [`print`](mod@print) (tree → text),
 //! [`assertion`] (the `%{ … }%` blocks), [`symbols`] (names → Linux numbers).
 
 pub mod assertion;

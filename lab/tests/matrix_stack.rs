@@ -18,7 +18,8 @@ fn every_cell_is_answered_as_linux_does() {
     for (cell, line) in cells.iter().zip(recorded) {
         let name = cell.name();
         let linux = line.strip_prefix(&name).map(str::trim_start).expect("cells are recorded in their order");
-        let stack = ask(cell, &mut StackTarget::new(&world), &world).unwrap_or_else(|failure| failure.message);
+        let stack =
+            ask(cell, &mut StackTarget::new(&world), &world).unwrap_or_else(|failure| failure.message);
         let known = KNOWN.iter().any(|(known, _)| *known == name);
         if (linux == stack) == known {
             wrong.push(format!("{name}\n  linux  {linux}\n  stack  {stack}\n{}", cell.script()));

@@ -224,7 +224,7 @@ fn name_of(path: &str) -> &'static str {
         .unwrap_or("?")
 }
 
-/// A sample: TID, TIME, [CALLCHAIN], RAW.
+/// A sample: TID, TIME, CALLCHAIN where asked for, RAW.
 fn decode(
     body: &[u8],
     formats: &BTreeMap<u64, (&'static str, Format)>,
