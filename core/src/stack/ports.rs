@@ -25,13 +25,21 @@ const PAGE: usize = 256;
 /// Entries of Linux's `table_perturb`, as it was before 5.19; enough to keep destinations apart.
 const PERTURB: usize = 256;
 
+/// Where the choice goes on for destinations that share a slot.
+#[derive(Clone, Copy, Debug)]
+struct Perturb {
+    offset: u32,
+    /// The destination (for ten seconds) whose first parity had no free port left: begin with the other.
+    crowded: u64,
+}
+
 /// Which local ports are in use, and where the next choice begins.
 #[derive(Debug)]
 pub(crate) struct Ports {
     pages: [Option<Box<[PortUse; PAGE]>>; 65_536 / PAGE],
     secret: HashKey,
     rng: Rng,
-    perturb: Box<[u32]>,
+    perturb: Box<[Perturb]>,
 }
 
 /// How a socket uses its port.
@@ -46,7 +54,7 @@ impl Ports {
         Self {
             pages: [const { None }; 65_536 / PAGE],
             secret: rng.key(),
-            perturb: (0..PERTURB).map(|_| rng.next_u64() as u32).collect(),
+            perturb: (0..PERTURB).map(|_| Perturb { offset: rng.next_u64() as u32, crowded: 0 }).collect(),
             rng: Rng::new(&rng.seed()),
         }
     }
@@ -104,8 +112,11 @@ impl Ports {
         let slot = hash as usize % PERTURB;
         let low = u32::from(range[0]);
         let span = even(u32::from(range[1]) + 1 - low);
-        let offset = self.perturb[slot].wrapping_add((hash >> 32) as u32) % span;
-        for parity in [0, 1] {
+        let Perturb { offset, crowded } = self.perturb[slot];
+        let offset = offset.wrapping_add((hash >> 32) as u32) % span;
+        // Differs: Linux walks through the crowded half of the range again for every connection.
+        let parities = if crowded == hash { [1, 0] } else { [0, 1] };
+        for parity in parities {
             let start = (offset & !1) + parity;
             for step in (0..span).step_by(2) {
                 let port = (low + (start + step) % span) as u16;
@@ -115,13 +126,14 @@ impl Ports {
                 if let Some(found) = try_port(port) {
                     // Linux: "a little bit of randomness to the next source port that will be chosen".
                     let tries = step.max(self.rng.below(8) * 2);
-                    self.perturb[slot] = self.perturb[slot].wrapping_add(tries + 2);
+                    self.perturb[slot].offset = self.perturb[slot].offset.wrapping_add(tries + 2);
                     return Some((port, found));
                 }
             }
             if span == 1 {
                 break;
             }
+            self.perturb[slot].crowded = if parity == 0 { hash } else { 0 };
         }
         None
     }
@@ -216,6 +228,23 @@ mod tests {
         assert!(taken[..50].iter().all(|port| port % 2 == 0), "{taken:?}");
         taken.sort_unstable();
         assert_eq!(taken, (32_768..=32_867).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_crowded_half_is_not_walked_through_again() {
+        let (mut ports, range) = (ports(), [32_768, 60_999]);
+        let mut taken: std::collections::BTreeSet<u16> =
+            (32_768..61_000).filter(|port| port % 2 == 0).collect();
+        let mut tries = 0;
+        for _ in 0..10_000 {
+            let free = |port| {
+                tries += 1;
+                !taken.contains(&port)
+            };
+            let port = connect(&mut ports, range, 80, free).expect("the odd ones are free");
+            taken.insert(port);
+        }
+        assert!(tries < 10 * 10_000, "{tries} looks");
     }
 
     #[test]
