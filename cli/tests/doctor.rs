@@ -251,8 +251,10 @@ fn no_room_for_time_wait() {
 #[test]
 fn an_accept_queue_that_nobody_empties() {
     in_namespace(|| {
-        use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
-        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+        // Close-on-exec: programs that other tests start must not hold it too.
+        let listener = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .expect("a socket");
         bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7600)).expect("binds");
         listen(&listener, 5).expect("listens");
         let clients: Vec<_> =
