@@ -60,6 +60,8 @@ struct TcpSocket {
     mapped: bool,
     /// `MSG_MORE` holds the last piece.
     held: bool,
+    /// `TCP_QUICKACK` set before there was a connection.
+    quickack: Option<bool>,
     linger_since: Option<Instant>,
 }
 
@@ -322,6 +324,7 @@ impl Posix {
             bound: None,
             mapped,
             held: false,
+            quickack: None,
             linger_since: None,
         })))
     }
@@ -402,6 +405,7 @@ impl Posix {
                     bound: None,
                     mapped,
                     held: false,
+                    quickack: None,
                     linger_since: None,
                 };
                 let outcome = self.add(Descriptor::Tcp(Box::new(socket)));
@@ -423,9 +427,12 @@ impl Posix {
             Role::Listener(_) => return Outcome::error(libc::EISCONN).into(),
             Role::Connection { id, told } => (id, told),
             Role::Fresh => {
-                let (local, options) = (socket.bound, socket.options.clone());
+                let (local, options, quickack) = (socket.bound, socket.options.clone(), socket.quickack);
                 match self.stack.connect(now, plain(to), local, options) {
                     Ok(id) => {
+                        if let Some(on) = quickack {
+                            let _ = self.stack.set_option(now, id, TcpOption::QuickAck(on));
+                        }
                         self.tcp(fd).expect("found above").role = Role::Connection { id, told: false };
                         return if nonblocking {
                             Outcome::error(libc::EINPROGRESS).into()

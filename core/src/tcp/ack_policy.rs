@@ -143,6 +143,12 @@ impl AckPolicy {
         self.now = true;
     }
 
+    /// The ACK of a SYN-ACK may ride on data to come, for as long as any ACK may wait (Linux `TCP_DELACK_MAX`).
+    pub(crate) fn wait_for_data(&mut self, now: Instant) {
+        self.scheduled = true;
+        self.delack_at = now + DELACK_MAX;
+    }
+
     /// An ACK is wanted; `on_segment_end` decides when (Linux `inet_csk_schedule_ack`).
     pub(crate) fn schedule(&mut self) {
         self.scheduled = true;

@@ -372,7 +372,7 @@ impl HalfOpen {
             opened: self.opened,
             // None after a SYN cookie: nobody remembers when it was sent.
             synack_sent: (self.retransmits == 0 && self.first_sent.is_armed()).then_some(self.first_sent),
-            repeated: self.retransmits > 0,
+            repeated: self.retransmits > 1,
             initial: self.initial_window(options, sysctl),
         }
     }

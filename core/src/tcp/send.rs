@@ -379,6 +379,13 @@ impl Sender {
         self.max_window = wnd;
     }
 
+    /// The window of the ACK that ends a passive open; the SYN's does not count (Linux `tcp_create_openreq_child`).
+    pub(crate) fn set_first_window(&mut self, wnd: u32) {
+        self.snd_wnd = wnd;
+        self.max_window = wnd;
+        self.sync_mss();
+    }
+
     /// Made by [`Sender::new`] and not yet through [`Sender::finish_connect`].
     pub(crate) fn is_connecting(&self) -> bool {
         self.phase != Phase::Established

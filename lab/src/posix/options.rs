@@ -26,6 +26,9 @@ impl Posix {
         if let Err(error) = socket.options.set(option, rmem_max, wmem_max) {
             return Outcome::error(error.errno());
         }
+        if let TcpOption::QuickAck(on) = option {
+            socket.quickack = Some(on);
+        }
         let result = match socket.role {
             Role::Fresh => Ok(()),
             Role::Listener(id) => self.stack.set_listener_option(id, option),
@@ -46,11 +49,6 @@ impl Posix {
         let bytes = match (level, name) {
             (libc::SOL_SOCKET, libc::SO_ERROR) => {
                 let error = connection.and_then(|id| self.stack.take_error(id));
-                if let (Some(_), Ok(socket)) = (error, self.tcp(fd))
-                    && let Role::Connection { told, .. } = &mut socket.role
-                {
-                    *told = true;
-                }
                 int(error.map_or(0, |error| error.errno()))
             }
             (libc::SOL_SOCKET, libc::SO_LINGER) => {

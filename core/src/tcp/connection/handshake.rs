@@ -20,7 +20,7 @@ use crate::tcp::send::{AckVerdict, Sender, SenderConfig};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
 use crate::time::{Duration, Instant};
-use crate::wire::segment::{Segment, SegmentHeader};
+use crate::wire::segment::{Flags, Segment, SegmentHeader};
 
 impl Connection {
     /// Active open: SYN-SENT, the SYN is owed.
@@ -217,19 +217,28 @@ impl Connection {
             && !self.acks.in_pingpong(cx.sysctl.tcp_pingpong_thresh)
         {
             self.acks.send_now();
+            return Step::Continue(());
         }
-        Step::Continue(())
+        self.acks.wait_for_data(cx.now);
+        Step::Break(Disposition::Keep)
     }
 
     /// Both ends sent a SYN (RFC 9293 figure 7): SYN-RECV, and our SYN again, now with ACK.
     fn on_simultaneous_syn(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
         let header = &segment.header;
+        // Linux tcp_send_synack(): our SYN again with every option it offered, whatever the peer's has.
+        let mut answer = self.syn_header(cx);
         self.agree(header, cx);
         self.recv.synchronise(header.seq);
         self.irs = header.seq;
         self.send.set_peer_window(header.seq, u32::from(header.wnd));
         self.set_state(TcpState::SynRecv, cx);
-        self.push_syn_ack(cx);
+        answer.flags = answer.flags.with(Flags::ACK);
+        answer.ack = self.recv.rcv_nxt;
+        if let Some(timestamps) = &mut answer.options.timestamps {
+            timestamps.tsecr = self.ts.map_or(0, |ts| ts.recent);
+        }
+        self.push_syn_ack(answer, cx);
     }
 
     /// What the peer's SYN offers settles the options.
@@ -259,6 +268,8 @@ impl Connection {
             // Simultaneous open: our SYN came first, and nothing passive settled the sender.
             let config = self.sender_config(None, false, cx);
             self.send.finish_connect(u32::from(header.wnd) << self.snd_wscale, &config, cx);
+        } else if self.state == TcpState::SynRecv {
+            self.send.set_first_window(u32::from(header.wnd) << self.snd_wscale);
         }
         if self.state == TcpState::SynRecv {
             self.enter_established(cx);

@@ -91,8 +91,8 @@ impl Connection {
     }
 
     /// Our SYN once more, with ACK: simultaneous open.
-    pub(super) fn push_syn_ack(&mut self, cx: &mut Cx<'_>) {
-        let header = self.syn_header(cx);
+    pub(super) fn push_syn_ack(&mut self, header: SegmentHeader, cx: &mut Cx<'_>) {
+        self.acks.on_ack_sent();
         cx.counters.out_segs += 1;
         self.push_reply(header, cx);
     }
@@ -112,7 +112,7 @@ impl Connection {
     }
 
     /// SYN, or SYN-ACK once the peer's SYN is known. The window is never scaled (RFC 7323 2.2).
-    fn syn_header(&mut self, cx: &mut Cx<'_>) -> SegmentHeader {
+    pub(super) fn syn_header(&mut self, cx: &mut Cx<'_>) -> SegmentHeader {
         self.segs_out = self.segs_out.wrapping_add(1);
         let answering = self.state == TcpState::SynRecv;
         if answering {
