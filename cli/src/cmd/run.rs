@@ -19,13 +19,17 @@ use crate::run::session::{self, Plan};
 /// The command line of `run`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Inside: 10.0.2.100 and fd00:6c61::100; 10.0.2.2 and fd00:6c61::2 are this host's loopback, 10.0.2.3 and
-fd00:6c61::3 its resolver. The exit status is the program's own (128 + N for signal N); 125 is a failure of
-lastack, 126 a program that cannot be executed, 127 one that is not found.
+Inside: 10.0.2.100 and fd00:6c61::100. 10.0.2.2 and fd00:6c61::2 are this host's loopback, 10.0.2.3 \
+and fd00:6c61::3 its resolver. ip_local_port_range is 1024-65535, tcp_tw_reuse 1, ip_unprivileged_port_start 0.
+
+When CMD has exited, what its kernel still holds is carried on until its connections have ended, \
+at most 60 s without progress; Ctrl-C ends that at once.
+
+Exit status: CMD's own (128 + N for signal N); 125 a failure of lastack, 126 CMD cannot be executed, 127 not found.
 
 Examples:
-  lastack run -- curl -s http://10.0.2.2:8080/              how curl's connection to a local server lived and ended
-  lastack run --json --output run.ndjson --deny '*:25' -- ./agent    a journal for machines; mail is refused")]
+  lastack run -- curl -s http://10.0.2.2:8080/       how its connection to a local server lived and ended
+  lastack run --json --deny '*:25' -- ./agent        a journal for machines; mail is refused")]
 pub(crate) struct Args {
     /// The journal: text at the end, json one line a connection, or none (--json is --report json)
     #[arg(long, value_enum, value_name = "FORM")]

@@ -16,6 +16,8 @@ use crate::run::words::{self, bytes, time};
 const CLEAN_TOLD: usize = 20;
 /// Connections that went wrong told in full, of each kind.
 const WRONG_TOLD: usize = 10;
+/// From so many connections on it matters what the namespace's kernel was told about ports.
+const MANY: u64 = 100;
 /// Flows told in full.
 const FLOWS_TOLD: usize = 20;
 
@@ -102,6 +104,16 @@ impl Report {
             };
         }
         let _ = writeln!(text, "{}", style.paint("1", &self.summary(style)));
+        if self.connections() >= MANY {
+            let _ = writeln!(
+                text,
+                "{}",
+                style.pick(
+                    "inside, ip_local_port_range is 1024-65535 and tcp_tw_reuse is 1, so that the program's kernel has ports enough",
+                    "内侧的 ip_local_port_range 为 1024-65535，tcp_tw_reuse 为 1，以免程序的内核用尽端口",
+                )
+            );
+        }
         text
     }
 
