@@ -94,9 +94,13 @@ fn sigterm_and_sigint_reach_the_program() {
     needs_run!();
     for (signal, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT")] {
         let runner = Runner::new(User::Current);
-        let mut command = runner.command("sh");
+        // A shell cannot trap what is ignored when it starts, as SIGINT is in a script's background jobs.
+        let mut command = runner.command("env");
         let script = format!("trap 'echo caught; exit 42' {name}; echo up; while :; do sleep 0.05; done");
-        command.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(["--default-signal=INT,TERM", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command).unwrap();
         let mut up = [0; 3];
         let mut stdout = process.child().stdout.take().unwrap();
