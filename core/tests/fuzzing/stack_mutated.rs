@@ -25,11 +25,20 @@ const ENDLESS: usize = 50_000;
 /// Half the round trip.
 const DELAY: Duration = Duration::from_millis(5);
 const PORT: u16 = 80;
+/// What a run may set differently from the defaults.
+const SETTINGS: [(&str, &str); 6] = [
+    ("tcp_sack", "0"),
+    ("tcp_timestamps", "0"),
+    ("tcp_window_scaling", "0"),
+    ("tcp_congestion_control", "reno"),
+    ("tcp_shrink_window", "1"),
+    ("tcp_rmem", "4096 8192 16384"),
+];
 
-/// Input: the first byte configures, then operations of the applications and fates of packets.
+/// Input: two bytes configure, then operations of the applications and fates of packets.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let mut pair = Pair::new(input.u8());
+    let mut pair = Pair::new(input.u8(), input.u8());
     for _ in 0..MAX_STEPS {
         if input.is_empty() {
             break;
@@ -81,7 +90,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(flags: u8) -> Self {
+    fn new(flags: u8, sysctls: u8) -> Self {
         let now = Instant::from_millis(1_000);
         let address = |n: u8| -> IpAddr {
             if flags & 4 == 0 {
@@ -99,6 +108,16 @@ impl Pair {
             };
             let mut stack = Stack::new(config, now);
             stack.observe(EventMask::ALL);
+            // Bits 0..5 for both ends, 6 and 7: only one of them.
+            let is_changed = match sysctls >> 6 {
+                0 => true,
+                only => only & n != 0,
+            };
+            for (bit, (name, value)) in SETTINGS.iter().enumerate() {
+                if is_changed && sysctls >> bit & 1 != 0 {
+                    stack.sysctl_set(name, value).expect("a setting and a value that exist");
+                }
+            }
             stack
         };
         let mut stacks = [stack(1), stack(2)];
@@ -155,6 +174,10 @@ impl Pair {
                 self.now += Duration::from_micros(1 << (input.u8() % 30));
             }
             9..=11 => self.fate(input),
+            12 => {
+                let mtu = 1280 + u32::from(input.u8()) * 4;
+                self.stacks[side].handle_link(self.now, mtu);
+            }
             _ => {
                 self.advance();
             }
