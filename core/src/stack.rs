@@ -573,7 +573,9 @@ impl Stack {
 
     /// Lets go of a UDP socket.
     pub fn udp_close(&mut self, id: UdpId) {
-        self.udp.close(id);
+        if self.udp.close(id) {
+            self.leaves_notice();
+        }
     }
 
     /// Where a UDP socket is bound.

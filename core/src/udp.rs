@@ -115,8 +115,9 @@ impl UdpSockets {
         })
     }
 
-    pub(crate) fn close(&mut self, id: UdpId) {
-        let Some(socket) = self.all.remove(id.index, id.generation) else { return };
+    /// True: the socket was on the list of events.
+    pub(crate) fn close(&mut self, id: UdpId) -> bool {
+        let Some(socket) = self.all.remove(id.index, id.generation) else { return false };
         match socket.local {
             None => self.any = None,
             Some(local) => {
@@ -129,6 +130,7 @@ impl UdpSockets {
                 }
             }
         }
+        socket.has_event
     }
 
     /// Where the socket is bound; an accept-any socket is bound nowhere.

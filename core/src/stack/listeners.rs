@@ -262,6 +262,9 @@ impl Stack {
 
     pub(crate) fn stop_listening(&mut self, now: Instant, id: ListenerId) {
         let Some(listener) = self.listeners.remove(id) else { return };
+        if listener.has_event {
+            self.leaves_notice();
+        }
         if listener.any.is_none() {
             self.ports
                 .release(listener.local.port(), Use { reuseaddr: listener.options.reuseaddr, bound: true });

@@ -22,17 +22,29 @@ pub(crate) enum Notice {
 
 /// The list.
 #[derive(Debug, Default)]
-pub(crate) struct Notices(VecDeque<Notice>);
+pub(crate) struct Notices {
+    list: VecDeque<Notice>,
+    /// Entries whose socket is gone, at most.
+    stale: usize,
+}
+
+/// Fewer stale entries than this are not worth looking for.
+const SWEEP_AT: usize = 256;
 
 impl Notices {
     pub(crate) fn push(&mut self, notice: Notice) {
-        self.0.push_back(notice);
+        self.list.push_back(notice);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
     }
 }
 
 impl Stack {
     pub(crate) fn next_event(&mut self) -> Option<SocketEvent> {
-        while let Some(notice) = self.notices.0.pop_front() {
+        while let Some(notice) = self.notices.list.pop_front() {
             let event = match notice {
                 Notice::Connection(id) => self.sockets.connection_mut(id).and_then(|socket| {
                     socket.has_event = false;
@@ -57,8 +69,26 @@ impl Stack {
             if event.is_some() {
                 return event;
             }
+            self.notices.stale = self.notices.stale.saturating_sub(1);
         }
         None
+    }
+
+    /// A socket is gone that is on the list. Whoever never asks for events must not make it grow: when most entries are
+    /// stale they are swept out, which costs each of them one look.
+    pub(crate) fn leaves_notice(&mut self) {
+        self.notices.stale += 1;
+        if self.notices.stale < SWEEP_AT || self.notices.stale * 2 < self.notices.list.len() {
+            return;
+        }
+        let Self { notices, sockets, listeners, udp, .. } = self;
+        notices.stale = 0;
+        notices.list.retain(|notice| match notice {
+            Notice::Connection(id) => sockets.connection(*id).is_some(),
+            Notice::Listener(id) | Notice::Pending(id) => listeners.get(*id).is_some(),
+            Notice::Udp(id) => udp.exists(*id),
+            Notice::Done(..) => true,
+        });
     }
 
     /// Adds to what a connection's application is going to be told.

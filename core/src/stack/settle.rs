@@ -121,5 +121,8 @@ impl Stack {
             tuple: Some(*connection.tuple()),
             kind: EventKind::Destroyed(Box::new(connection.life())),
         });
+        if socket.has_event {
+            self.leaves_notice();
+        }
     }
 }

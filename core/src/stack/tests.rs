@@ -283,3 +283,29 @@ fn whatever_applications_and_wires_do_everything_is_gone_in_the_end() {
         Chaos::new(seed).run();
     }
 }
+
+/// Every list is bounded, also for an application that never looks at it.
+#[test]
+fn events_nobody_asks_for_do_not_pile_up() {
+    let (mut sim, client, server) = Sim::pair(9);
+    for _ in 0..3000 {
+        let now = sim.now();
+        let to = ([10, 0, 0, 2], 80).into();
+        let id = sim.stack(client).connect(now, to, None, TcpOptions::default()).expect("a port is free");
+        sim.run_for(Duration::from_millis(1));
+        let now = sim.now();
+        sim.stack(client).close(now, id);
+        let udp = sim.stack(server).udp_bind(now, ([10, 0, 0, 2], 53).into()).expect("free");
+        let at_client = sim.stack(client).udp_bind(now, ([10, 0, 0, 1], 0).into()).expect("free");
+        let data = bytes::Bytes::from_static(b"x");
+        sim.stack(client).udp_send(now, at_client, None, ([10, 0, 0, 2], 53).into(), data).expect("room");
+        sim.run_for(Duration::from_millis(1));
+        sim.stack(server).udp_close(udp);
+        sim.stack(client).udp_close(at_client);
+    }
+    for host in [client, server] {
+        let waiting = sim.peek(host).notices.len();
+        assert!(waiting < 1000, "{waiting} events wait");
+    }
+    assert_eq!(sim.peek(client).socket_count(), 0);
+}

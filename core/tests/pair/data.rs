@@ -191,3 +191,19 @@ fn chunks_travel_whole() {
     let now = sim.now();
     assert_eq!(sim.stack(server).recv_chunk(now, b, 10), Err(RecvError::WouldBlock));
 }
+
+#[test]
+fn a_link_that_becomes_narrower_gets_smaller_packets() {
+    let (mut sim, client, server) = Sim::pair(126);
+    let (a, b) = sim.establish(client, server, 80);
+    let now = sim.now();
+    sim.stack(client).handle_link(now, 1200);
+    sim.on_packet(move |seen| {
+        assert!(seen.from != client || seen.packet.len() <= 1200, "{} bytes", seen.packet.len());
+        lastack_core::sim::Fate::Pass
+    });
+    let data = pattern(100_000, 126);
+    assert!(sim.transfer(client, a, server, b, &data) == data);
+    let (a, b) = sim.establish(client, server, 81);
+    assert!(sim.transfer(client, a, server, b, &data) == data);
+}
