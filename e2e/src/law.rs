@@ -35,8 +35,9 @@ pub struct Verdict {
     pub how: &'static str,
     /// `reason`, any of these; empty for `null`.
     pub reason: &'static [&'static str],
-    /// `lost_data`.
-    pub lost_data: bool,
+    /// `lost_data`: bytes acknowledged to their sender that the receiving kernel has not acknowledged; `None` where that
+    /// depends on whether a delayed acknowledgment went out in time.
+    pub lost_data: Option<bool>,
 }
 
 impl Verdict {
@@ -52,20 +53,22 @@ impl Verdict {
         check("closed_by", &line.text("closed_by"), self.closed_by);
         check("how", &line.text("how"), &[self.how]);
         check("reason", &line.text("reason"), if self.reason.is_empty() { &["null"] } else { self.reason });
-        check("lost_data", &line.text("lost_data"), &[if self.lost_data { "true" } else { "false" }]);
+        if let Some(lost) = self.lost_data {
+            check("lost_data", &line.text("lost_data"), &[if lost { "true" } else { "false" }]);
+        }
         check("certainty", &line.text("certainty"), &["observed", "inferred"]);
         different
     }
 }
 
 const fn clean(closed_by: &'static [&'static str]) -> Option<Verdict> {
-    Some(Verdict { closed_by, how: "fin", reason: &[], lost_data: false })
+    Some(Verdict { closed_by, how: "fin", reason: &[], lost_data: Some(false) })
 }
 
 const fn reset(
     closed_by: &'static [&'static str],
     reason: &'static [&'static str],
-    lost_data: bool,
+    lost_data: Option<bool>,
 ) -> Option<Verdict> {
     Some(Verdict { closed_by, how: "reset", reason, lost_data })
 }

@@ -6,13 +6,10 @@ use crate::arena::{
     HOST_REFUSES, HOST_UNREACHABLE, NET_UNREACHABLE, PROHIBITED, SERVER_V4, SERVER_V6, SILENT, UNREACHABLE_V6,
 };
 
+/// A router's word ends it: from the program's side that is the remote's, as a refusal is.
 const fn unreachable() -> Option<Verdict> {
-    Some(Verdict {
-        closed_by: &["remote"],
-        how: "unreachable",
-        reason: &["host-unreachable"],
-        lost_data: false,
-    })
+    let reason = &["host-unreachable", "network-unreachable"];
+    Some(Verdict { closed_by: &["remote"], how: "unreachable", reason, lost_data: Some(false) })
 }
 
 /// All cases.
@@ -28,7 +25,7 @@ pub const CASES: &[Case] = &[
             closed_by: &["remote"],
             how: "refused",
             reason: &["no-listener"],
-            lost_data: false,
+            lost_data: Some(false),
         }),
     },
     Case {
@@ -39,7 +36,7 @@ pub const CASES: &[Case] = &[
             closed_by: &["remote"],
             how: "refused",
             reason: &["no-listener"],
-            lost_data: false,
+            lost_data: Some(false),
         }),
     },
     Case {
@@ -93,7 +90,7 @@ pub const CASES: &[Case] = &[
             stage.see(Client, "read again", "recv 1");
             stage.see(Client, "write", "send 1");
         },
-        journal: reset(&["remote"], &["reset-by-peer"], false),
+        journal: reset(&["remote"], &["reset-by-peer"], Some(false)),
     },
     Case {
         id: "write-after-reset",
@@ -106,7 +103,7 @@ pub const CASES: &[Case] = &[
             stage.see(Client, "write", "send 1");
             stage.see(Client, "write again", "send 1");
         },
-        journal: reset(&["remote"], &["reset-by-peer"], false),
+        journal: reset(&["remote"], &["reset-by-peer"], Some(false)),
     },
     Case {
         id: "unread-then-reset",
@@ -121,7 +118,7 @@ pub const CASES: &[Case] = &[
             stage.see(Client, "read", "recv 1000");
             stage.see(Client, "read again", "recv 1");
         },
-        journal: reset(&["remote"], &["reset-by-peer"], false),
+        journal: reset(&["remote"], &["reset-by-peer"], Some(false)),
     },
     Case {
         id: "read-after-fin",
@@ -148,7 +145,7 @@ pub const CASES: &[Case] = &[
             stage.see(Client, "next write", "send 1");
             stage.see(Client, "read", "recv 1");
         },
-        journal: reset(&["remote"], &["reset-by-peer", "data-after-close"], true),
+        journal: reset(&["remote"], &["reset-by-peer", "data-after-close"], Some(true)),
     },
     Case {
         id: "half-close",
