@@ -2,15 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use lastack_lab::fidelity::{KNOWN, document};
 use lastack_lab::runner::{Case, TargetKind, check_all, find_scripts};
-
-/// Scripts the stack does not pass yet, with the reason. One that passes must be taken off the list.
-const KNOWN: &[(&str, &str)] = &[
-    ("challenge/old-ack-in-fast-path.pkt", "the stack has one path: an ACK is judged before data is queued"),
-    ("urgent/inline.pkt", "urgent data is in the stream without a mark"),
-    ("urgent/receive.pkt", "urgent data is in the stream without a mark"),
-    ("urgent/send.pkt", "MSG_OOB sends ordinary data"),
-];
 
 #[test]
 fn scripts_pass_on_the_stack() {
@@ -35,4 +28,15 @@ fn scripts_pass_on_the_stack() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), work.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_table_of_behaviours_is_fresh() {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let committed = std::fs::read_to_string(crate_root.join("../docs/linux-fidelity.md")).unwrap_or_default();
+    let now = document(&crate_root.join("scripts")).expect("the suite is readable");
+    assert!(
+        committed == now,
+        "docs/linux-fidelity.md is old: cargo run -p lastack-lab --example fidelity > docs/linux-fidelity.md"
+    );
 }

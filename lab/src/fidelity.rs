@@ -1,0 +1,120 @@
+//! The table of behaviours: what each script shows, where it is specified, which Linux function does it, and what
+//! the stack does otherwise.
+//!
+//! Input:   the scripts' first comment lines, and the verdicts of a run on the stack.
+//! Output:  `docs/linux-fidelity.md`; a test says when the committed copy is old.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::runner::{Case, TargetKind, check_all, find_scripts};
+
+/// Scripts the stack does not pass yet, with the reason. One that passes must be taken off the list.
+pub const KNOWN: &[(&str, &str)] = &[
+    ("challenge/old-ack-in-fast-path.pkt", "the stack has one path: an ACK is judged before data is queued"),
+    ("urgent/inline.pkt", "urgent data is in the stream without a mark"),
+    ("urgent/receive.pkt", "urgent data is in the stream without a mark"),
+    ("urgent/send.pkt", "MSG_OOB sends ordinary data"),
+];
+
+/// Differences that no script shows, with the reason.
+const OTHER_DIFFERENCES: &[&str] = &[
+    "A segment that brings data and an acknowledgment is answered by one burst: Linux may retransmit or send new data \
+     from the ACK before it has taken the data, so its segments carry the older acknowledgment number.",
+    "Segments held back by TSO deferral go out at the stack's next poll; Linux looks at them again only at an ACK, a \
+     write or a timer of its own.",
+    "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time.",
+    "Explicit congestion notification (RFC 3168), TCP Fast Open, MD5 and accurate ECN are not negotiated.",
+];
+
+struct Entry {
+    script: String,
+    behaviour: String,
+    specification: String,
+    linux: String,
+}
+
+/// The document, from the scripts under `root`.
+///
+/// # Errors
+/// A script cannot be read.
+pub fn document(root: &Path) -> std::io::Result<String> {
+    let files = find_scripts(&[root.to_path_buf()])?;
+    let work = files
+        .iter()
+        .map(|file| Ok((Case::load(file)?, TargetKind::Stack)))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    let verdicts = check_all(&work, 2, |_| {});
+    let passes =
+        |file: &PathBuf| verdicts.iter().any(|verdict| verdict.script == *file && verdict.failure.is_none());
+    let mut out = String::from(
+        "# Linux fidelity: behaviour by behaviour\n\n\
+         Made by `cargo run -p lastack-lab --example fidelity > docs/linux-fidelity.md`; do not edit.\n\n\
+         Each line is a packet script in `lab/scripts`, hand-written from the specification and judged by Linux 6.18: all of \
+         them pass there. The last column says whether the stack, in virtual time, does the same. Beside the scripts, \
+         every state × segment × place relative to the window × timestamps (880 cells) was recorded from Linux in \
+         `lab/matrix/linux-6.18.tsv`, and the stack gives the same answers.\n\n",
+    );
+    let passed = files.iter().filter(|file| passes(file)).count();
+    let _ = writeln!(out, "{} scripts; the stack passes {passed}.\n", files.len());
+    let mut folder = String::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file)?;
+        let name = file.strip_prefix(root).unwrap_or(file).display().to_string();
+        let entry = entry(&name, &text);
+        let this = name.split('/').next().unwrap_or_default().to_owned();
+        if this != folder {
+            let _ = writeln!(
+                out,
+                "\n## {this}\n\n| behaviour | script | specification | Linux | stack |\n|---|---|---|---|---|"
+            );
+            folder = this;
+        }
+        let Entry { script, behaviour, specification, linux } = entry;
+        let stack = if passes(file) { "same" } else { "**differs**" };
+        let _ = writeln!(out, "| {behaviour} | `{script}` | {specification} | {linux} | {stack} |");
+    }
+    out.push_str("\n## Known differences\n\n");
+    for (script, reason) in KNOWN {
+        let _ = writeln!(out, "- `{script}`: {reason}.");
+    }
+    for difference in OTHER_DIFFERENCES {
+        let _ = writeln!(out, "- {difference}");
+    }
+    Ok(out)
+}
+
+/// `// behaviour`, `// Spec 1.2. Linux: function().`
+fn entry(script: &str, text: &str) -> Entry {
+    let lines = text.lines().map_while(|line| line.strip_prefix("//")).map(str::trim);
+    let comment: Vec<&str> = lines.filter(|line| !line.starts_with("duration:")).collect();
+    let comment = comment.join(" ").replace('|', "\\|");
+    let (behaviour, rest) = comment.split_once(" Spec ").unwrap_or((&comment, ""));
+    let (specification, linux) = rest.split_once("Linux:").unwrap_or((rest, ""));
+    let (behaviour, linux) = match (behaviour.split_once(" Linux:"), linux) {
+        (Some((behaviour, linux)), "") => (behaviour, linux),
+        _ => (behaviour, linux),
+    };
+    let plain = |text: &str| text.trim().trim_end_matches('.').to_owned();
+    Entry {
+        script: script.to_owned(),
+        behaviour: plain(behaviour),
+        specification: plain(specification),
+        linux: plain(linux),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_becomes_a_row() {
+        let entry = entry(
+            "a/b.pkt",
+            "// It does this.\n// Spec 1.2 (x), 3. Linux: f(), g().\n// duration: short\n0 close(3) = 0",
+        );
+        assert_eq!((entry.behaviour.as_str(), entry.specification.as_str()), ("It does this", "1.2 (x), 3"));
+        assert_eq!(entry.linux, "f(), g()");
+    }
+}
