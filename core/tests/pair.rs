@@ -5,6 +5,7 @@ mod pair {
     mod data;
     mod determinism;
     mod handshake;
+    mod icmp;
     mod kill;
     mod many;
     mod pending;
