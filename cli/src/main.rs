@@ -10,6 +10,7 @@ mod run;
 mod source_args;
 mod table;
 mod text;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,7 @@
 //! The modules in reading order: [`row`] (one socket with all that is known about it), [`snapshot`] (all
 //! of them at one moment, with counters and knobs), [`source`] (where snapshots come from), [`filter`]
 //! (`ss`'s grammar, and ours), [`trace`] (events as they happen), [`sysctl`] (knobs explained), [`kill`]
-//! (what ending does), [`record`] (who had what), [`closed`] (lives that ended), [`live`] (watching all of it), [`export`] (metrics), [`group`] (sums over them), [`json`] (as documents), [`doctor`] (what is wrong and why), [`words`] (the languages texts are written in).
+//! (what ending does), [`record`] (who had what), [`closed`] (lives that ended), [`live`] (watching all of it), [`explain`] (one socket in a sentence), [`export`] (metrics), [`group`] (sums over them), [`json`] (as documents), [`doctor`] (what is wrong and why), [`words`] (the languages texts are written in).
 //!
 //! # Example
 //! ```
@@ -16,6 +16,7 @@
 pub mod clock;
 pub mod closed;
 pub mod doctor;
+pub mod explain;
 pub mod export;
 pub mod filter;
 pub mod group;

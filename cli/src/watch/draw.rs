@@ -1,0 +1,292 @@
+//! The view on a terminal: summary, table, details, findings, last line. Only visible lines are made.
+
+use lastack_core::tcp::state::TcpState;
+use lastack_observe::doctor::Severity;
+use lastack_observe::kill::effect;
+use lastack_observe::row::Row;
+use lastack_observe::words::{Lang, bytes, duration};
+use lastack_observe::{explain, group};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Paragraph, Row as Cells, Table, Wrap};
+
+use super::model::{Mode, Model};
+use crate::cmd::ss;
+
+const HELP: &str = "↑ ↓ PgUp PgDn Home End  choose\n/  filter (the grammar of lastack ss)\ns  sort: age, send-q, recv-q, state, peer\ng  group: state, peer, process, port\n\
+    Enter d  details\nf  findings\nx  end what is chosen (asks)\np  pause\nq  quit";
+
+/// Draws everything; gives the table's height.
+pub(crate) fn draw(frame: &mut Frame<'_>, model: &Model, lang: Lang) -> usize {
+    let details = if model.details && model.selected_row().is_some() { 7 } else { 0 };
+    let findings = if model.with_findings { (model.findings.len() as u16 + 1).clamp(2, 6) } else { 0 };
+    let [top, table, middle, bottom, last] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Min(3),
+        Constraint::Length(details),
+        Constraint::Length(findings),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    summary(frame, top, model);
+    match model.group_key() {
+        None => sockets(frame, table, model),
+        Some(key) => groups(frame, table, model, key),
+    }
+    if let Some(row) = model.selected_row().filter(|_| details > 0) {
+        self::details(frame, middle, model, row, lang);
+    }
+    if findings > 0 {
+        self::findings(frame, bottom, model, lang);
+    }
+    last_line(frame, last, model);
+    match &model.mode {
+        Mode::Help => popup(frame, "keys", HELP),
+        Mode::Confirm(rows) => popup(frame, "end?", &confirmation(rows, lang)),
+        Mode::Table | Mode::Filter(_) => {}
+    }
+    usize::from(table.height.saturating_sub(1)).max(1)
+}
+
+fn summary(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let groups = group::by(&model.now.rows, &[group::Key::State]);
+    let mut spans = vec![Span::styled(format!("{} sockets", model.now.rows.len()), bold())];
+    for state in TcpState::ALL {
+        if let Some(found) = groups.iter().find(|group| group.values[0] == state.name())
+            && state != TcpState::NewSynRecv
+        {
+            spans.push(Span::raw(format!("  {state} {}", found.count)));
+        }
+    }
+    let host = model.now.host;
+    let second = format!(
+        "source {}  orphans of the host {}  TCP memory {}  sort {}  filter {}",
+        model.now.source,
+        host.orphans,
+        bytes(host.memory_pages * host.page_size),
+        model.sort.name(),
+        if model.filter_text.is_empty() { "-" } else { &model.filter_text },
+    );
+    frame.render_widget(Paragraph::new(vec![Line::from(spans), Line::from(second)]), area);
+}
+
+/// First line of the table that is visible, so that the selected one is.
+fn offset(selected: usize, height: usize, len: usize) -> usize {
+    selected.saturating_sub(height / 2).min(len.saturating_sub(height))
+}
+
+fn sockets(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let height = usize::from(area.height.saturating_sub(1)).max(1);
+    let first = offset(model.selected, height, model.len());
+    let lines = model.shown.iter().enumerate().skip(first).take(height).map(|(place, index)| {
+        let row = &model.now.rows[*index];
+        let socket = &row.socket;
+        let style = if place == model.selected { reversed() } else { state_style(socket.state) };
+        Cells::new(vec![
+            socket.state.name().to_owned(),
+            row.condition_age_ms().map_or_else(|| "-".to_owned(), duration),
+            socket.recv_q.to_string(),
+            socket.send_q.to_string(),
+            ss::address(socket.local, row.v6only),
+            ss::address(socket.remote, row.v6only),
+            socket.timer.map_or_else(|| "-".to_owned(), ss::timer),
+            row.owner.as_ref().map_or_else(|| "-".to_owned(), ss::owner),
+        ])
+        .style(style)
+    });
+    let widths = [10, 9, 9, 9, 24, 24, 18].map(Constraint::Length).into_iter().chain([Constraint::Min(10)]);
+    let header =
+        Cells::new(["State", "Age ≥", "Recv-Q", "Send-Q", "Local", "Peer", "Timer", "Owner"]).style(bold());
+    frame.render_widget(Table::new(lines, widths).header(header), area);
+}
+
+fn groups(frame: &mut Frame<'_>, area: Rect, model: &Model, key: group::Key) {
+    let height = usize::from(area.height.saturating_sub(1)).max(1);
+    let first = offset(model.selected, height, model.len());
+    let lines = model.groups.iter().enumerate().skip(first).take(height).map(|(place, group)| {
+        let style = if place == model.selected { reversed() } else { Style::new() };
+        Cells::new(vec![
+            group.values[0].clone(),
+            group.count.to_string(),
+            group.oldest_ms.map_or_else(|| "-".to_owned(), duration),
+            bytes(group.recv_q),
+            bytes(group.send_q),
+        ])
+        .style(style)
+    });
+    let widths = [
+        Constraint::Min(20),
+        Constraint::Length(10),
+        Constraint::Length(10),
+        Constraint::Length(12),
+        Constraint::Length(12),
+    ];
+    let header = Cells::new([key.name(), "Count", "Oldest", "Recv-Q", "Send-Q"]).style(bold());
+    frame.render_widget(Table::new(lines, widths).header(header), area);
+}
+
+fn details(frame: &mut Frame<'_>, area: Rect, model: &Model, row: &Row, lang: Lang) {
+    let mut lines = vec![Line::from(explain::row(row).get(lang).to_owned())];
+    let timeline = model.timeline(row.socket.cookie);
+    let start = timeline.first().map_or(0, |(at, _)| *at);
+    let states: Vec<String> = timeline
+        .iter()
+        .map(|(at, state)| format!("{state} +{}", duration(at.saturating_sub(start) / 1_000_000)))
+        .collect();
+    lines.push(Line::from(format!("seen: {}", states.join(" → "))));
+    if let Some(info) = row.socket.info.as_deref() {
+        lines.push(Line::from(format!(
+            "rtt {} us  cwnd {}  unacked {}  retrans {}/{}  sent {}  received {}  peer's window {}  ours {}",
+            info.rtt,
+            info.snd_cwnd,
+            info.unacked,
+            info.retrans,
+            info.total_retrans,
+            bytes(info.bytes_sent),
+            bytes(info.bytes_received),
+            bytes(info.snd_wnd.into()),
+            bytes(info.rcv_wnd.into()),
+        )));
+    }
+    let effect = effect(row);
+    lines.push(Line::from(format!("ending it: {}", effect.words.get(lang))));
+    let title = format!(" {} → {} ", row.socket.local, row.socket.remote);
+    let paragraph = Paragraph::new(lines).wrap(Wrap { trim: true }).block(Block::bordered().title(title));
+    frame.render_widget(paragraph, area);
+}
+
+fn findings(frame: &mut Frame<'_>, area: Rect, model: &Model, lang: Lang) {
+    let mut lines: Vec<Line<'_>> = model
+        .findings
+        .iter()
+        .map(|finding| {
+            let color = match finding.severity {
+                Severity::Info => Color::Blue,
+                Severity::Warning => Color::Yellow,
+                Severity::Error => Color::Red,
+            };
+            Line::from(vec![
+                Span::styled(format!("{} × {}  ", finding.rule.id, finding.count), Style::new().fg(color)),
+                Span::raw(finding.rule.title.get(lang).to_owned()),
+            ])
+        })
+        .collect();
+    if lines.is_empty() {
+        lines.push(Line::from(if lang == Lang::En {
+            "doctor: nothing wrong found"
+        } else {
+            "doctor：未发现问题"
+        }));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn last_line(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    let text = match &model.mode {
+        Mode::Filter(text) if model.message.is_empty() => {
+            format!("filter: {text}_   (Enter applies, Esc leaves)")
+        }
+        Mode::Filter(text) => format!("filter: {text}_   {}", model.message),
+        _ if !model.message.is_empty() => model.message.clone(),
+        _ if model.paused => "paused: p goes on".to_owned(),
+        _ => "? help  / filter  s sort  g group  d details  f findings  x end  p pause  q quit".to_owned(),
+    };
+    frame.render_widget(Paragraph::new(text).style(Style::new().add_modifier(Modifier::DIM)), area);
+}
+
+fn confirmation(rows: &[Row], lang: Lang) -> String {
+    let mut text = format!("{} connections\n", rows.len());
+    for row in rows.iter().take(5) {
+        text.push_str(&format!("{} {} → {}\n", row.socket.state, row.socket.local, row.socket.remote));
+    }
+    if let Some(row) = rows.first() {
+        text.push_str(effect(row).words.get(lang));
+    }
+    text.push_str("\n\ny ends them, any other key does not");
+    text
+}
+
+fn popup(frame: &mut Frame<'_>, title: &str, text: &str) {
+    let area = frame.area();
+    let (width, height) = (area.width.min(76), area.height.min(13));
+    let place = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
+    frame.render_widget(Clear, place);
+    let block = Block::bordered().title(format!(" {title} "));
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).block(block), place);
+}
+
+fn bold() -> Style {
+    Style::new().add_modifier(Modifier::BOLD)
+}
+
+fn reversed() -> Style {
+    Style::new().add_modifier(Modifier::REVERSED)
+}
+
+fn state_style(state: TcpState) -> Style {
+    match state {
+        TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing | TcpState::CloseWait => {
+            Style::new().fg(Color::Yellow)
+        }
+        TcpState::SynSent | TcpState::SynRecv | TcpState::NewSynRecv => Style::new().fg(Color::Cyan),
+        TcpState::TimeWait | TcpState::FinWait2 | TcpState::Close => Style::new().add_modifier(Modifier::DIM),
+        TcpState::Established | TcpState::Listen => Style::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Key, Model, tests::snapshot};
+    use super::*;
+    use lastack_observe::filter::Filter;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    fn screen(model: &Model, width: u16, height: u16, lang: Lang) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
+        terminal
+            .draw(|frame| {
+                draw(frame, model, lang);
+            })
+            .expect("draws");
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn the_screen_shows_summary_table_explanation_and_what_ending_does() {
+        let mut model = Model::new(String::new(), Filter::default());
+        model.update(snapshot("FIN-WAIT-1"));
+        let text = screen(&model, 140, 30, Lang::En);
+        for part in [
+            "3 sockets",
+            "FIN-WAIT-1 1",
+            "10.0.0.9:4000",
+            "persist,8.1s,0",
+            "nginx/71 (former, by port)",
+            "the FIN waits behind 777 B",
+            "ending it: RST",
+            "nothing wrong found",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(screen(&model, 140, 30, Lang::Zh).contains("窗"), "the other language");
+        model.key(Key::Char('x'), 10);
+        assert!(screen(&model, 140, 30, Lang::En).contains("y ends them"));
+    }
+
+    #[test]
+    fn any_size_of_terminal_is_survived() {
+        let mut model = Model::new(String::new(), Filter::default());
+        model.update(snapshot("CLOSE-WAIT"));
+        for key in ["", "?", "gx", "d", "f"] {
+            key.chars().for_each(|c| {
+                model.key(Key::Char(c), 3);
+            });
+            for (width, height) in [(1, 1), (5, 3), (20, 8), (300, 100)] {
+                screen(&model, width, height, Lang::En);
+            }
+        }
+    }
+}
