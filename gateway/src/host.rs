@@ -17,8 +17,8 @@ use bytes::{Buf as _, Bytes};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
 };
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 
 use crate::pool::Pool;
 use crate::sys;
@@ -137,6 +137,12 @@ impl HostStream {
             let spare = rustix::buffer::spare_capacity(&mut chunk);
             let got = rustix::net::recv(guard.get_inner(), spare, RecvFlags::DONTWAIT);
             if !chunk.is_empty() {
+                // Less than there was room for: there is no more just now, and it need not be asked. An end that came
+                // with it would not be told again, so then it is asked.
+                let ends = Ready::READ_CLOSED | Ready::ERROR;
+                if chunk.len() < chunk.capacity() && (guard.ready() & ends).is_empty() {
+                    guard.clear_ready_matching(Ready::READABLE);
+                }
                 return Poll::Ready(Ok(self.filled(chunk, is_large)));
             }
             if is_large {
