@@ -45,6 +45,8 @@ struct Held {
     slices: VecDeque<Slice>,
     /// Begins where the last slice ends.
     tail: BytesMut,
+    /// The slice that was last prepared: the next piece of new data begins there or in the one behind.
+    hint: usize,
 }
 
 impl Held {
@@ -66,20 +68,24 @@ impl Held {
         }
         slices[first].bytes = joined.freeze();
         slices.drain(first + 1..last);
+        self.hint = first;
     }
 
     fn index_of(&self, seq: SeqNum) -> usize {
         let slices = &self.slices;
-        // New data is at the back and repeats at the front: look there before searching.
+        // Repeats are at the front, new data where the last piece ended: look there before searching.
         if let Some(first) = slices.front()
             && seq.before(first.end())
         {
             return 0;
         }
-        if let Some(last) = slices.back()
-            && seq.at_or_after(last.start)
-        {
-            return slices.len() - 1;
+        for index in [self.hint, self.hint + 1] {
+            if let Some(slice) = slices.get(index)
+                && seq.at_or_after(slice.start)
+                && seq.before(slice.end())
+            {
+                return index;
+            }
         }
         slices.partition_point(|slice| slice.end().at_or_before(seq))
     }
@@ -152,6 +158,7 @@ impl PayloadQueue {
         while let Some(first) = held.slices.front_mut() {
             if first.end().at_or_before(una) {
                 held.slices.pop_front();
+                held.hint = held.hint.saturating_sub(1);
             } else {
                 if first.start.before(una) {
                     first.bytes.advance(una.since(first.start) as usize);
@@ -174,6 +181,7 @@ impl PayloadQueue {
             held.freeze_tail(self.end);
         }
         let first = held.index_of(from);
+        held.hint = first;
         // Few slices in all: no need to count those of the range.
         if held.slices.len() - first > MAX_PIECES {
             let last = held.slices.partition_point(|slice| slice.start.before(to));
