@@ -37,13 +37,15 @@ impl Stack {
             return;
         }
         let disposition = socket.connection.on_timeout(&mut self.world.cx(now));
+        self.settle(now, id, disposition);
+        let Some(socket) = self.sockets.connection(id).filter(|socket| socket.in_table) else { return };
         let next = socket.connection.next_deadline();
         debug_assert!(next > now, "a timer that fired is set anew or off");
         if next <= now {
-            // Never twice at one moment, whatever a timer thinks: the loop above must end.
+            // Never twice at one moment, whatever a timer thinks: the loop that called must end.
+            self.sockets.deadlines.remove(key);
             self.sockets.deadlines.file(key, now + Duration::from_nanos(1));
         }
-        self.settle(now, id, disposition);
     }
 
     fn on_half_open_timeout(&mut self, now: Instant, key: SocketKey) {
