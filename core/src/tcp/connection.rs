@@ -471,7 +471,8 @@ impl Connection {
         if let Some(maxseg) = self.options.maxseg {
             mss = mss.min(u32::from(maxseg));
         }
-        mss.saturating_sub(options).max(cx.sysctl.tcp_min_snd_mss)
+        // Linux tcp_mtu_to_mss(): the floor first, the options after: 36 for a peer that announces less than 48.
+        mss.max(cx.sysctl.tcp_min_snd_mss).saturating_sub(options).max(1)
     }
 }
 

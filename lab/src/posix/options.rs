@@ -184,12 +184,26 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<Option<TcpOpt
         (libc::SOL_SOCKET, libc::SO_RCVBUF) => TcpOption::RcvBuf(number),
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => TcpOption::SndBuf(number),
         (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => TcpOption::RcvLowat(number),
-        (libc::SOL_SOCKET, libc::SO_MARK | libc::SO_PRIORITY) => return Ok(None),
+        (
+            libc::SOL_SOCKET,
+            libc::SO_MARK
+            | libc::SO_PRIORITY
+            | libc::SO_INCOMING_CPU
+            | libc::SO_BUSY_POLL
+            | libc::SO_MAX_PACING_RATE,
+        ) => return Ok(None),
         (libc::IPPROTO_IP, libc::IP_TOS) => TcpOption::Tos(number as u8),
         (libc::IPPROTO_IP, libc::IP_TTL) => TcpOption::Ttl(number),
         (libc::IPPROTO_IP, libc::IP_MINTTL) => TcpOption::MinTtl(number),
         (libc::IPPROTO_IP, libc::IP_RECVERR) => TcpOption::RecvErr(on),
-        (libc::IPPROTO_IP, libc::IP_FREEBIND | libc::IP_BIND_ADDRESS_NO_PORT) => return Ok(None),
+        (
+            libc::IPPROTO_IP,
+            libc::IP_FREEBIND | libc::IP_BIND_ADDRESS_NO_PORT | libc::IP_MTU_DISCOVER | libc::IP_TRANSPARENT,
+        ) => return Ok(None),
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => TcpOption::Tos(number as u8),
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => TcpOption::Ttl(number),
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => TcpOption::RecvErr(on),
+        (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY | libc::IPV6_MTU_DISCOVER) => return Ok(None),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => TcpOption::NoDelay(on),
         (libc::IPPROTO_TCP, libc::TCP_CORK) => TcpOption::Cork(on),
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => TcpOption::MaxSeg(number),
