@@ -134,7 +134,11 @@ pub struct Contest {
 enum Ready {
     Loopback,
     Carrier(Seat),
-    Yardstick { namespace: Process, _forwarder: Process },
+    /// Dropped in this order: without its namespace the interface is gone under the forwarder.
+    Yardstick {
+        _forwarder: Process,
+        namespace: Process,
+    },
 }
 
 impl Contest {
@@ -216,7 +220,7 @@ impl Contest {
             "ip link set lo up\nip link set yard0 mtu {mtu}\nip addr add 10.0.2.100/24 dev yard0\nip link set yard0 up\nip route add default dev yard0"
         );
         shell(&inside, Some(namespace.id()))?;
-        Ok(Ready::Yardstick { namespace, _forwarder: forwarder })
+        Ok(Ready::Yardstick { _forwarder: forwarder, namespace })
     }
 
     /// The load behind a contestant, with a wide port range where that may be set: 28,232 ports do not last a series.

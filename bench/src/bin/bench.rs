@@ -53,6 +53,7 @@ fn start() -> std::io::Result<ExitCode> {
     widen_host_ports()?;
     let contest = Contest { arena: Arena::build()?, server: Server::start(&load)?, load, yardstick };
 
+    let load_at_start = load_average();
     let wanted: Vec<_> = ROWS.into_iter().filter(|row| row.title.contains(rows)).collect();
     let mut lines: Vec<Line> =
         wanted.iter().map(|row| (titled(row.title), vec![Series::default(); contestants.len()])).collect();
@@ -84,7 +85,7 @@ fn start() -> std::io::Result<ExitCode> {
         lines.push((format!("memory of the carrier with {idle} of them, MiB"), total));
     }
     let names: Vec<&str> = contestants.iter().map(|who| who.name()).collect();
-    let text = document(&contestants, rounds, seconds, &names, &lines);
+    let text = document(&contestants, rounds, seconds, &names, &lines, &load_at_start);
     print!("{text}");
     if args.iter().any(|arg| arg == "--write") {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md"), &text)?;
@@ -92,6 +93,12 @@ fn start() -> std::io::Result<ExitCode> {
     let ours = names.iter().position(|name| *name == "lastack");
     let failed = ours.is_some_and(|at| lines.iter().any(|(_, series)| !series[at].failures.is_empty()));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The load of the last minute: above the number of cores somebody else is working here.
+fn load_average() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split_whitespace().next().unwrap_or("?").to_owned()
 }
 
 const MEMORY: &str = "memory for an idle connection, bytes";
@@ -122,6 +129,7 @@ fn document(
     seconds: f64,
     names: &[&str],
     lines: &[Line],
+    load_at_start: &str,
 ) -> String {
     let output = |program: &str, args: &[&str]| {
         let finished = run(Command::new(program).args(args), Duration::from_secs(5));
@@ -134,12 +142,11 @@ fn document(
         .and_then(|line| line.split(": ").nth(1))
         .unwrap_or("?");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let versions = contestants.iter().filter_map(|who| Some(format!("`{}`", who.carrier()?.version())));
     let versions: Vec<String> = versions.collect();
     let mut text = format!(
         "# Results\n\n\
-         {}; {cores} × {cpu}; `Linux {}`; {}; load average at the end {}.\n\n\
+         {}; {cores} × {cpu}; `Linux {}`; {}; load average {load_at_start} before, {} after (a busy machine makes every figure worthless).\n\n\
          ```\nbench/run.sh        # {rounds} interleaved rounds, {seconds} s each; median (least–most)\n```\n\n\
          Only ratios within one series mean something. A ratio says how many times better the first is. *loopback*: no namespace, no carrier. *yardstick*: a forwarder\n\
          on a TUN without TCP (`bench/src/bin/yardstick.rs`), the price of everything but TCP. A figure counts only without one error,\n\
@@ -147,7 +154,7 @@ fn document(
         output("date", &["-u", "+%Y-%m-%d"]),
         output("uname", &["-r"]),
         versions.join(", "),
-        load.split_whitespace().next().unwrap_or("?"),
+        load_average(),
     );
     text.push_str(&table(names, lines, |title| title.starts_with("memory")));
     let failures: Vec<String> = lines
