@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -111,7 +111,20 @@ fn control_directory() -> PathBuf {
     let directory = control::directory(runtime_dir.as_deref(), rustix::process::geteuid().as_raw());
     // There already, or not to be had: serving says so if it matters.
     let _ = std::fs::DirBuilder::new().mode(0o700).create(&directory);
+    remove_stale(&directory);
     directory
+}
+
+/// Removes the sockets of runs that were killed: those named after a process that is no more.
+fn remove_stale(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_suffix(".sock")?.parse::<u32>().ok());
+        if process.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Somebody else's, or gone already.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 async fn serve(
@@ -390,6 +403,27 @@ mod tests {
         v6[40..44].copy_from_slice(&[0, 1, 0, 2]);
         assert_eq!(ends(&v6).unwrap().0.to_string(), "[::1]:1");
         assert_eq!(ends(&[]), None);
+    }
+
+    #[test]
+    fn sockets_of_dead_runs_are_removed_and_others_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = format!("{}.sock", std::process::id());
+        // Process ids end at 2^22.
+        for name in ["4194305.sock", own.as_str(), "named.sock", "note"] {
+            File::create(directory.path().join(name)).unwrap();
+        }
+        remove_stale(directory.path());
+        let mut left: Vec<_> = directory
+            .path()
+            .read_dir()
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let mut expected = vec![own, "named.sock".to_owned(), "note".to_owned()];
+        expected.sort();
+        assert_eq!(left, expected);
     }
 
     #[test]
