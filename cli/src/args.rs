@@ -15,7 +15,7 @@ use crate::cmd;
     disable_help_subcommand = true,
     after_help = "lastack doctor          this machine: stuck sockets, cause, cure, and the advice that does not help\n\
                   lastack run -- CMD      one program: how each of its connections lived and ended\n\
-                  lastack lab list        stories of connection lives, in our stack and in Linux, side by side"
+                  lastack lab check FILE  packet scripts, judged by our stack and by Linux"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -103,7 +103,7 @@ pub(crate) enum Command {
     Doctor(cmd::doctor::Args),
     /// Run a program behind the stack and tell how each of its connections lived and ended
     Run(cmd::run::Args),
-    /// Stories of connection lives, in our stack and in Linux, side by side
+    /// Packet scripts, judged by our stack and by Linux
     Lab(cmd::lab::Args),
     /// The guided first run: ten seconds, no arguments, no network
     Demo(cmd::demo::Args),

@@ -77,10 +77,10 @@ pub(crate) fn run(_args: &Args, globals: &Globals) -> Result<ExitCode, Failure> 
     demo.say(
         "\nNext:\n  lastack run -- curl -s http://example.org/     how one program's connections lived and ended\n  \
          lastack doctor                                 stuck sockets of this machine\n  \
-         lastack lab list                               each such story, in the stack and in Linux",
+         lastack lab check lab/scripts --target both    how the stack and Linux answer, packet by packet",
         "\n接下来：\n  lastack run -- curl -s http://example.org/     看一个程序的连接如何开始和结束\n  \
          lastack doctor                                 本机卡住的套接字\n  \
-         lastack lab list                               每个这样的故事，在本栈和 Linux 中的样子",
+         lastack lab check lab/scripts --target both    本栈与 Linux 逐个报文地如何应答",
     )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -191,7 +191,6 @@ struct Labels {
     myth: &'static str,
     who: &'static str,
     peers: &'static str,
-    story: &'static str,
 }
 
 const fn labels(lang: Lang) -> Labels {
@@ -203,7 +202,6 @@ const fn labels(lang: Lang) -> Labels {
             myth: "  what not   ",
             who: "  who        ",
             peers: "  with whom  ",
-            story: "  try it     ",
         },
         Lang::Zh => Labels {
             evidence: "  证据       ",
@@ -212,7 +210,6 @@ const fn labels(lang: Lang) -> Labels {
             myth: "  无效做法   ",
             who: "  本机进程   ",
             peers: "  对端       ",
-            story: "  复现       ",
         },
     }
 }
@@ -293,8 +290,7 @@ fn details(finding: &Finding, lang: Lang, out: &mut dyn Write) -> io::Result<()>
         format!("{name}{former}: {}", owner.count)
     });
     joined(out, labels.who, owners)?;
-    joined(out, labels.peers, finding.peers.iter().map(|(peer, count)| format!("{peer}: {count}")))?;
-    paragraph(out, labels.story, &format!("lastack lab run {} --target both", finding.rule.story()))
+    joined(out, labels.peers, finding.peers.iter().map(|(peer, count)| format!("{peer}: {count}")))
 }
 
 fn list(out: &mut dyn Write, label: &str, items: impl Iterator<Item = String>) -> io::Result<()> {
@@ -354,7 +350,6 @@ fn explain(id: &str, lang: Lang, as_json: bool, paint: &Paint, out: &mut dyn Wri
         paragraph(out, labels.cause, rule.cause.get(lang))?;
         numbered(out, labels.fix, rule.fix, lang)?;
         list(out, labels.myth, rule.myth.iter().map(|text| text.get(lang).to_owned()))?;
-        paragraph(out, labels.story, &format!("lastack lab run {} --target both", rule.story()))?;
         writeln!(out)?;
     }
     Ok(())
