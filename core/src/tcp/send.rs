@@ -7,8 +7,6 @@
 //! Events:  recorded without a name; the conductor signs them ([`crate::observe::EventLog::sign`]).
 //! Not here: header composition, states (`connection`), keepalive and delayed ACK.
 
-#![allow(dead_code, reason = "the conductor that calls it is being written")]
-
 mod ack;
 mod buffer;
 mod chrono;
@@ -583,6 +581,7 @@ impl Sender {
         self.snd_nxt != self.write_seq
     }
     /// Our FIN was queued.
+    #[cfg(test)]
     pub(crate) fn fin_queued(&self) -> bool {
         self.fin_queued
     }

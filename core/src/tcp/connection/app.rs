@@ -29,6 +29,7 @@ impl Connection {
         self.check_sendable()?;
         if self.send.free_space() == 0 {
             self.wants_room = true;
+            self.send.on_no_space();
             return Err(SendError::WouldBlock);
         }
         self.send.push(data, cx);
@@ -174,6 +175,8 @@ impl Connection {
         let options = Arc::make_mut(&mut self.options);
         options.set(option, cx.sysctl.rmem_max, cx.sysctl.wmem_max)?;
         match option {
+            // Linux __tcp_sock_set_nodelay(): what is queued goes now, corked or not.
+            TcpOption::NoDelay(true) => self.send.push_pending(),
             TcpOption::KeepAlive(true) if self.state != TcpState::Close => self.arm_keepalive(cx),
             TcpOption::KeepAlive(false) if !self.orphan => {
                 self.keepalive_at = Instant::FAR_FUTURE;

@@ -29,6 +29,7 @@ impl Sender {
     }
 
     /// The send buffer, bytes (Linux `sk_sndbuf`).
+    #[cfg(test)]
     pub(crate) fn sndbuf(&self) -> u32 {
         self.sndbuf
     }

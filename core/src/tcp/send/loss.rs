@@ -72,7 +72,7 @@ impl Sender {
             if let Some(verdict) = self.write_timeout(env, cx) {
                 return verdict;
             }
-            cx.counters.tcp_timeout_rehash += u64::from(!in_handshake);
+            cx.counters.tcp_timeout_rehash += 1;
             if self.retransmits == 0 {
                 self.count_failure(cx);
             }

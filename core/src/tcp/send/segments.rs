@@ -162,6 +162,7 @@ impl Orders {
         self.at(0)
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &SentSegment> {
         self.order.iter().map(|id| &self.slab[*id as usize])
     }
