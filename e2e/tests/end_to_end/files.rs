@@ -85,7 +85,7 @@ fn two_hundred_at_once_all_arrive() {
 }
 
 #[test]
-fn a_kept_connection_is_one_connection_and_a_closed_one_is_closed_by_the_server() {
+fn a_kept_connection_is_one_connection_and_closed_ones_are_as_many_as_requests() {
     needs_run!();
     needs!("nginx", "curl");
     let nginx = Server::nginx().unwrap();
@@ -106,7 +106,8 @@ fn a_kept_connection_is_one_connection_and_a_closed_one_is_closed_by_the_server(
         assert_eq!(closed.len(), 5, "{closed:?}");
         for line in &closed {
             assert_eq!(line.text("how"), "fin", "{line:?}");
-            assert_eq!(line.text("closed_by"), "remote", "{line:?}");
+            // nginx closes behind the last byte; curl, which knows the length, may close before it sees that.
+            assert!(["remote", "both", "program"].contains(&line.text("closed_by")), "{line:?}");
             assert_eq!(line.text("process"), "curl", "{line:?}");
             assert_eq!(line.text("remote"), format!("{HOST_V4}:{}", nginx.port));
             assert_eq!(line.text("host_remote"), format!("127.0.0.1:{}", nginx.port));
