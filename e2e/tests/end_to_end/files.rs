@@ -107,7 +107,7 @@ fn a_kept_connection_is_one_connection_and_closed_ones_are_as_many_as_requests()
         for line in &closed {
             assert_eq!(line.text("how"), "fin", "{line:?}");
             // nginx closes behind the last byte; curl, which knows the length, may close before it sees that.
-            assert!(["remote", "both", "program"].contains(&line.text("closed_by")), "{line:?}");
+            assert!(["remote", "both", "program"].contains(&line.text("closed_by").as_str()), "{line:?}");
             assert_eq!(line.text("process"), "curl", "{line:?}");
             assert_eq!(line.text("remote"), format!("{HOST_V4}:{}", nginx.port));
             assert_eq!(line.text("host_remote"), format!("127.0.0.1:{}", nginx.port));
