@@ -29,7 +29,7 @@ Exit status: CMD's own (128 + N for signal N); 125 a failure of lastack, 126 CMD
 
 Examples:
   lastack run -- curl -s http://10.0.2.2:8080/       how its connection to a local server lived and ended
-  lastack run --json --deny '*:25' -- ./agent        a journal for machines; mail is refused")]
+  lastack run --json --deny '*:25' -- ./job          a journal for machines; mail is refused")]
 pub(crate) struct Args {
     /// The journal: text at the end, json one line a connection, or none (--json is --report json)
     #[arg(long, value_enum, value_name = "FORM")]
