@@ -94,8 +94,6 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             }
             // What happened before the interrupt and is still in the rings belongs to the stream.
             tracer.wait(Duration::ZERO, &mut |event| shown.show(&event))?;
-            // What happened before the interrupt is told, however late this process got to it.
-            tracer.wait(Duration::ZERO, &mut |event| shown.show(&event))?;
             shown.summary(tracer.lost())
         }
         Err(error) if args.drops || args.stacks => Err(refused(&error)),
