@@ -13,8 +13,8 @@ fn page(rule: &Rule) -> String {
         rule.id
     );
     for (lang, names) in [
-        (Lang::En, ["Evidence", "Cause", "What helps", "What does not", "Try it"]),
-        (Lang::Zh, ["证据", "原因", "有效做法", "无效做法", "复现"]),
+        (Lang::En, ["Evidence", "Cause", "What helps", "What does not"]),
+        (Lang::Zh, ["证据", "原因", "有效做法", "无效做法"]),
     ] {
         let list = |texts: &[Text], mark: &str| {
             texts.iter().fold(String::new(), |mut all, text| {
@@ -36,7 +36,6 @@ fn page(rule: &Rule) -> String {
         if !rule.myth.is_empty() {
             let _ = write!(out, "\n**{}:**\n\n{}", names[3], list(rule.myth, "-"));
         }
-        let _ = write!(out, "\n**{}:** `lastack lab run {} --target both`\n", names[4], rule.story());
     }
     out
 }

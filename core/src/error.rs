@@ -130,7 +130,7 @@ pub enum SendError {
     WouldBlock,
     /// This end was shut down for writing, or the connection has ended: `EPIPE`.
     BrokenPipe,
-    /// Not connected and not connecting: `ENOTCONN`... the id is stale.
+    /// Not connected: the id is stale (`ENOTCONN`).
     NotConnected,
     /// The connection failed; told once, then `BrokenPipe`.
     Socket(SocketError),

@@ -46,7 +46,7 @@ pub struct TcpOptions {
     pub user_timeout: Duration,
     /// `SO_LINGER`: `Some(seconds)` when on.
     pub linger: Option<u32>,
-    /// `TCP_LINGER2`: `None` as the sysctl; `Some(None)` is below zero: abort in FIN-WAIT-2.
+    /// `TCP_LINGER2`: how long an orphan's FIN-WAIT-2 may last.
     pub linger2: Linger2,
     /// `TCP_DEFER_ACCEPT`, SYN-ACK rounds (0: off).
     pub defer_accept_rounds: u8,
