@@ -4,6 +4,7 @@ pub(crate) mod ack_policy;
 pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod context;
+pub(crate) mod ecn;
 pub(crate) mod half_open;
 pub mod options;
 pub(crate) mod paws;

@@ -24,7 +24,9 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "Segments held back by TSO deferral go out at the stack's next poll; Linux looks at them again only at an ACK, a \
      write or a timer of its own.",
     "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time.",
-    "Explicit congestion notification (RFC 3168), TCP Fast Open, MD5 and accurate ECN are not negotiated.",
+    "TCP Fast Open, MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
+     that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
+     for a refusal.",
 ];
 
 struct Entry {

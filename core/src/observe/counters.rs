@@ -111,6 +111,7 @@ counters! {
         tcp_syn_retrans "TCPSynRetrans" "SYN or SYN-ACK sent again.";
         tcp_orig_data_sent "TCPOrigDataSent" "Data segments sent for the first time.";
         tcp_delivered "TCPDelivered" "Segments delivered.";
+        tcp_delivered_ce "TCPDeliveredCE" "Segments delivered, told by an ACK with ECE.";
         tcp_dsack_old_sent "TCPDSACKOldSent" "DSACKs sent for data below rcv_nxt.";
         tcp_dsack_ofo_sent "TCPDSACKOfoSent" "DSACKs sent for data in the out-of-order queue.";
         tcp_dsack_recv "TCPDSACKRecv" "DSACKs received for data below snd_una.";
@@ -170,6 +171,12 @@ counters! {
         ip_reasm_reqds "ReasmReqds" "Fragments received.";
         ip_reasm_oks "ReasmOKs" "Packets reassembled.";
         ip_reasm_fails "ReasmFails" "Reassemblies given up.";
+    }
+    "IpExt" {
+        ip_in_no_ect_pkts "InNoECTPkts" "Packets received as Not-ECT.";
+        ip_in_ect1_pkts "InECT1Pkts" "Packets received as ECT(1).";
+        ip_in_ect0_pkts "InECT0Pkts" "Packets received as ECT(0).";
+        ip_in_ce_pkts "InCEPkts" "Packets received with congestion experienced.";
     }
     "Icmp" {
         icmp_in_msgs "IcmpInMsgs" "ICMP messages received.";

@@ -15,6 +15,7 @@ use crate::rng::{HashKey, Rng};
 use crate::stack::Stack;
 use crate::stack::sockets::Holder;
 use crate::stack::tuple::Packed;
+use crate::tcp::ecn::Ecn;
 use crate::tcp::half_open::HalfOpen;
 use crate::tcp::seq::SeqNum;
 use crate::time::{Duration, Instant};
@@ -34,6 +35,7 @@ const MSS_V6: [u16; 4] = [1220, 1420, 1440, 8940];
 const TS_BITS: u32 = 6;
 const TS_WSCALE: u32 = 0xf;
 const TS_SACK: u32 = 1 << 4;
+const TS_ECN: u32 = 1 << 5;
 
 /// The secrets behind cookies.
 #[derive(Debug)]
@@ -90,9 +92,9 @@ fn table(tuple: &Packed) -> [u16; 4] {
 }
 
 /// The options of a SYN in the low bits of a clock that reads `now_ms`, at or before it.
-fn encode_timestamp(now_ms: u32, options: &Options) -> u32 {
+fn encode_timestamp(now_ms: u32, options: &Options, ecn: bool) -> u32 {
     let wscale = options.wscale.map_or(TS_WSCALE, |shift| u32::from(shift.min(14)));
-    let bits = wscale | if options.sack_permitted { TS_SACK } else { 0 };
+    let bits = wscale | if options.sack_permitted { TS_SACK } else { 0 } | if ecn { TS_ECN } else { 0 };
     let stamped = now_ms >> TS_BITS << TS_BITS | bits;
     if stamped > now_ms { stamped.wrapping_sub(1 << TS_BITS) } else { stamped }
 }
@@ -112,18 +114,20 @@ impl Stack {
         if !with_ts {
             // "in cookie mode without TS, SACK/WS/TS are all ignored"
             syn.header.options = Options { mss: syn.header.options.mss, ..Options::default() };
+            syn.header.flags = Flags::SYN;
         }
         let mss = syn.header.options.mss.unwrap_or(536);
         let index = table(packed).iter().rposition(|entry| *entry <= mss).unwrap_or(0);
         let iss = self.cookies.make(packed, syn.header.seq, index as u32, now);
         let ts_offset = self.isn.ts_offset(packed, self.world.sysctl.tcp_timestamps);
         let now_ms = now.as_millis() as u32;
+        let ecn = Ecn::accepts(&syn, &self.world.sysctl);
         let offered = Options {
             wscale: syn.header.options.wscale.filter(|_| self.world.sysctl.tcp_window_scaling),
             sack_permitted: syn.header.options.sack_permitted && self.world.sysctl.tcp_sack,
             ..Options::default()
         };
-        let shifted = ts_offset.wrapping_add(encode_timestamp(now_ms, &offered).wrapping_sub(now_ms));
+        let shifted = ts_offset.wrapping_add(encode_timestamp(now_ms, &offered, ecn).wrapping_sub(now_ms));
         let advmss = self.advmss(now, tuple.remote.ip());
         let Some(listener) = self.listeners.get(id) else { return };
         let mut cx = self.world.cx(now);
@@ -164,8 +168,12 @@ impl Stack {
             return true;
         }
         // The SYN as it must have been.
+        let with_ecn =
+            options.timestamps.is_some_and(|seen| seen.tsecr.wrapping_sub(ts_offset) & TS_ECN != 0);
+        let asks = if with_ecn { Flags::ECE | Flags::CWR } else { Flags::NONE };
         let syn = Segment {
-            header: SegmentHeader { seq: irs, flags: Flags::SYN, options, ..segment.header },
+            header: SegmentHeader { seq: irs, flags: Flags::SYN | asks, options, ..segment.header },
+            ecn: 0,
             payload: bytes::Bytes::new(),
             ..segment.clone()
         };
@@ -245,10 +253,10 @@ mod tests {
     fn timestamps_carry_the_options_and_never_lie_ahead() {
         for now_ms in [0x1000, 0x103f, 0x1011, 64] {
             let options = Options { wscale: Some(7), sack_permitted: true, ..Options::default() };
-            let stamped = encode_timestamp(now_ms, &options);
+            let stamped = encode_timestamp(now_ms, &options, true);
             assert!(stamped <= now_ms && now_ms - stamped < 128);
-            assert_eq!(stamped & 0x3f, 7 | TS_SACK);
-            assert_eq!(encode_timestamp(now_ms, &Options::default()) & 0x3f, 0xf);
+            assert_eq!(stamped & 0x3f, 7 | TS_SACK | TS_ECN);
+            assert_eq!(encode_timestamp(now_ms, &Options::default(), false) & 0x3f, 0xf);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::ip::icmp;
 use crate::stack::notices::Notice;
 use crate::stack::outbox::{Outgoing, fragment};
 use crate::stack::{Datagram, Stack, Unreachable};
+use crate::tcp::connection::Composed;
 use crate::tcp::context::Reply;
 use crate::time::Instant;
 use crate::wire::icmp::{Echo, ErrorKind, Version};
@@ -47,8 +48,8 @@ impl Stack {
             let Some(socket) = self.sockets.connection_mut(id) else { continue };
             socket.owes = false;
             let connection = &mut socket.connection;
-            let header = connection.poll_transmit(out, &mut self.world.cx(now));
-            if let Some(header) = header {
+            let segment = connection.poll_transmit(out, &mut self.world.cx(now));
+            if let Some(Composed { header, ecn }) = segment {
                 let tuple = connection.tuple();
                 let options = connection.options();
                 let segs = match out.segment_size {
@@ -59,7 +60,7 @@ impl Stack {
                     src: tuple.local.ip(),
                     dst: tuple.remote.ip(),
                     ttl: options.ttl,
-                    tos: options.tos,
+                    tos: options.tos | ecn,
                     id: self.link.take_id(segs),
                 };
                 emit::tcp(out, &fields, &header);

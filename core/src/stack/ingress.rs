@@ -35,9 +35,27 @@ impl Stack {
     pub(crate) fn on_packet(&mut self, now: Instant, packet: &Bytes, meta: RxMeta) {
         self.world.counters.ip_in_receives += 1;
         match wire::parse(packet, meta) {
-            Ok(parsed) => self.on_parsed(now, packet, parsed),
+            Ok(parsed) => {
+                self.count_ecn(&parsed);
+                self.on_parsed(now, packet, parsed);
+            }
             Err(reason) => self.drop_unparsed(now, reason),
         }
+    }
+
+    /// Linux `ip_rcv_core`: a super-segment counts as the packets it was.
+    fn count_ecn(&mut self, packet: &Packet) {
+        let counters = &mut self.world.counters;
+        let counter = match packet.ip.ecn() {
+            0 => &mut counters.ip_in_no_ect_pkts,
+            1 => &mut counters.ip_in_ect1_pkts,
+            2 => &mut counters.ip_in_ect0_pkts,
+            _ => &mut counters.ip_in_ce_pkts,
+        };
+        *counter += match &packet.body {
+            Body::Tcp(segment) => u64::from(segment.segs),
+            _ => 1,
+        };
     }
 
     fn on_parsed(&mut self, now: Instant, bytes: &Bytes, packet: Packet) {

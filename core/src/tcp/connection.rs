@@ -27,6 +27,7 @@ use crate::observe::{EventKind, EventMask};
 use crate::stack::Readiness;
 use crate::tcp::ack_policy::{AckEnv, AckPolicy};
 use crate::tcp::context::Cx;
+use crate::tcp::ecn::Ecn;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::paws::{TsState, ts_clock};
 use crate::tcp::rate_limit::RateLimit;
@@ -39,6 +40,8 @@ use crate::tcp::state::TcpState;
 use crate::tcp::time_wait::{Remains, TimeWait};
 use crate::time::{Duration, Instant};
 use crate::wire::segment::{Flags, Segment};
+
+pub(crate) use output::Composed;
 
 /// What the stack settles before a connection begins.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +93,7 @@ pub(crate) struct Connection {
     recv: Receiver,
     reorder: Reorder,
     acks: AckPolicy,
+    ecn: Ecn,
     /// `Some` when timestamps were agreed on (while in SYN-SENT: when they are offered).
     ts: Option<TsState>,
     /// SACK was agreed on (while in SYN-SENT: is offered).
@@ -165,6 +169,7 @@ impl Connection {
     fn on_segment_synchronised(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
         // First to fourth: timestamps, sequence number, RST, SYN.
         self.validate(segment, cx)?;
+        self.ecn.on_segment(segment.ecn);
         // Fifth: ACK.
         let acked = self.on_ack(segment, cx)?;
         self.after_our_fin_acked(&acked, segment, cx)?;
@@ -198,6 +203,9 @@ impl Connection {
             AckVerdict::Taken(acked) => acked,
         };
         if !acked.old {
+            if self.ecn.on_flags(header.flags, segment.seq_len() > 0) {
+                self.acks.send_now();
+            }
             // Linux tcp_ack(): sk_err_soft = 0, icsk_probes_out = 0, rcv_tstamp.
             self.soft_error = None;
             self.keepalive_probes = 0;
@@ -226,7 +234,7 @@ impl Connection {
             }),
             ts_now: ts_clock(now, 0),
             takes_sequence: segment.seq_len() > 0,
-            ece: header.flags.ece(),
+            ece: header.flags.ece() && !header.flags.syn() && self.ecn.is_on(),
             segs: segment.segs,
         }
     }

@@ -11,6 +11,7 @@ use crate::observe::reason::{DropReason, ResetReason};
 use crate::observe::{EventKind, EventMask};
 use crate::sysctl::Sysctl;
 use crate::tcp::context::{Cx, Reply};
+use crate::tcp::ecn::Ecn;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::paws::{TsState, ts_clock};
 use crate::tcp::receive::{InitialWindow, MAX_WSCALE};
@@ -64,6 +65,7 @@ pub(crate) struct Agreed {
     pub(crate) timestamps: bool,
     pub(crate) sack: bool,
     pub(crate) wscale: bool,
+    pub(crate) ecn: bool,
 }
 
 /// What a half-open connection hands to the connection it becomes.
@@ -132,6 +134,7 @@ impl HalfOpen {
             timestamps: offer.timestamps.is_some() && cx.sysctl.tcp_timestamps != 0,
             sack: offer.sack_permitted && cx.sysctl.tcp_sack,
             wscale: offer.wscale.is_some() && cx.sysctl.tcp_window_scaling,
+            ecn: Ecn::accepts(syn, cx.sysctl),
         };
         let mut half_open = Self {
             deadline: Instant::FAR_FUTURE,
@@ -177,7 +180,7 @@ impl HalfOpen {
             dst_port: tuple.remote.port(),
             seq: self.iss,
             ack: self.irs + 1,
-            flags: Flags::SYN | Flags::ACK,
+            flags: Flags::SYN | Flags::ACK | if self.agreed.ecn { Flags::ECE } else { Flags::NONE },
             // The window of a SYN is never scaled (RFC 7323 2.2).
             wnd: initial.rcv_wnd.min(65_535) as u16,
             urg: 0,

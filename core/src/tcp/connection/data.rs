@@ -12,6 +12,9 @@ use crate::tcp::seq::SeqRange;
 use crate::tcp::state::TcpState;
 use crate::wire::segment::Segment;
 
+/// ACKs at once after a mark: the sender's window may be very small.
+const ECN_QUICKACKS: u8 = 2;
+
 impl Connection {
     /// "seventh, process the segment text" and "eighth, check the FIN bit".
     pub(super) fn on_text(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
@@ -152,9 +155,17 @@ impl Connection {
         let env = self.ack_env(cx);
         self.measure_segment(segment, cx);
         self.acks.on_data(&env);
+        self.on_ecn_bits(segment);
         // Linux tcp_event_data_recv(): "if (skb->len >= 128)".
         if len >= 128 {
             self.grow_window(len, cx);
+        }
+    }
+
+    /// Linux `tcp_data_ecn_check`: data only, in order or not.
+    fn on_ecn_bits(&mut self, segment: &Segment) {
+        if self.ecn.on_data(segment.ecn) {
+            self.acks.enter_quickack(ECN_QUICKACKS, self.recv.rcv_wnd);
         }
     }
 
@@ -180,6 +191,7 @@ impl Connection {
 
     fn queue_out_of_order(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
         let len = segment.payload.len() as u32;
+        self.on_ecn_bits(segment);
         if self.recv.is_over_memory_ofo(len, self.reorder.charge()) {
             cx.counters.prune_called += 1;
             cx.counters.tcp_ofo_drop += 1;

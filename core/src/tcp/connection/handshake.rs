@@ -9,6 +9,7 @@ use crate::stack::Readiness;
 use crate::tcp::ack_policy::AckPolicy;
 use crate::tcp::connection::{Connection, ConnectionSetup, Disposition, Step};
 use crate::tcp::context::Cx;
+use crate::tcp::ecn::Ecn;
 use crate::tcp::half_open::{HalfOpen, TIMESTAMPS_LEN, checked_mss};
 use crate::tcp::options::TcpOptions;
 use crate::tcp::paws::TsState;
@@ -47,6 +48,7 @@ impl Connection {
         let recv = Receiver::new(initial, rcvbuf, options.rcvbuf.is_some());
         let mut connection = Self { advmss, ts, ..Self::begin(setup, options, recv, cx) };
         connection.sack = cx.sysctl.tcp_sack;
+        connection.ecn = Ecn::ask(cx.sysctl);
         connection.wscale = cx.sysctl.tcp_window_scaling;
         connection.set_state(TcpState::SynSent, cx);
         connection
@@ -67,6 +69,7 @@ impl Connection {
         cx.counters.passive_opens += 1;
         let mut connection = Self {
             ts: handover.ts,
+            ecn: Ecn::agreed(handover.agreed.ecn),
             sack: handover.agreed.sack,
             wscale: handover.agreed.wscale,
             snd_wscale: handover.snd_wscale,
@@ -95,6 +98,7 @@ impl Connection {
             state: TcpState::Close,
             reorder: Reorder::default(),
             acks: AckPolicy::new(),
+            ecn: Ecn::default(),
             ts: None,
             sack: false,
             wscale: false,
@@ -197,6 +201,7 @@ impl Connection {
 
     fn on_syn_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
         let header = &segment.header;
+        self.ecn.on_syn_ack(header.flags);
         self.agree(header, cx);
         let view = self.ack_view(segment, cx.now);
         let verdict = self.send.on_ack(&view, &self.options, cx);
@@ -229,11 +234,12 @@ impl Connection {
         // Linux tcp_send_synack(): our SYN again with every option it offered, whatever the peer's has.
         let mut answer = self.syn_header(cx);
         self.agree(header, cx);
+        self.ecn.on_syn(header.flags);
         self.recv.synchronise(header.seq);
         self.irs = header.seq;
         self.send.set_peer_window(header.seq, u32::from(header.wnd));
         self.set_state(TcpState::SynRecv, cx);
-        answer.flags = answer.flags.with(Flags::ACK);
+        answer.flags = Flags::SYN | Flags::ACK | self.ecn.syn_ack_flags();
         answer.ack = self.recv.rcv_nxt;
         if let Some(timestamps) = &mut answer.options.timestamps {
             timestamps.tsecr = self.ts.map_or(0, |ts| ts.recent);

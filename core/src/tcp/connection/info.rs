@@ -13,6 +13,8 @@ use crate::time::Instant;
 const OPT_TIMESTAMPS: u8 = 1;
 const OPT_SACK: u8 = 2;
 const OPT_WSCALE: u8 = 4;
+const OPT_ECN: u8 = 8;
+const OPT_ECN_SEEN: u8 = 16;
 
 impl Connection {
     pub(crate) fn state(&self) -> TcpState {
@@ -59,7 +61,9 @@ impl Connection {
             state: self.state as u8,
             options: (if self.ts.is_some() { OPT_TIMESTAMPS } else { 0 })
                 | (if self.sack { OPT_SACK } else { 0 })
-                | (if self.wscale { OPT_WSCALE } else { 0 }),
+                | (if self.wscale { OPT_WSCALE } else { 0 })
+                | (if self.ecn.is_on() { OPT_ECN } else { 0 })
+                | (if self.ecn.is_seen() { OPT_ECN_SEEN } else { 0 }),
             snd_wscale: self.snd_wscale,
             rcv_wscale: self.recv.rcv_wscale,
             ato: us(self.acks.ato()),

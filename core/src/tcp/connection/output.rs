@@ -4,13 +4,22 @@ use crate::observe::reason::ResetReason;
 use crate::observe::{EventKind, EventMask};
 use crate::tcp::connection::Connection;
 use crate::tcp::context::{Cx, Reply};
+use crate::tcp::ecn::ECT_0;
 use crate::tcp::paws::ts_clock;
-use crate::tcp::send::SendPlan;
+use crate::tcp::send::{PlanKind, SendPlan};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
 use crate::time::Instant;
 use crate::wire::segment::{Flags, Options, SackBlocks, SegmentHeader, Timestamps};
 use crate::wire::transmit::Transmit;
+
+/// A segment ready to leave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Composed {
+    pub(crate) header: SegmentHeader,
+    /// The two ECN bits of its IP header.
+    pub(crate) ecn: u8,
+}
 
 /// Bytes of option a SACK with `n` blocks takes, its two NOPs included.
 fn sack_len(n: usize) -> u32 {
@@ -18,8 +27,8 @@ fn sack_len(n: usize) -> u32 {
 }
 
 impl Connection {
-    /// Composes the next segment: header, payload slices into `out.payload`, `out.segment_size`. `None`: owes nothing.
-    pub(crate) fn poll_transmit(&mut self, out: &mut Transmit, cx: &mut Cx<'_>) -> Option<SegmentHeader> {
+    /// Composes the next segment: header and ECN bits, payload slices into `out.payload`, `out.segment_size`. `None`: owes nothing.
+    pub(crate) fn poll_transmit(&mut self, out: &mut Transmit, cx: &mut Cx<'_>) -> Option<Composed> {
         if self.state == TcpState::Close {
             return None;
         }
@@ -27,7 +36,8 @@ impl Connection {
         let plan = self.send.poll_plan(&self.options, options_len, cx);
         cx.events.sign(self.cookie, &self.tuple, self.state);
         if let Some(plan) = plan {
-            return Some(self.compose(&plan, out, cx));
+            let ecn = self.ecn_bits(&plan);
+            return Some(Composed { header: self.compose(&plan, out, cx), ecn });
         }
         if core::mem::take(&mut self.keepalive_probe_due) {
             cx.counters.tcp_keep_alive += 1;
@@ -35,11 +45,11 @@ impl Connection {
             cx.emit(self.cookie, &self.tuple, || EventKind::KeepaliveProbe { probes }, EventMask::LOSS);
             // Linux tcp_xmit_probe_skb(): "an out of window sequence number … so that the other end answers".
             let seq = self.send.snd_una() - 1;
-            return Some(self.pure_ack(seq, cx));
+            return Some(Composed { header: self.pure_ack(seq, cx), ecn: 0 });
         }
         if self.acks.is_owed_now() && self.state != TcpState::SynSent {
             let seq = self.acceptable_seq();
-            return Some(self.pure_ack(seq, cx));
+            return Some(Composed { header: self.pure_ack(seq, cx), ecn: 0 });
         }
         None
     }
@@ -52,11 +62,23 @@ impl Connection {
                 || self.send.wants_to_send(&self.options, now))
     }
 
+    /// Linux `tcp_ecn_send`: new data may be marked; a repeat, a probe, a pure ACK and a SYN may not (RFC 3168 6.1.4, 6.1.5, 6.1.6).
+    fn ecn_bits(&self, plan: &SendPlan) -> u8 {
+        let is_new_data = plan.kind == PlanKind::New && plan.len > 0;
+        if is_new_data && self.ecn.is_on() { ECT_0 } else { 0 }
+    }
+
     fn compose(&mut self, plan: &SendPlan, out: &mut Transmit, cx: &mut Cx<'_>) -> SegmentHeader {
         if plan.syn {
+            if plan.kind != PlanKind::New {
+                self.ecn.on_syn_repeated(cx.sysctl.tcp_ecn_fallback);
+            }
             return self.syn_header(cx);
         }
         let mut flags = Flags::ACK;
+        if plan.cwr && self.ecn.is_on() {
+            flags = flags.with(Flags::CWR);
+        }
         if plan.fin {
             flags = flags.with(Flags::FIN);
         }
@@ -123,7 +145,11 @@ impl Connection {
             dst_port: self.tuple.remote.port(),
             seq: self.iss,
             ack: if answering { self.recv.rcv_nxt } else { SeqNum(0) },
-            flags: if answering { Flags::SYN | Flags::ACK } else { Flags::SYN },
+            flags: if answering {
+                Flags::SYN | Flags::ACK | self.ecn.syn_ack_flags()
+            } else {
+                Flags::SYN | self.ecn.syn_flags()
+            },
             wnd: self.recv.rcv_wnd.min(65_535) as u16,
             urg: 0,
             options: Options {
@@ -151,7 +177,7 @@ impl Connection {
             dst_port: self.tuple.remote.port(),
             seq,
             ack: self.recv.rcv_nxt,
-            flags,
+            flags: flags | self.ecn.echo(),
             wnd,
             urg: 0,
             options: Options { timestamps: self.timestamps(cx.now), sack, ..Options::default() },

@@ -153,7 +153,7 @@ impl Sender {
             if has_sack {
                 self.take_sacks(view, &mut work, cx);
                 self.on_dubious_ack(&mut work, cx);
-                self.count_delivered(delivered, cx);
+                self.count_delivered(delivered, false, cx);
                 self.unsettled = true;
             }
             return AckVerdict::Taken(Acked { old: true, ..Acked::default() });
@@ -186,7 +186,7 @@ impl Sender {
         if prior_packets == 0 {
             if work.has(Flag::DSACKING_ACK) {
                 self.on_dubious_ack(&mut work, cx);
-                self.count_delivered(delivered, cx);
+                self.count_delivered(delivered, view.ece, cx);
             }
             self.on_probe_answered(options, cx.now);
             self.on_tlp_ack(view.ack, &work, cx);
@@ -209,7 +209,7 @@ impl Sender {
         if work.has(Flag::SET_XMIT_TIMER) && !self.schedule_loss_probe(true, cx) {
             self.rearm_rto(cx.now);
         }
-        let newly_delivered = self.count_delivered(delivered, cx);
+        let newly_delivered = self.count_delivered(delivered, view.ece, cx);
         self.control_cwnd(newly_delivered, self.recovery.totals.lost != lost, &work, cx);
         self.check_space(options, cx);
         AckVerdict::Taken(acked)
@@ -433,9 +433,13 @@ impl Sender {
     }
 
     /// Linux `tcp_newly_delivered`.
-    fn count_delivered(&self, before: u32, cx: &mut Cx<'_>) -> u32 {
+    fn count_delivered(&mut self, before: u32, ece: bool, cx: &mut Cx<'_>) -> u32 {
         let newly = self.totals.delivered.wrapping_sub(before);
         cx.counters.tcp_delivered += u64::from(newly);
+        if ece {
+            self.totals.delivered_ce = self.totals.delivered_ce.wrapping_add(newly);
+            cx.counters.tcp_delivered_ce += u64::from(newly);
+        }
         newly
     }
 

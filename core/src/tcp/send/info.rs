@@ -12,6 +12,8 @@ pub(super) struct Totals {
     pub(super) bytes_sent: u64,
     pub(super) data_segs_out: u32,
     pub(super) delivered: u32,
+    /// Of these, by ACKs with ECE.
+    pub(super) delivered_ce: u32,
 }
 
 /// Sums that stay zero while nothing is lost.
@@ -102,6 +104,7 @@ impl Sender {
         info.data_segs_out = totals.data_segs_out;
         (info.busy_time, info.rwnd_limited, info.sndbuf_limited) = self.chrono.read(now);
         info.delivered = totals.delivered;
+        info.delivered_ce = totals.delivered_ce;
         info.bytes_sent = totals.bytes_sent;
         info.bytes_retrans = losses.bytes_retrans;
         info.dsack_dups = losses.dsack_dups;

@@ -201,7 +201,7 @@ impl Sender {
             self.recovery.prr.out += segs;
         }
         self.burst.sent_new = true;
-        let cwr = core::mem::take(&mut self.cwr_owed) && len > 0;
+        let cwr = len > 0 && core::mem::take(&mut self.cwr_owed);
         SendPlan { seq: start, len, syn: false, fin, psh, cwr, segment_size: mss, kind: PlanKind::New }
     }
 
