@@ -1,5 +1,6 @@
 //! One file a subcommand: its arguments, its work, its output.
 
+pub(crate) mod capture;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod export;

@@ -3,6 +3,7 @@
 use lastack_observe::json;
 use lastack_observe::snapshot::Snapshot;
 use lastack_observe::source::Source;
+use lastack_observe::source::capture::Capture;
 use lastack_observe::source::kernel::{Kernel, Query, Scope};
 use lastack_observe::source::stack::Stack;
 
@@ -20,7 +21,7 @@ pub(crate) struct SourceArgs {
     /// Every network namespace that can be found
     #[arg(long)]
     all_netns: bool,
-    /// A snapshot saved with `lastack ss -a --json`
+    /// A snapshot saved with `lastack ss -a --json`, or a capture (pcap, pcapng)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["netns", "all_netns"])]
     from: Option<std::path::PathBuf>,
 }
@@ -38,6 +39,28 @@ impl SourceArgs {
     /// True when the sockets come from a file.
     pub(crate) fn is_file(&self) -> bool {
         self.from.is_some()
+    }
+
+    /// The capture that `--from` names, if it is one; `tell` is told its events.
+    pub(crate) fn capture(
+        &self,
+        tell: impl FnMut(lastack_observe::trace::Event),
+    ) -> Result<Option<Capture>, Failure> {
+        let Some(path) = &self.from else { return Ok(None) };
+        let unread = |error: std::io::Error| {
+            Failure::new(format!("cannot read {}", path.display()), error.to_string(), "a file that exists")
+        };
+        if !Capture::is_one(path).map_err(unread)? {
+            return Ok(None);
+        }
+        let capture = Capture::read(path, tell).map_err(|error| {
+            Failure::new(
+                format!("cannot read the capture {}", path.display()),
+                error.to_string(),
+                format!("capinfos {0}, or write it anew: tcpdump -r {0} -w NEW.pcap", path.display()),
+            )
+        })?;
+        Ok(Some(capture))
     }
 
     /// The name of a running lastack, where one is meant.
@@ -84,6 +107,11 @@ impl SourceArgs {
             let mut source = self.open()?;
             return source.snapshot(query).map_err(|error| self.refused(&error));
         };
+        if let Some(capture) = self.capture(|_| {})? {
+            let (_, mut now) = capture.snapshots();
+            retain(&mut now, query);
+            return Ok(now);
+        }
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::new(format!("cannot read {}", path.display()), error.to_string(), "a file that exists")
         })?;
@@ -94,8 +122,7 @@ impl SourceArgs {
                 format!("lastack ss -a --json > {}", path.display()),
             )
         })?;
-        let wanted = |v6: bool| query.v6.is_none_or(|only| only == v6);
-        snapshot.rows.retain(|row| query.filter.matches(row) && wanted(row.socket.local.is_ipv6()));
+        retain(&mut snapshot, query);
         Ok(snapshot)
     }
 
@@ -112,6 +139,12 @@ impl SourceArgs {
         };
         Failure::new(what, error.to_string(), next)
     }
+}
+
+/// Leaves only what `query` asks for.
+fn retain(snapshot: &mut Snapshot, query: &Query) {
+    let wanted = |v6: bool| query.v6.is_none_or(|only| only == v6);
+    snapshot.rows.retain(|row| query.filter.matches(row) && wanted(row.socket.local.is_ipv6()));
 }
 
 /// Parses the words of a filter.

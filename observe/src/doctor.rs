@@ -13,7 +13,7 @@ use lastack_core::tcp::state::TcpState;
 
 use crate::row::{Certainty, OwnerHow, Row, age};
 use crate::snapshot::{Namespace, Snapshot};
-use crate::words::{Text, Words};
+use crate::words::{Text, Words, bytes, says};
 
 pub mod model;
 mod rules;
@@ -48,6 +48,9 @@ impl Severity {
 pub struct Limits {
     /// Sockets that make a pile; `None` is each rule's own (20 unless its page says otherwise).
     pub min_count: Option<usize>,
+    /// Sockets that make a pile for the rules whose own is 20: fewer in a capture, which somebody took of the few
+    /// that are stuck.
+    pub usual_pile: usize,
     /// For how long they must have been so, milliseconds.
     pub min_age_ms: u64,
     /// Share of a limit or range that counts as near it, per cent.
@@ -64,6 +67,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             min_count: None,
+            usual_pile: PILE,
             min_age_ms: 10_000,
             near_percent: 80,
             retransmit_percent: 2,
@@ -237,6 +241,7 @@ impl<'a> Case<'a> {
             .filter(|row| pick(row))
             .filter(|row| self.age_ms(row).is_some_and(|age| age >= self.limits.min_age_ms))
             .collect();
+        let usual = if usual == PILE { self.limits.usual_pile } else { usual };
         (rows.len() >= self.limits.min_count.unwrap_or(usual).max(1)).then_some(rows)
     }
 
@@ -278,6 +283,13 @@ impl<'a> Case<'a> {
         self.now.namespace(row.netns)?.number(name)
     }
 
+    /// As [`Case::knob`] of the first of `rows`; Linux's default, marked as such, where the source does not tell.
+    fn knob_or(&self, rows: &[&Row], name: &str, default: u32) -> Knob {
+        let read =
+            rows.first().and_then(|row| self.knob(row, name)).and_then(|value| u32::try_from(value).ok());
+        Knob { value: read.unwrap_or(default), is_read: read.is_some() }
+    }
+
     /// A knob that the whole host has: it is only shown in the initial namespace.
     fn host_knob(&self, name: &str) -> Vec<i64> {
         self.now
@@ -290,6 +302,20 @@ impl<'a> Case<'a> {
 
     fn namespaces(&self) -> impl Iterator<Item = &'a Namespace> {
         self.now.namespaces.iter()
+    }
+}
+
+/// A knob's value in a piece of evidence.
+#[derive(Clone, Copy, Debug)]
+struct Knob {
+    value: u32,
+    is_read: bool,
+}
+
+impl std::fmt::Display for Knob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mark = if self.is_read { "" } else { " [default]" };
+        write!(f, "{}{mark}", self.value)
     }
 }
 
@@ -313,9 +339,17 @@ fn send_q(row: &Row) -> u64 {
     row.socket.send_q.into()
 }
 
-/// Kernel memory that a socket's send queue holds; its bytes where the source does not tell.
-fn send_memory(row: &Row) -> u64 {
-    row.memory.map_or_else(|| send_q(row), |memory| memory.wmem_queued.into())
+/// The bytes that are stuck in the rows' send queues, and the kernel memory that holds them where the source tells.
+fn stuck(rows: &[&Row]) -> Words {
+    let unacked = bytes(sum(rows, send_q));
+    let memory: Option<u64> = rows.iter().map(|row| Some(u64::from(row.memory?.wmem_queued))).sum();
+    match memory.map(bytes) {
+        Some(memory) => says!(
+            "{unacked} unacknowledged, holding {memory} of kernel memory",
+            "{unacked} 未被确认，占用内核内存 {memory}"
+        ),
+        None => says!("{unacked} unacknowledged", "{unacked} 未被确认"),
+    }
 }
 
 #[cfg(test)]

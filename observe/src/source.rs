@@ -1,4 +1,4 @@
-//! Where snapshots come from: the Linux kernel, or a running lastack. Who asks need not know which.
+//! Where snapshots come from: the Linux kernel, a running lastack, or a file of packets. Who asks need not know which.
 
 use std::io;
 
@@ -7,6 +7,7 @@ use crate::snapshot::{Namespace, Snapshot};
 use kernel::{Kernel, Query};
 use stack::Stack;
 
+pub mod capture;
 pub mod kernel;
 pub mod stack;
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 use lastack_observe::doctor::what_if::{self, Prediction};
 use lastack_observe::doctor::{self, Finding, Limits, Rule, Severity};
 use lastack_observe::snapshot::Snapshot;
+use lastack_observe::source::capture::Capture;
 use lastack_observe::source::kernel::Query;
 use lastack_observe::words::Lang;
 use lastack_observe::{clock, json};
 use serde_json::{Map, Value, json};
 
 use crate::args::Globals;
+use crate::cmd::capture;
 use crate::failure::Failure;
 use crate::source_args::SourceArgs;
 use crate::text::{Paint, paragraph};
@@ -23,6 +25,7 @@ use crate::text::{Paint, paragraph};
 Examples:
   lastack doctor                                  this host, within two seconds, no root needed
   lastack doctor --what-if tcp_fin_timeout=30     what that knob would change, and what not
+  lastack doctor --from trace.pcap                the connections of a capture: how each went, and why
 
 Exit status: 0 nothing found at --fail-on's level, 1 findings, 2 usage or failure.")]
 pub(crate) struct Args {
@@ -69,16 +72,28 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (before, now) = args.look()?;
+    let mut limits = args.limits();
+    let capture = args.source.capture(|_| {})?;
+    let (before, now) = match &capture {
+        Some(capture) => {
+            limits.usual_pile = 1;
+            let (before, now) = capture.snapshots();
+            (Some(before), now)
+        }
+        None => args.look()?,
+    };
     if let Some(assignment) = &args.what_if {
         predict(assignment, &now, before.as_ref(), lang, globals.json, &paint, out)?;
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let findings = doctor::examine(&now, before.as_ref(), &args.limits());
+    let findings = doctor::examine(&now, before.as_ref(), &limits);
     if globals.json {
-        document(&findings, &now, lang, out)?;
+        document(&findings, &now, capture.as_ref(), lang, out)?;
     } else {
+        if let Some(capture) = &capture {
+            capture::report(capture, lang, &paint, out)?;
+        }
         report(&findings, &now, lang, &paint, out)?;
     }
     out.flush()?;
@@ -90,6 +105,7 @@ impl Args {
     fn limits(&self) -> Limits {
         Limits {
             min_count: self.min_count,
+            usual_pile: doctor::PILE,
             min_age_ms: self.min_age,
             near_percent: self.near_percent,
             retransmit_percent: self.retransmit_percent,
@@ -136,12 +152,21 @@ fn severity(text: &str) -> Result<Severity, String> {
         .ok_or_else(|| "info, warning or error".to_owned())
 }
 
-fn document(findings: &[Finding], now: &Snapshot, lang: Lang, out: &mut dyn Write) -> io::Result<()> {
+fn document(
+    findings: &[Finding],
+    now: &Snapshot,
+    capture: Option<&Capture>,
+    lang: Lang,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let findings: Vec<Value> = findings.iter().map(|finding| finding_value(finding, lang)).collect();
     let mut document = json!({
         "schema": json::SCHEMA, "source": now.source, "taken_ns": now.taken_ns,
         "sockets": now.rows.len(), "findings": findings,
     });
+    if let Some(capture) = capture {
+        document["connections"] = capture::values(capture, lang).into();
+    }
     if !now.missing.is_empty() {
         document["missing"] =
             now.missing.iter().map(|m| json!({"what": m.what, "grant": m.grant})).collect::<Vec<_>>().into();

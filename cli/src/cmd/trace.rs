@@ -31,6 +31,7 @@ const FRAMES: usize = 12;
 Examples:
   sudo lastack trace dport = :443           state changes, retransmits and resets of these connections
   sudo lastack trace --count 10             how often each event happened in ten seconds, as perf stat counts
+  lastack trace --from trace.pcap           what the packets of a capture show: states, repeats, resets
 
 As root it reads the kernel's tracepoints, which see every network namespace of the host. Without, it tells
 the ends of connections of one namespace with their last figures, but neither opens nor reasons.
@@ -76,6 +77,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         return count(seconds, globals);
     }
     let mut shown = Shown::new(args, filter, globals);
+    if args.source.is_file() {
+        return args.captured(&mut shown);
+    }
     if let Some(name) = args.source.stack_name() {
         let mut events = args.source.stack(name)?.into_events()?;
         while shown.goes_on() && events.wait(TICK, &mut |event| shown.show(&event))? {
@@ -105,6 +109,21 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
 }
 
 impl Args {
+    /// The events that a capture's packets show.
+    fn captured(&self, shown: &mut Shown) -> Result<ExitCode, Failure> {
+        match self.source.capture(|event| shown.show(&event))? {
+            Some(_) => {
+                shown.flush()?;
+                shown.summary(0)
+            }
+            None => Err(Failure::new(
+                "events cannot be read from this file",
+                "it is no capture: a snapshot has no events",
+                "a pcap or pcapng file, for example of tcpdump -w FILE or lastack run --pcap FILE",
+            )),
+        }
+    }
+
     fn ends_only(&self, shown: &mut Shown) -> Result<ExitCode, Failure> {
         let scope = self.source.scope();
         if scope == Scope::All {

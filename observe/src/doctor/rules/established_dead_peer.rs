@@ -60,8 +60,8 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     })?;
     let count = rows.len();
     let (oldest, stuck) = (case.oldest(&rows), bytes(sum(&rows, send_q)));
-    let retries = rows.first().and_then(|row| case.knob(row, "tcp_retries2")).unwrap_or(15);
-    let life = duration(model::retries2_ms(retries.try_into().unwrap_or(15), model::RTO_MAX_MS));
+    let retries = case.knob_or(&rows, "tcp_retries2", 15);
+    let life = duration(model::retries2_ms(retries.value, model::RTO_MAX_MS));
     let evidence = vec![says!(
         "{count} sockets repeat unanswered for at least {oldest}, {stuck} unacknowledged; given up after at least {life} (tcp_retries2 = {retries})",
         "{count} 个套接字重传无应答，至少已 {oldest}，{stuck} 未确认；至少 {life} 后放弃（tcp_retries2 = {retries}）"

@@ -3,7 +3,7 @@
 use lastack_core::observe::TimerKind;
 use lastack_core::tcp::state::TcpState;
 
-use super::super::{Case, Found, PILE, Rule, Severity, send_memory, send_q, sum, timer};
+use super::super::{Case, Found, PILE, Rule, Severity, stuck, sum, timer};
 use crate::row::{Certainty, Row};
 use crate::words::{bytes, says, text};
 
@@ -52,11 +52,11 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     let mut evidence = Vec::new();
     if let Some(rows) = &senders {
         let (count, oldest) = (rows.len(), case.oldest(rows));
-        let (stuck, memory) = (bytes(sum(rows, send_q)), bytes(sum(rows, send_memory)));
         evidence.push(says!(
-            "{count} sockets here wait for the peer's window, for at least {oldest}; {stuck} stuck, {memory} of kernel memory",
-            "本机 {count} 个套接字在等对端窗口，至少已 {oldest}；{stuck} 滞留，占内核内存 {memory}"
+            "{count} sockets wait for the peer's window, for at least {oldest}",
+            "{count} 个套接字在等对端窗口，至少已 {oldest}"
         ));
+        evidence.push(stuck(rows));
     }
     if let Some(rows) = &readers {
         let (count, unread) = (rows.len(), bytes(sum(rows, |row| row.socket.recv_q.into())));

@@ -66,8 +66,8 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     let stuck = bytes(sum(&rows, send_q));
     let most = rows.iter().map(|row| repeats(row)).max().unwrap_or(0);
     let orphans = rows.iter().filter(|row| row.socket.orphan).count();
-    let retries = rows.first().and_then(|row| case.knob(row, "tcp_orphan_retries")).unwrap_or(0);
-    let life = duration(model::orphan_silent_ms(retries.try_into().unwrap_or(0), model::RTO_MAX_MS));
+    let retries = case.knob_or(&rows, "tcp_orphan_retries", 0);
+    let life = duration(model::orphan_silent_ms(retries.value, model::RTO_MAX_MS));
     let evidence = vec![
         says!(
             "{count} sockets repeat their last segment, up to {most} times, for at least {oldest}; {stuck} unacknowledged (a FIN counts 1)",

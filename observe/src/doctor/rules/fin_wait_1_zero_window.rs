@@ -3,9 +3,9 @@
 use lastack_core::observe::TimerKind;
 use lastack_core::tcp::state::TcpState;
 
-use super::super::{Case, Found, PILE, Rule, Severity, model, send_memory, send_q, sum, timer};
+use super::super::{Case, Found, PILE, Rule, Severity, model, stuck, timer};
 use crate::row::Certainty;
-use crate::words::{bytes, duration, says, text};
+use crate::words::{duration, says, text};
 
 pub(super) const RULE: Rule = Rule {
     id: "fin-wait-1.zero-window",
@@ -59,7 +59,6 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
             && row.socket.send_q > 0
     })?;
     let count = rows.len();
-    let (stuck, memory) = (bytes(sum(&rows, send_q)), bytes(sum(&rows, send_memory)));
     let oldest = case.oldest(&rows);
     let orphans = rows.iter().filter(|row| row.socket.orphan).count();
     let closed = rows.iter().filter(|row| row.socket.info.as_ref().is_some_and(|i| i.snd_wnd == 0)).count();
@@ -72,10 +71,7 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
             "{count} sockets wait on the persist timer, {closed} of them with a window of exactly 0; stalled for at least {oldest}",
             "{count} 个套接字在等 persist 定时器，其中 {closed} 个窗口恰为 0；至少已停滞 {oldest}"
         ),
-        says!(
-            "{stuck} unacknowledged, holding {memory} of kernel memory",
-            "{stuck} 未被确认，占用内核内存 {memory}"
-        ),
+        stuck(&rows),
     ];
     if orphans > 0 {
         evidence.push(says!(

@@ -65,7 +65,7 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     let count = rows.len();
     let without = rows.iter().filter(|row| timer(row).is_none()).count();
     let (oldest, limit) = (case.oldest(&rows), duration(limit));
-    let time = rows.first().and_then(|row| case.knob(row, "tcp_keepalive_time")).unwrap_or(7200);
+    let time = case.knob_or(&rows, "tcp_keepalive_time", 7200);
     let evidence = vec![says!(
         "{count} connections idle for longer than {limit}, the longest for {oldest}; {without} have no keepalive at all (tcp_keepalive_time = {time} would apply to those that ask for one)",
         "{count} 个连接空闲超过 {limit}，最长 {oldest}；{without} 个完全没有 keepalive（tcp_keepalive_time = {time} 只适用于启用者）"

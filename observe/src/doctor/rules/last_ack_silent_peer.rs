@@ -46,8 +46,8 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     let count = rows.len();
     let oldest = case.oldest(&rows);
     let most = rows.iter().map(|row| repeats(row)).max().unwrap_or(0);
-    let retries = rows.first().and_then(|row| case.knob(row, "tcp_orphan_retries")).unwrap_or(0);
-    let life = duration(model::orphan_silent_ms(retries.try_into().unwrap_or(0), model::RTO_MAX_MS));
+    let retries = case.knob_or(&rows, "tcp_orphan_retries", 0);
+    let life = duration(model::orphan_silent_ms(retries.value, model::RTO_MAX_MS));
     let evidence = vec![says!(
         "{count} sockets repeat their FIN, up to {most} times, for at least {oldest}; given up after at least {life}",
         "{count} 个套接字在重传 FIN，最多 {most} 次，至少已 {oldest}；至少 {life} 后放弃"

@@ -44,10 +44,10 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     })?;
     let count = rows.len();
     let oldest = case.oldest(&rows);
-    let knob = |name| rows.first().and_then(|row| case.knob(row, name)).and_then(|v| u32::try_from(v).ok());
-    let (retries, linear) =
-        (knob("tcp_syn_retries").unwrap_or(6), knob("tcp_syn_linear_timeouts").unwrap_or(0));
-    let life = duration(model::syn_sent_ms(retries, linear));
+    let retries = case.knob_or(&rows, "tcp_syn_retries", 6);
+    // Kernels before 6.5 have no linear time-outs, and no such knob.
+    let linear = case.knob_or(&rows, "tcp_syn_linear_timeouts", 0);
+    let life = duration(model::syn_sent_ms(retries.value, linear.value));
     let evidence = vec![says!(
         "{count} connects wait, the oldest for at least {oldest}; each fails with ETIMEDOUT after about {life} (tcp_syn_retries = {retries})",
         "{count} 个 connect 在等待，最老的至少已 {oldest}；各自约 {life} 后以 ETIMEDOUT 失败（tcp_syn_retries = {retries}）"
