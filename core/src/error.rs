@@ -148,6 +148,18 @@ pub enum RecvError {
     Socket(SocketError),
 }
 
+errors!(
+    /// Why there is no urgent byte to read.
+    RecvOobError {
+        /// None was announced, or it was read already, or `SO_OOBINLINE` leaves it in the stream.
+        NoUrgentByte = EINVAL, "no urgent byte";
+        /// Announced, and not here yet.
+        WouldBlock = EAGAIN, "the urgent byte has not come yet";
+        /// Not connected: the id is stale.
+        NotConnected = ENOTCONN, "not connected";
+    }
+);
+
 impl SendError {
     /// The Linux errno that the same failure gives.
     pub const fn errno(self) -> i32 {

@@ -4,7 +4,7 @@
 //! Input:   packets, time, commands. Output: packets, events, snapshots.
 //!
 //! In reading order: `ingress` (a packet to its socket) with `demux`, `sockets`, `listeners`, `pending`, `cookies`; `connect`
-//! with `ports` and `isn`; `settle` (what follows after a connection was called) with `notices` and `deadlines`; `timeouts`;
+//! with `ports` and `isn`; `settle` (what follows after a connection was called) with `notices`, `epilogue` and `deadlines`; `timeouts`;
 //! `egress` with `outbox`; `control` and `rows`; `link` and `world` are what all of them share.
 
 mod connect;
@@ -13,6 +13,7 @@ mod cookies;
 pub(crate) mod deadlines;
 pub(crate) mod demux;
 mod egress;
+mod epilogue;
 mod ingress;
 mod isn;
 mod link;
@@ -37,12 +38,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::error::{
-    AcceptError, ConnectError, ListenError, OptionError, RecvError, SendError, SocketError, UdpError,
+    AcceptError, ConnectError, ListenError, OptionError, RecvError, RecvOobError, SendError, SocketError,
+    UdpError,
 };
 use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId, UdpId};
 use crate::observe::{Counters, Event, EventMask, Life, SocketRow, TcpInfo};
 use crate::rng::Rng;
 use crate::stack::cookies::Cookies;
+use crate::stack::epilogue::Epilogues;
 use crate::stack::isn::Isn;
 use crate::stack::link::Link;
 use crate::stack::listeners::Listeners;
@@ -298,6 +301,7 @@ pub struct Stack {
     /// Connections that owe a segment, in the order in which they are served.
     owing: VecDeque<ConnectionId>,
     notices: Notices,
+    epilogues: Epilogues,
     max_connections: u32,
 }
 
@@ -328,6 +332,7 @@ impl Stack {
             outbox: Outbox::default(),
             owing: VecDeque::new(),
             notices: Notices::default(),
+            epilogues: Epilogues::new(),
             max_connections: config.max_connections,
             world: World::new(config.sysctl, config.event_limit),
             link,
@@ -450,6 +455,12 @@ impl Stack {
             .unwrap_or(Err(SendError::NotConnected))
     }
 
+    /// As [`Stack::send`]; the last byte taken is urgent (`MSG_OOB`).
+    pub fn send_oob(&mut self, now: Instant, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
+        self.command(now, id, |socket, cx| socket.connection.send_oob(data, cx))
+            .unwrap_or(Err(SendError::NotConnected))
+    }
+
     /// Bytes that `send` would take now.
     pub fn send_space(&self, id: ConnectionId) -> usize {
         self.held(id).map_or(0, |socket| socket.connection.send_space())
@@ -459,6 +470,24 @@ impl Stack {
     pub fn recv(&mut self, now: Instant, id: ConnectionId, buf: &mut [u8]) -> Result<usize, RecvError> {
         self.command(now, id, |socket, cx| socket.connection.recv(buf, cx))
             .unwrap_or(Err(RecvError::NotConnected))
+    }
+
+    /// As [`Stack::recv`], and everything stays (`MSG_PEEK`). An error is told once, as by `recv`.
+    pub fn peek(&mut self, now: Instant, id: ConnectionId, buf: &mut [u8]) -> Result<usize, RecvError> {
+        self.command(now, id, |socket, _| socket.connection.peek(buf)).unwrap_or(Err(RecvError::NotConnected))
+    }
+
+    /// Takes the urgent byte, apart from the stream (`MSG_OOB`); `peek` leaves it. `Ok(None)`: it will not come any more.
+    pub fn recv_oob(&mut self, id: ConnectionId, peek: bool) -> Result<Option<u8>, RecvOobError> {
+        self.sockets
+            .connection_mut(id)
+            .filter(|socket| socket.holder == Holder::App)
+            .map_or(Err(RecvOobError::NotConnected), |socket| socket.connection.recv_oob(peek))
+    }
+
+    /// The stream is read up to the urgent byte (Linux `SIOCATMARK`).
+    pub fn is_at_mark(&self, id: ConnectionId) -> bool {
+        self.held(id).is_some_and(|socket| socket.connection.is_at_mark())
     }
 
     /// Takes at most `max` bytes of the oldest received slice without copying. `Ok(None)`: end of file.

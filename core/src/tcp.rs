@@ -16,3 +16,4 @@ pub(crate) mod send;
 pub mod seq;
 pub mod state;
 pub(crate) mod time_wait;
+pub(crate) mod urgent;

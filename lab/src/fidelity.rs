@@ -10,12 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::runner::{Case, TargetKind, check_all, find_scripts};
 
 /// Scripts the stack does not pass yet, with the reason. One that passes must be taken off the list.
-pub const KNOWN: &[(&str, &str)] = &[
-    ("challenge/old-ack-in-fast-path.pkt", "the stack has one path: an ACK is judged before data is queued"),
-    ("urgent/inline.pkt", "urgent data is in the stream without a mark"),
-    ("urgent/receive.pkt", "urgent data is in the stream without a mark"),
-    ("urgent/send.pkt", "MSG_OOB sends ordinary data"),
-];
+pub const KNOWN: &[(&str, &str)] = &[];
 
 /// Differences that no script shows, with the reason.
 const OTHER_DIFFERENCES: &[&str] = &[

@@ -484,16 +484,30 @@ impl Posix {
             Err(outcome) => return outcome.into(),
         };
         let Role::Connection { id, .. } = role else { return Outcome::error(libc::ENOTCONN).into() };
+        let peek = flags & libc::MSG_PEEK != 0;
         if flags & libc::MSG_OOB != 0 {
-            // The stack keeps urgent bytes in the stream; there is never one to be had apart.
-            return Outcome::error(libc::EINVAL).into();
+            return match self.stack.recv_oob(id, peek) {
+                Ok(byte) => {
+                    let told = if byte.is_some() { libc::MSG_OOB } else { 0 };
+                    let read = i64::from(byte.is_some() && len > 0);
+                    let cut = if byte.is_some() && len == 0 { libc::MSG_TRUNC } else { 0 };
+                    Outcome::ok(read).with(Output::MessageFlags(told | cut)).into()
+                }
+                Err(error) => Outcome::error(error.errno()).into(),
+            };
+        }
+        // Linux tcp_recvmsg_locked(): "Are we at urgent data? Stop if we have read anything".
+        if progress > 0 && self.stack.is_at_mark(id) {
+            return Outcome::ok(progress as i64).into();
         }
         let mut buffer = vec![0; len - progress];
-        match self.stack.recv(now, id, &mut buffer) {
+        let received =
+            if peek { self.stack.peek(now, id, &mut buffer) } else { self.stack.recv(now, id, &mut buffer) };
+        match received {
             Ok(0) => Outcome::ok(progress as i64).into(),
             Ok(read) => {
                 let total = progress + read;
-                if flags & libc::MSG_WAITALL != 0 && total < len && !nonblocking {
+                if flags & libc::MSG_WAITALL != 0 && total < len && !nonblocking && !peek {
                     return Attempt::Waits { progress: total, deadline: None };
                 }
                 Outcome::ok(total as i64).into()
@@ -522,7 +536,13 @@ impl Posix {
             let _ = self.stack.set_option(now, id, TcpOption::Cork(more));
         }
         let dont_wait = nonblocking || flags & libc::MSG_DONTWAIT != 0;
-        match self.stack.send(now, id, &vec![0; len - progress]) {
+        let data = vec![0; len - progress];
+        let sent = if flags & libc::MSG_OOB != 0 {
+            self.stack.send_oob(now, id, &data)
+        } else {
+            self.stack.send(now, id, &data)
+        };
+        match sent {
             Ok(taken) if progress + taken < len && !dont_wait => {
                 Attempt::Waits { progress: progress + taken, deadline: None }
             }
@@ -629,6 +649,7 @@ impl Posix {
             SIOCINQ => self.stack.recv_available(id) as i32,
             SIOCOUTQ => row.map_or(0, |row| row.send_q as i32),
             SIOCOUTQNSD => info.notsent_bytes as i32,
+            SIOCATMARK => self.stack.is_at_mark(id).into(),
             _ => return Outcome::error(libc::ENOTTY),
         };
         Outcome::ok(0).with(Output::Int(value))
@@ -641,6 +662,7 @@ const BETWEEN_PACKETS: Duration = Duration::from_micros(1);
 const SIOCINQ: u64 = 0x541b;
 const SIOCOUTQ: u64 = 0x5411;
 const SIOCOUTQNSD: u64 = 0x894b;
+const SIOCATMARK: u64 = 0x8905;
 
 /// IPv4-mapped addresses become IPv4: the stack has no mapped sockets.
 fn plain(address: SocketAddr) -> SocketAddr {

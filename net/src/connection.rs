@@ -109,6 +109,31 @@ impl Connection {
         })
     }
 
+    /// Reads without taking.
+    pub(crate) fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.handle.with(|state, now| match state.stack.peek(now, self.id, buf) {
+            Err(RecvError::WouldBlock) => self.pending(state, READ, cx),
+            result => Poll::Ready(result.map_err(|error| os_error(error.errno()))),
+        })
+    }
+
+    pub(crate) fn poll_send_oob(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.handle.with(|state, now| match state.stack.send_oob(now, self.id, data) {
+            Err(SendError::WouldBlock) => self.pending(state, WRITE, cx),
+            result => Poll::Ready(result.map_err(|error| os_error(error.errno()))),
+        })
+    }
+
+    pub(crate) fn recv_oob(&self) -> io::Result<Option<u8>> {
+        self.handle
+            .with(|state, _| state.stack.recv_oob(self.id, false))
+            .map_err(|error| os_error(error.errno()))
+    }
+
+    pub(crate) fn is_at_mark(&self) -> bool {
+        self.handle.look(|state, _| state.stack.is_at_mark(self.id))
+    }
+
     pub(crate) fn poll_read_chunk(
         &self,
         cx: &mut Context<'_>,

@@ -574,3 +574,26 @@ async fn readiness_tells_the_peers_close() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn urgent_data_is_apart_from_the_stream_and_a_peek_takes_nothing() {
+    let (server, client) = pair();
+    in_time(async {
+        let (mut left, mut right) = connected(&server, &client).await;
+        left.write_all(b"ab").await.unwrap();
+        assert_eq!(left.send_oob(b"cD").await.unwrap(), 2);
+        right.wait_readiness(Readiness::PRIORITY).await.unwrap();
+        let mut buf = [0; 16];
+        assert_eq!(right.peek(&mut buf).await.unwrap(), 3);
+        assert_eq!(right.read(&mut buf).await.unwrap(), 3);
+        assert_eq!(&buf[..3], b"abc");
+        assert!(right.is_at_mark());
+        assert_eq!(right.recv_oob().unwrap(), Some(b'D'));
+        assert_eq!(right.recv_oob().unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+        left.write_all(b"e").await.unwrap();
+        assert_eq!(right.read(&mut buf).await.unwrap(), 1);
+        assert_eq!(buf[0], b'e');
+        assert!(!right.is_at_mark());
+    })
+    .await;
+}

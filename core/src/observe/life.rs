@@ -28,7 +28,8 @@ pub enum Ending {
     ResetReceived,
     /// Retransmissions, probes or keepalives went unanswered; or an ICMP error ended the attempt.
     Failed(SocketError),
-    /// An orphan's FIN-WAIT-2 ran out (`tcp_fin_timeout`): the peer's FIN never came. Nothing was sent.
+    /// An orphan's FIN-WAIT-2 ran out (`tcp_fin_timeout`), or found no room to wait (`tcp_max_tw_buckets`): the peer's FIN never
+    /// came. Nothing was sent.
     FinWait2Expired,
     /// Ended through [`crate::Stack::kill`].
     Killed,

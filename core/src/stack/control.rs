@@ -4,6 +4,7 @@
 
 use crate::error::SocketError;
 use crate::id::ConnectionId;
+use crate::observe::life::Ending;
 use crate::stack::demux::{SocketKey, SocketKind};
 use crate::stack::tuple::Packed;
 use crate::stack::{Gone, KillTarget, Stack};
@@ -38,6 +39,7 @@ impl Stack {
                     // Its place is taken; what waits for a decision goes on without it.
                     return Err(Gone);
                 }
+                self.end_life(now, key, Ending::Killed);
                 self.remove_time_wait(key);
                 Ok(state)
             }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::error::{SocketError, UdpError};
 use crate::id::FourTuple;
 use crate::ip::icmp;
+use crate::observe::life::Ending;
 use crate::observe::{DropReason, Event, EventKind, EventMask, ResetReason};
 use crate::stack::demux::{SocketKey, SocketKind};
 use crate::stack::notices::Notice;
@@ -271,10 +272,18 @@ impl Stack {
         let cookie = found.cookie;
         match found.mini.on_segment(cookie, tuple, segment, &mut self.world.cx(now)) {
             TimeWaitVerdict::Keep => {
-                let expires = found.mini.expires;
+                let (expires, waits_for_fin) = (found.mini.expires, found.mini.is_fin_wait_2());
                 self.sockets.deadlines.file(key, expires);
+                if !waits_for_fin {
+                    self.end_life(now, key, Ending::Fin);
+                }
             }
-            TimeWaitVerdict::Kill => self.remove_time_wait(key),
+            TimeWaitVerdict::Kill => {
+                let reset = segment.header.flags.rst();
+                let sent = Ending::ResetSent(ResetReason::TimeWaitSocket);
+                self.end_life(now, key, if reset { Ending::ResetReceived } else { sent });
+                self.remove_time_wait(key);
+            }
             TimeWaitVerdict::NewSyn { iss } => {
                 let Some(id) = self.listeners.find(tuple.local, hash) else {
                     found.mini.ack_syn(tuple, &mut self.world.cx(now));

@@ -82,6 +82,7 @@ impl Stack {
         }
         let Some(socket) = self.sockets.connection(id).filter(|socket| socket.in_table) else { return };
         let (tuple, cookie) = (*socket.connection.tuple(), socket.connection.cookie());
+        let life = mini.is_fin_wait_2().then(|| socket.connection.life());
         let options = socket.connection.options();
         let marks = Marks {
             reuseaddr: socket.port.reuseaddr,
@@ -98,6 +99,9 @@ impl Stack {
         self.leave_table(id, false);
         self.world.limits.time_waits += 1;
         self.sockets.add_time_wait(&tuple, mini, cookie, marks);
+        if let Some(life) = life {
+            self.keep_life(cookie, life);
+        }
     }
 
     /// Removes a mini socket and gives its port back.
@@ -115,12 +119,15 @@ impl Stack {
         let limits = &mut self.world.limits;
         limits.queued_bytes = limits.queued_bytes.saturating_sub(socket.charged);
         let connection = &socket.connection;
-        self.world.events.emit(EventMask::LIFE, || Event {
-            at: now,
-            cookie: connection.cookie(),
-            tuple: Some(*connection.tuple()),
-            kind: EventKind::Destroyed(Box::new(connection.life())),
-        });
+        // A FIN-WAIT-2 that goes on as a mini socket has not ended.
+        if !self.epilogues.contains_key(&connection.cookie()) {
+            self.world.events.emit(EventMask::LIFE, || Event {
+                at: now,
+                cookie: connection.cookie(),
+                tuple: Some(*connection.tuple()),
+                kind: EventKind::Destroyed(Box::new(connection.life())),
+            });
+        }
         if socket.has_event {
             self.leaves_notice();
         }

@@ -179,6 +179,14 @@ impl Sockets {
         self.next_cookie
     }
 
+    /// The pair of a socket.
+    pub(crate) fn tuple(&self, key: SocketKey) -> Option<FourTuple> {
+        self.stores.tuple(key).map(|packed| match packed {
+            Packed::V4(tuple) => tuple.unpack(),
+            Packed::V6(tuple) => tuple.unpack(),
+        })
+    }
+
     /// The table's hash of a pair; also chooses among listeners that share a port.
     pub(crate) fn hash(&self, tuple: &Packed) -> u64 {
         tuple.hash(&self.secret)

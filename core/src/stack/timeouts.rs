@@ -4,6 +4,7 @@
 
 use crate::error::SocketError;
 use crate::ip::icmp;
+use crate::observe::life::Ending;
 use crate::stack::Stack;
 use crate::stack::demux::{SocketKey, SocketKind};
 use crate::tcp::half_open::HalfOpenTimeout;
@@ -87,6 +88,7 @@ impl Stack {
             self.sockets.deadlines.file(key, expires);
         } else if !found.marks.displaced {
             // A displaced one has ended too; the decision about the SYN in its place finds that out.
+            self.end_life(now, key, Ending::FinWait2Expired);
             self.remove_time_wait(key);
         }
     }

@@ -173,7 +173,8 @@ impl Connection {
         // Fifth: ACK.
         let acked = self.on_ack(segment, cx)?;
         self.after_our_fin_acked(&acked, segment, cx)?;
-        // Sixth: URG. The urgent byte stays in the stream, as with SO_OOBINLINE.
+        // Sixth: URG.
+        self.on_urgent(segment, cx);
         // Seventh and eighth: text and FIN.
         self.on_text(segment, cx)
     }
@@ -181,12 +182,7 @@ impl Connection {
     /// "fifth, check the ACK field".
     fn on_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> ControlFlow<Disposition, Acked> {
         let header = &segment.header;
-        // Linux tcp_rcv_established(): header prediction stores the timestamp before it looks at the ACK.
-        let predicted = self.state == TcpState::Established
-            && header.flags.without(Flags::PSH) == Flags::ACK
-            && header.seq == self.recv.rcv_nxt
-            && self.reorder.is_empty()
-            && u32::from(header.wnd) << self.snd_wscale == self.send.snd_wnd();
+        let predicted = self.is_predicted(segment);
         let view = self.ack_view(segment, cx.now);
         let verdict = self.send.on_ack(&view, &self.options, cx);
         cx.events.sign(self.cookie, &self.tuple, self.state);
@@ -197,6 +193,11 @@ impl Connection {
                 self.drop(DropReason::TcpInvalidAck, cx);
                 answer_with_reset(self.cookie, &self.tuple, segment, ResetReason::InvalidAckSequence, cx);
                 return ControlFlow::Break(Disposition::Keep);
+            }
+            // Linux tcp_rcv_established(): predicted data is queued before the ACK is judged, and stays.
+            AckVerdict::TooOld if predicted && !segment.payload.is_empty() => {
+                self.send_challenge(cx);
+                Acked { old: true, ..Acked::default() }
             }
             AckVerdict::TooOld => return self.challenge_ack(DropReason::TcpTooOldAck, cx),
             AckVerdict::Unsent => return self.challenge_ack(DropReason::TcpAckUnsent, cx),
@@ -211,6 +212,7 @@ impl Connection {
             self.keepalive_probes = 0;
             self.last_received = cx.now;
         }
+        // Linux tcp_rcv_established(): header prediction stores the timestamp before it looks at the ACK.
         if !acked.old || predicted {
             self.store_timestamp(segment, cx.now);
         }
@@ -218,6 +220,25 @@ impl Connection {
         self.life.bytes_acked += u64::from(acked.bytes);
         self.tell_room(cx);
         ControlFlow::Continue(acked)
+    }
+
+    /// Header prediction (Linux `tcp_rcv_established`, `tcp_fast_path_on`): just what was expected next.
+    fn is_predicted(&self, segment: &Segment) -> bool {
+        let header = &segment.header;
+        let timestamps = match (self.ts, header.options.timestamps) {
+            (None, None) => true,
+            (Some(ts), Some(seen)) => ts.lag(seen.tsval) <= 0,
+            _ => false,
+        };
+        self.state == TcpState::Established
+            && header.flags.without(Flags::PSH) == Flags::ACK
+            && header.seq == self.recv.rcv_nxt
+            && self.reorder.is_empty()
+            && !self.recv.mark.is_set()
+            && self.recv.rcv_wnd > 0
+            && u32::from(header.wnd) << self.snd_wscale == self.send.snd_wnd()
+            && header.options.sack.is_empty()
+            && timestamps
     }
 
     fn ack_view<'a>(&self, segment: &'a Segment, now: Instant) -> AckView<'a> {
@@ -431,13 +452,18 @@ impl Connection {
     /// A challenge ACK (RFC 5961), within its rate limit; the segment is dropped.
     fn challenge_ack<C>(&mut self, reason: DropReason, cx: &mut Cx<'_>) -> ControlFlow<Disposition, C> {
         self.drop(reason, cx);
+        self.send_challenge(cx);
+        ControlFlow::Break(Disposition::Keep)
+    }
+
+    /// Linux `tcp_send_challenge_ack`.
+    fn send_challenge(&mut self, cx: &mut Cx<'_>) {
         if self.challenge.is_exceeded(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
             cx.counters.tcp_ack_skipped_challenge += 1;
         } else {
             cx.counters.tcp_challenge_ack += 1;
             self.acks.send_now();
         }
-        ControlFlow::Break(Disposition::Keep)
     }
 
     fn drop(&self, reason: DropReason, cx: &mut Cx<'_>) {

@@ -7,7 +7,9 @@
 //!          `tcp_rcv_space_adjust`, `tcp_select_initial_window`.
 //! Differs: memory is charged by payload, half of the buffer being Linux's overhead (`scaling_ratio` 128); small
 //!          payloads are copied out of their packet's buffer, so a slice never pins more than twice its bytes.
-//! Not here: out-of-order data (`reorder`), when to acknowledge (`ack_policy`).
+//! Not here: out-of-order data (`reorder`), when to acknowledge (`ack_policy`). Reading is in `read`.
+
+mod read;
 
 use std::collections::VecDeque;
 
@@ -17,6 +19,7 @@ use crate::observe::Counters;
 use crate::sysctl::Sysctl;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::seq::SeqNum;
+use crate::tcp::urgent::Mark;
 use crate::time::{Duration, Instant};
 
 /// Linux `TCP_INIT_CWND`, segments.
@@ -102,6 +105,8 @@ pub(crate) struct Receiver {
     pub(crate) copied_seq: SeqNum,
     /// The peer's FIN was taken (it occupies `rcv_nxt - 1`).
     pub(crate) fin: bool,
+    /// Where urgent data is.
+    pub(crate) mark: Mark,
     rcvbuf: u32,
     rcvbuf_locked: bool,
     /// Linux `scaling_ratio`.
@@ -147,6 +152,7 @@ impl Receiver {
             rcv_wscale: initial.wscale,
             copied_seq: SeqNum(0),
             fin: false,
+            mark: Mark::default(),
             rcvbuf,
             rcvbuf_locked,
             scaling_ratio: DEFAULT_RATIO,
@@ -219,11 +225,6 @@ impl Receiver {
         };
     }
 
-    /// Bytes readable now.
-    pub(crate) fn readable(&self) -> u32 {
-        self.queued
-    }
-
     /// Linux `tcp_receive_window`: what is left of the advertised window, bytes.
     pub(crate) fn receive_window(&self) -> u32 {
         let end = self.rcv_wup + self.rcv_wnd;
@@ -281,45 +282,6 @@ impl Receiver {
     pub(crate) fn take_fin(&mut self) {
         self.rcv_nxt += 1;
         self.fin = true;
-    }
-
-    /// At most `max` bytes of the oldest slice, shared.
-    pub(crate) fn pop(&mut self, max: usize) -> Option<Bytes> {
-        if self.queue.is_empty() {
-            self.seal_tail();
-        }
-        let front = self.queue.front_mut()?;
-        let chunk = if front.len() <= max { self.queue.pop_front()? } else { front.split_to(max) };
-        self.queued -= chunk.len() as u32;
-        self.copied_seq += chunk.len() as u32;
-        if self.queued == 0 {
-            // "buffers taken only while data is in them"
-            self.tail = BytesMut::new();
-            self.tail_size = 0;
-            self.queue = VecDeque::new();
-        }
-        Some(chunk)
-    }
-
-    /// Copies into `buf`; gives how many bytes.
-    pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
-        let mut done = 0;
-        while done < buf.len() {
-            let Some(chunk) = self.pop(buf.len() - done) else { break };
-            buf[done..done + chunk.len()].copy_from_slice(&chunk);
-            done += chunk.len();
-        }
-        done
-    }
-
-    /// Throws away what nobody will read (close, reset); gives how many bytes.
-    pub(crate) fn discard(&mut self) -> u32 {
-        let unread = self.queued;
-        self.queue = VecDeque::new();
-        self.tail = BytesMut::new();
-        self.queued = 0;
-        self.copied_seq = if self.fin { self.rcv_nxt - 1 } else { self.rcv_nxt };
-        unread
     }
 
     /// Linux `__tcp_select_window`. The flag: the buffer is more than half full (quick ACKs end).
@@ -594,8 +556,8 @@ mod tests {
         let queued = receiver.readable();
         // As in Linux, rounding up to the window's unit lets the edge creep with every ACK; the buffer bounds it.
         assert!(queued <= 131_072, "{queued} bytes queued");
-        receiver.pop(usize::MAX);
-        while receiver.pop(usize::MAX).is_some() {}
+        receiver.pop(usize::MAX, false);
+        while receiver.pop(usize::MAX, false).is_some() {}
         receiver.advertise(1460, 0, false, &sysctl, &mut counters);
         assert!(receiver.receive_window() > 60_000);
         assert_eq!(counters.tcp_from_zero_window_adv, 1);
@@ -611,7 +573,7 @@ mod tests {
         }
         assert!(packet.is_unique(), "every slice was copied");
         let mut buf = [0; 8000];
-        assert_eq!(receiver.read(&mut buf), 4000);
+        assert_eq!(receiver.read(&mut buf, false), 4000);
         assert_eq!(receiver.tail.capacity(), 0, "no buffer is kept when all is read");
         receiver.push(packet.slice(..40_000), 65_536, &mut counters);
         assert!(!packet.is_unique(), "a large slice is shared");
@@ -631,7 +593,7 @@ mod tests {
                 receiver.grow_window(len, 1448, 1448, 0, &Sysctl::default());
                 left -= len;
             }
-            while receiver.pop(usize::MAX).is_some() {}
+            while receiver.pop(usize::MAX, false).is_some() {}
             receiver.adjust_space(now + Duration::from_millis(9), 0, &sysctl);
             receiver.advertise(1448, 0, false, &sysctl, &mut counters);
         }

@@ -29,6 +29,7 @@ mod segments;
 mod timer;
 mod tlp;
 mod undo;
+mod urgent;
 
 #[cfg(test)]
 mod tests;
@@ -184,6 +185,8 @@ pub(crate) struct Sender {
     snd_sml: SeqNum,
     /// Sequence number of the segment that last updated the window; `None` before the first.
     snd_wl1: Option<SeqNum>,
+    /// End of the urgent data; `snd_una` when there is none.
+    snd_up: SeqNum,
     /// End of the last segment sent with PSH.
     pushed_seq: SeqNum,
     snd_wnd: u32,
@@ -256,6 +259,7 @@ impl Sender {
             write_seq: iss + 1,
             snd_sml: iss,
             snd_wl1: None,
+            snd_up: iss,
             pushed_seq: iss + 1,
             snd_wnd: 0,
             max_window: 0,
@@ -305,6 +309,7 @@ impl Sender {
         sender.snd_una = iss + 1;
         sender.snd_nxt = iss + 1;
         sender.snd_sml = iss + 1;
+        sender.snd_up = iss + 1;
         sender.cwnd.usage_seq = iss + 1;
         sender.totals.delivered = 1; // Linux: the SYN-ACK, which tcp_ack() does not see
         sender.snd_wnd = wnd;

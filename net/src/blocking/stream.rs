@@ -118,6 +118,37 @@ impl TcpStream {
         self.wait(&self.shared.write_timeout, |cx| self.connection().poll_write_bytes(cx, data))
     }
 
+    /// Reads without taking: the next read gives the same bytes.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.wait(&self.shared.read_timeout, |cx| self.connection().poll_peek(cx, buf))
+    }
+
+    /// Writes what fits of `data`; the last byte taken is urgent (`MSG_OOB`).
+    ///
+    /// # Errors
+    /// As `write`.
+    pub fn send_oob(&self, data: &[u8]) -> io::Result<usize> {
+        self.wait(&self.shared.write_timeout, |cx| self.connection().poll_send_oob(cx, data))
+    }
+
+    /// The peer's urgent byte, apart from the stream (`MSG_OOB`). Never waits: [`TcpStream::wait_readiness`] with
+    /// [`Readiness::PRIORITY`] does. `None`: the stream ended before it came. Reads of the stream stop before the byte
+    /// and then step over it; with `SO_OOBINLINE` ([`TcpOption::OobInline`]) it is part of the stream.
+    ///
+    /// # Errors
+    /// `InvalidInput`: there is none, or it was read already. `WouldBlock`: announced, and not here yet.
+    pub fn recv_oob(&self) -> io::Result<Option<u8>> {
+        self.connection().recv_oob()
+    }
+
+    /// The stream is read up to the urgent byte (`sockatmark`).
+    pub fn is_at_mark(&self) -> bool {
+        self.connection().is_at_mark()
+    }
+
     /// Waits until any fact of `on` is true; gives all that are.
     ///
     /// # Errors

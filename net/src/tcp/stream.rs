@@ -125,6 +125,39 @@ impl TcpStream {
         })
     }
 
+    // ---- looking ahead, and urgent data
+
+    /// Reads without taking: the next read gives the same bytes. Cancel safe.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.connection.poll_peek(cx, buf)).await
+    }
+
+    /// Writes what fits of `data`; the last byte taken is urgent (`MSG_OOB`).
+    ///
+    /// # Errors
+    /// As `write`.
+    pub async fn send_oob(&self, data: &[u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.connection.poll_send_oob(cx, data)).await
+    }
+
+    /// The peer's urgent byte, apart from the stream (`MSG_OOB`). Never waits: [`TcpStream::wait_readiness`] with
+    /// [`Readiness::PRIORITY`] does. `None`: the stream ended before it came. Reads of the stream stop before the byte
+    /// and then step over it; with `SO_OOBINLINE` ([`TcpOption::OobInline`]) it is part of the stream.
+    ///
+    /// # Errors
+    /// `InvalidInput`: there is none, or it was read already. `WouldBlock`: announced, and not here yet.
+    pub fn recv_oob(&self) -> io::Result<Option<u8>> {
+        self.connection.recv_oob()
+    }
+
+    /// The stream is read up to the urgent byte (`sockatmark`).
+    pub fn is_at_mark(&self) -> bool {
+        self.connection.is_at_mark()
+    }
+
     // ---- readiness
 
     /// Waits until `read` would give something: data, end of file or an error.

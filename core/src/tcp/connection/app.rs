@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::{OptionError, RecvError, SendError, SocketError};
+use crate::error::{OptionError, RecvError, RecvOobError, SendError, SocketError};
 use crate::stack::Readiness;
 use crate::tcp::connection::Connection;
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOption;
 use crate::tcp::state::TcpState;
+use crate::tcp::urgent::Urgent;
 use crate::time::Instant;
 
 impl Connection {
@@ -22,6 +23,15 @@ impl Connection {
         let taken = self.send.push_slice(data, cx);
         self.wants_room = taken < data.len();
         if taken == 0 { Err(SendError::WouldBlock) } else { Ok(taken) }
+    }
+
+    /// As [`Connection::send`]; the last byte taken is urgent (`MSG_OOB`).
+    pub(crate) fn send_oob(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
+        let taken = self.send(data, cx)?;
+        if taken > 0 {
+            self.send.mark_urgent();
+        }
+        Ok(taken)
     }
 
     /// Queues `data` whole whenever there is room for one byte.
@@ -60,7 +70,7 @@ impl Connection {
         if buf.is_empty() {
             return Ok(0);
         }
-        let read = self.recv.read(buf);
+        let read = self.recv.read(buf, self.options.oobinline);
         if read > 0 {
             self.after_read(read as u32, cx);
             return Ok(read);
@@ -69,11 +79,49 @@ impl Connection {
     }
 
     pub(crate) fn recv_chunk(&mut self, max: usize, cx: &mut Cx<'_>) -> Result<Option<Bytes>, RecvError> {
-        if let Some(chunk) = self.recv.pop(max) {
+        if let Some(chunk) = self.recv.pop(max, self.options.oobinline) {
             self.after_read(chunk.len() as u32, cx);
             return Ok(Some(chunk));
         }
         self.end_of_data().map(|()| None)
+    }
+
+    /// Reads without taking (`MSG_PEEK`).
+    pub(crate) fn peek(&mut self, buf: &mut [u8]) -> Result<usize, RecvError> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        match self.recv.peek(buf, self.options.oobinline) {
+            0 => self.end_of_data().map(|()| 0),
+            read => Ok(read),
+        }
+    }
+
+    /// The urgent byte, apart from the stream (Linux `tcp_recv_urg`); never waits. `Ok(None)`: it will not come.
+    pub(crate) fn recv_oob(&mut self, peek: bool) -> Result<Option<u8>, RecvOobError> {
+        if self.options.oobinline {
+            return Err(RecvOobError::NoUrgentByte);
+        }
+        match self.recv.mark.take(peek) {
+            Urgent::None => Err(RecvOobError::NoUrgentByte),
+            Urgent::Byte(byte) => Ok(Some(byte)),
+            Urgent::Awaited if self.rcv_shutdown || self.state == TcpState::Close => Ok(None),
+            Urgent::Awaited => Err(RecvOobError::WouldBlock),
+        }
+    }
+
+    /// The next byte to be read is the urgent one, or follows it where that was read apart (`SIOCATMARK`).
+    pub(crate) fn is_at_mark(&self) -> bool {
+        self.recv.mark.is_at(self.recv.copied_seq)
+    }
+
+    /// Enough waits for a reader (Linux `tcp_stream_is_readable`, `tcp_epollin_ready`).
+    pub(super) fn is_readable(&self) -> bool {
+        let waits = self.recv.readable();
+        let beyond_mark = u32::from(self.is_at_mark() && !self.options.oobinline);
+        // A window that does not take another segment: whoever waits for more would wait for ever.
+        let no_more_fits = self.recv.receive_window() <= self.acks.rcv_mss();
+        waits > 0 && (waits >= self.options.rcvlowat + beyond_mark || no_more_fits)
     }
 
     /// Nothing is queued: end of file, an error, or "not yet", in the order of Linux `tcp_recvmsg_locked`.
@@ -126,7 +174,7 @@ impl Connection {
 
     /// Linux `SIOCINQ`.
     pub(crate) fn recv_available(&self) -> usize {
-        self.recv.readable() as usize
+        self.recv.available(self.options.oobinline) as usize
     }
 
     /// Room in the send queue that somebody waits for (Linux `sk_stream_write_space`).
@@ -149,10 +197,7 @@ impl Connection {
         let closed = self.state == TcpState::Close;
         let connected = !matches!(self.state, TcpState::SynSent | TcpState::SynRecv)
             && self.life.established_at.is_some();
-        set(
-            self.recv.readable() >= self.options.rcvlowat || self.rcv_shutdown || self.error.is_some(),
-            Readiness::READABLE,
-        );
+        set(self.is_readable() || self.rcv_shutdown || self.error.is_some(), Readiness::READABLE);
         set(
             self.snd_shutdown || closed || (self.state.can_send() && self.send.free_space() > 0),
             Readiness::WRITABLE,
@@ -161,6 +206,7 @@ impl Connection {
         set(self.recv.fin, Readiness::PEER_CLOSED);
         set(closed || (self.rcv_shutdown && self.snd_shutdown), Readiness::HANGUP);
         set(self.error.is_some(), Readiness::ERROR);
+        set(self.recv.mark.is_here(), Readiness::PRIORITY);
         set(closed || self.life.fin_acked_at.is_some(), Readiness::DRAINED);
         Readiness(bits)
     }
@@ -202,9 +248,7 @@ impl Connection {
             TcpOption::WindowClamp(_) if self.options.window_clamp > 0 => {
                 self.recv.set_window_clamp(self.options.window_clamp);
             }
-            TcpOption::RcvLowat(_) if self.recv.readable() >= self.options.rcvlowat => {
-                self.tell(Readiness::READABLE)
-            }
+            TcpOption::RcvLowat(_) if self.is_readable() => self.tell(Readiness::READABLE),
             TcpOption::MaxSeg(_) if self.state.can_send() => {
                 let mss = self.current_mss(cx);
                 self.send.set_mss(mss, cx);

@@ -16,6 +16,18 @@ use crate::wire::segment::Segment;
 const ECN_QUICKACKS: u8 = 2;
 
 impl Connection {
+    /// "sixth, check the URG bit" (Linux `tcp_urg`).
+    pub(super) fn on_urgent(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
+        let header = &segment.header;
+        if header.flags.urg() {
+            let (stdurg, inline) = (cx.sysctl.tcp_stdurg, self.options.oobinline);
+            self.recv.announce_urgent(header.seq, header.urg, stdurg, inline);
+        }
+        if self.recv.mark.take_from(header.seq, &segment.payload) && !self.orphan {
+            self.tell(Readiness::PRIORITY);
+        }
+    }
+
     /// "seventh, process the segment text" and "eighth, check the FIN bit".
     pub(super) fn on_text(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
         let header = &segment.header;
@@ -130,7 +142,7 @@ impl Connection {
             self.acks.send_now();
         }
         self.reorder.forget_blocks(self.recv.rcv_nxt);
-        if self.recv.readable() >= self.options.rcvlowat {
+        if self.is_readable() {
             self.tell(Readiness::READABLE);
         }
         if fin { self.on_fin(cx) } else { Step::Continue(()) }

@@ -172,14 +172,15 @@ impl Connection {
         }
         let sack = if self.sack { self.reorder.take_blocks(self.sack_room()) } else { SackBlocks::NONE };
         cx.counters.tcp_ack_compressed += u64::from(self.acks.on_ack_sent());
+        let urg = self.send.urgent_pointer(seq);
         SegmentHeader {
             src_port: self.tuple.local.port(),
             dst_port: self.tuple.remote.port(),
             seq,
             ack: self.recv.rcv_nxt,
-            flags: flags | self.ecn.echo(),
+            flags: if urg > 0 { flags.with(Flags::URG) } else { flags } | self.ecn.echo(),
             wnd,
-            urg: 0,
+            urg,
             options: Options { timestamps: self.timestamps(cx.now), sack, ..Options::default() },
         }
     }

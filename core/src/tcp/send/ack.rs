@@ -252,6 +252,7 @@ impl Sender {
             }
         }
         self.totals.bytes_acked += u64::from(view.ack.since(self.snd_una));
+        self.acked_urgent(view.ack);
         self.snd_una = view.ack;
     }
 

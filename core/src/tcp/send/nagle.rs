@@ -32,7 +32,8 @@ pub(super) enum Hold {
 impl Sender {
     /// What the options and the queue's end say.
     pub(super) fn hold(&self, options: &TcpOptions) -> Hold {
-        if self.fin_queued || self.push_now {
+        // Linux tcp_nagle_test(): "Don't use the nagle rule for urgent data (or for the final FIN)."
+        if self.fin_queued || self.push_now || self.is_urgent() {
             Hold::Nothing
         } else if options.cork {
             Hold::Cork

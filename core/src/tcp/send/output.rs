@@ -23,6 +23,8 @@ pub(super) enum Due {
     RetransmitHead,
     LossProbe,
     WindowProbe,
+    /// As `WindowProbe`, and one in front of it that tells of urgent data.
+    UrgentProbe,
     /// The probe timer fired with some window open: what fits of the head.
     Wakeup,
 }
@@ -70,7 +72,11 @@ impl Sender {
             Due::Nothing => None,
             Due::RetransmitHead => self.transmit_again(0, 1, mss, PlanKind::Retransmit, cx),
             Due::LossProbe => self.send_loss_probe(mss, cx),
-            Due::WindowProbe => Some(self.send_window_probe(cx)),
+            Due::WindowProbe => Some(self.send_window_probe(self.snd_una - 1, cx)),
+            Due::UrgentProbe => {
+                self.due = Due::WindowProbe;
+                Some(self.send_window_probe(self.snd_una, cx))
+            }
             Due::Wakeup => self.send_wakeup(mss, cx),
         };
         if plan.is_some() {
@@ -138,6 +144,9 @@ impl Sender {
         }
         let max_segs = self.tso_segs(mss, cx);
         quota = quota.min(max_segs);
+        if self.is_urgent() {
+            quota = 1; // Linux tcp_write_xmit(): an urgent pointer counts from its own segment
+        }
         if !self.head_fits_window(mss) {
             self.burst.window_limited = true;
             return None;
@@ -149,7 +158,7 @@ impl Sender {
             }
             payload
         } else {
-            if !probe && self.should_defer(mss, max_segs, payload, cx) {
+            if !probe && !self.is_urgent() && self.should_defer(mss, max_segs, payload, cx) {
                 return None;
             }
             self.split_point(mss, quota, payload, hold)

@@ -12,6 +12,7 @@ use crate::tcp::send::output::Due;
 use crate::tcp::send::rtt::{RTO_MIN_US, micros};
 use crate::tcp::send::timer::Pending;
 use crate::tcp::send::{PlanKind, SendPlan, Sender, TimerEnv, TimerVerdict};
+use crate::tcp::seq::SeqNum;
 use crate::time::{Duration, Instant};
 
 /// Linux `TCP_TIMEOUT_MIN`, microseconds.
@@ -71,7 +72,7 @@ impl Sender {
         if self.head_in_window() {
             self.due = Due::Wakeup;
         } else {
-            self.due = Due::WindowProbe;
+            self.due = if self.probes_urgently() { Due::UrgentProbe } else { Due::WindowProbe };
             self.probes_out = self.probes_out.saturating_add(1);
             if self.backoff < cx.sysctl.tcp_retries2 {
                 self.backoff += 1;
@@ -87,13 +88,13 @@ impl Sender {
     }
 
     /// Linux `tcp_xmit_probe_skb`: no payload, one number below the window, so that it is answered.
-    pub(super) fn send_window_probe(&mut self, cx: &mut Cx<'_>) -> SendPlan {
+    pub(super) fn send_window_probe(&mut self, seq: SeqNum, cx: &mut Cx<'_>) -> SendPlan {
         cx.counters.tcp_win_probe += 1;
         cx.counters.out_segs += 1;
         let probes = self.probes_out;
         Self::emit(cx, || EventKind::WindowProbe { probes });
         SendPlan {
-            seq: self.snd_una - 1,
+            seq,
             len: 0,
             syn: false,
             fin: false,

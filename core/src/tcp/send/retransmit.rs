@@ -128,6 +128,7 @@ impl Sender {
         } else {
             return None;
         };
+        let segs = if self.is_urgent() { 1 } else { segs };
         let limit = mss.saturating_mul(segs);
         let limit = if limit > window && window >= mss { window - window % mss } else { limit.min(window) };
         if u32::from(segment.mss) != mss {
