@@ -61,13 +61,7 @@ impl PathMtu {
     /// changes nothing: it is not less than what is known, or not possible.
     pub fn on_too_big(&mut self, now: Instant, dst: IpAddr, mtu: u32, link_mtu: u32) -> Option<u32> {
         let known = self.get(now, dst).unwrap_or(link_mtu);
-        let mtu = match dst {
-            // Linux: __ip_rt_update_pmtu(): below min_pmtu it is min_pmtu; 0 from routers older than RFC 1191 as well.
-            IpAddr::V4(_) => mtu.max(MIN_PMTU_V4),
-            // RFC 8201 4: less than the least possible MUST be discarded.
-            IpAddr::V6(_) if mtu < MIN_PMTU_V6 => return None,
-            IpAddr::V6(_) => mtu,
-        };
+        let mtu = plausible(dst, mtu)?;
         // RFC 8201 4: an error never increases the estimate.
         if mtu >= known {
             return None;
@@ -89,6 +83,17 @@ impl PathMtu {
             self.paths.remove(dst);
             dst
         })
+    }
+}
+
+/// What a router's word is taken for; `None`: it cannot be.
+pub(crate) fn plausible(dst: IpAddr, mtu: u32) -> Option<u32> {
+    match dst {
+        // Linux: __ip_rt_update_pmtu(): below min_pmtu it is min_pmtu; 0 from routers older than RFC 1191 as well.
+        IpAddr::V4(_) => Some(mtu.max(MIN_PMTU_V4)),
+        // RFC 8201 4: less than the least possible MUST be discarded.
+        IpAddr::V6(_) if mtu < MIN_PMTU_V6 => None,
+        IpAddr::V6(_) => Some(mtu),
     }
 }
 

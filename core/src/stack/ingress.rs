@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::error::{SocketError, UdpError};
 use crate::id::FourTuple;
-use crate::ip::icmp;
+use crate::ip::{icmp, pmtu};
 use crate::observe::life::Ending;
 use crate::observe::{DropReason, Event, EventKind, EventMask, ResetReason};
 use crate::stack::demux::{SocketKey, SocketKind};
@@ -380,12 +380,8 @@ impl Stack {
                 let (remote, link_mtu) = (tuple.remote.ip(), self.link.mtu);
                 let error = match kind {
                     ErrorKind::PacketTooBig { mtu } => {
-                        let known = self.link.mtu_for(now, remote);
-                        IcmpError::PacketTooBig(if mtu == 0 {
-                            known.min(crate::ip::pmtu::MIN_PMTU_V4)
-                        } else {
-                            mtu
-                        })
+                        // One without effect is judged by its sequence number all the same.
+                        IcmpError::PacketTooBig(pmtu::plausible(remote, mtu).unwrap_or(link_mtu))
                     }
                     _ => match icmp::meaning(version, kind) {
                         Some(meaning) => IcmpError::Error(meaning.error),

@@ -108,6 +108,7 @@ settings! {
         tcp_min_snd_mss Word(48, 65_535) "bytes" "Floor of the peer's segment size.";
         tcp_min_tso_segs Byte(1, 255) "segments" "Least size of an automatic super-segment.";
         tcp_moderate_rcvbuf Switch(255) "" "Grow receive buffers by what the application reads. SO_RCVBUF turns it off for a socket.";
+        tcp_mtu_probe_floor Word(48, 65_535) "bytes" "Least segment size that a black hole makes path MTU probing try.";
         tcp_mtu_probing Byte(0, 2) "" "0 off, 1 after a black hole, 2 always (RFC 4821).";
         tcp_no_metrics_save Switch(255) "" "Do not remember path metrics at close.";
         tcp_notsent_lowat Word(0, UINT_MAX) "bytes" "Writable only below this many unsent bytes. Not a send buffer limit.";
@@ -115,6 +116,8 @@ settings! {
         tcp_pacing_ca_ratio Word(0, 1000) "percent" "Pacing rate beside cwnd / srtt in congestion avoidance.";
         tcp_pacing_ss_ratio Word(0, 1000) "percent" "Pacing rate beside cwnd / srtt in slow start.";
         tcp_pingpong_thresh Byte(1, 255) "replies" "Replies within a delayed ACK's time that make a connection interactive.";
+        tcp_probe_interval Time(S, 0, 17_179_869) "seconds" "How long a path MTU that was found is believed before wider ones are tried.";
+        tcp_probe_threshold Word(0, INT_MAX) "bytes" "Path MTU probing ends when its range is smaller.";
         tcp_recovery Byte(0, 255) "bits" "1 RACK, 2 static reordering window, 4 no duplicate-ACK threshold.";
         tcp_reordering Word(1, INT_MAX) "segments" "First reordering degree of a connection.";
         tcp_retries1 Byte(0, 255) "exponent" "When the path is suspected; nothing an application sees.";
@@ -188,9 +191,6 @@ not_applicable! {
     "net.ipv4.tcp_l3mdev_accept" "a stack has one link and no VRF";
     "net.ipv4.tcp_low_latency" "no effect in Linux since 4.14";
     "net.ipv4.tcp_migrate_req" "half-open connections do not move between listeners";
-    "net.ipv4.tcp_mtu_probe_floor" "path MTU probing uses Linux's defaults";
-    "net.ipv4.tcp_probe_interval" "path MTU probing uses Linux's defaults";
-    "net.ipv4.tcp_probe_threshold" "path MTU probing uses Linux's defaults";
     "net.ipv4.tcp_no_ssthresh_metrics_save" "the threshold is never remembered, Linux's default";
     "net.ipv4.tcp_plb_enabled" "a stack cannot choose among paths";
     "net.ipv4.tcp_plb_cong_thresh" "a stack cannot choose among paths";

@@ -14,6 +14,7 @@ mod cwnd;
 mod give_up;
 mod info;
 mod loss;
+mod mtu_probe;
 mod nagle;
 mod on_demand;
 mod output;
@@ -44,6 +45,7 @@ use crate::tcp::options::TcpOptions;
 use crate::tcp::send::chrono::{Chrono, Limit};
 use crate::tcp::send::cwnd::Cwnd;
 use crate::tcp::send::info::Totals;
+use crate::tcp::send::mtu_probe::MtuSearch;
 use crate::tcp::send::output::{Burst, Due};
 use crate::tcp::send::queue::PayloadQueue;
 use crate::tcp::send::rack::Rack;
@@ -61,6 +63,8 @@ use crate::wire::segment::SackBlocks;
 pub(crate) struct SenderConfig {
     /// Payload bytes a segment, timestamps already subtracted (Linux `mss_cache`).
     pub(crate) mss: u32,
+    /// Bytes of IP header in front of TCP.
+    pub(crate) net_header_len: u8,
     /// SACK was negotiated.
     pub(crate) sack: bool,
     /// Timestamps were negotiated.
@@ -196,6 +200,7 @@ pub(crate) struct Sender {
     mss: u16,
     gso_max_segs: u16,
     header_len: u8,
+    net_header_len: u8,
     phase: Phase,
     sack: bool,
     fin_queued: bool,
@@ -232,6 +237,8 @@ pub(crate) struct Sender {
     queue: PayloadQueue,
     chrono: Chrono,
     totals: Totals,
+    /// `None`: the path's segment size is not searched.
+    mtu_search: Option<Box<MtuSearch>>,
 }
 
 /// How far the handshake is.
@@ -267,6 +274,7 @@ impl Sender {
             mss: MSS_DEFAULT,
             gso_max_segs: 1,
             header_len: 20,
+            net_header_len: 20,
             phase: Phase::SynOwed,
             sack: false,
             fin_queued: false,
@@ -294,6 +302,7 @@ impl Sender {
             queue: PayloadQueue::new(iss + 1),
             chrono: Chrono::default(),
             totals: Totals::default(),
+            mtu_search: None,
         }
     }
 
@@ -330,6 +339,8 @@ impl Sender {
             self.handshake_sample(rtt, cx);
         }
         self.begin(config, cx);
+        self.begin_mtu_search(cx);
+        self.sync_mss();
     }
 
     fn handshake_sample(&mut self, rtt: Duration, cx: &Cx<'_>) {
@@ -345,6 +356,7 @@ impl Sender {
         self.phase = Phase::Established;
         self.sack = config.sack;
         self.header_len = if config.timestamps { 32 } else { 20 };
+        self.net_header_len = config.net_header_len;
         self.gso_max_segs = config.gso_max_segs.max(1);
         self.mss_full = config.mss.min(u32::from(u16::MAX)) as u16;
         self.sync_mss();
@@ -383,10 +395,12 @@ impl Sender {
     }
 
     /// The window of the ACK that ends a passive open; the SYN's does not count (Linux `tcp_create_openreq_child`).
-    pub(crate) fn set_first_window(&mut self, wnd: u32) {
+    pub(crate) fn set_first_window(&mut self, wnd: u32, cx: &Cx<'_>) {
         self.snd_wnd = wnd;
         self.max_window = wnd;
         self.sync_mss();
+        // Linux tcp_init_transfer(): the search begins, and the segment size is looked at with the next larger window only.
+        self.begin_mtu_search(cx);
     }
 
     /// Made by [`Sender::new`] and not yet through [`Sender::finish_connect`].
@@ -402,14 +416,18 @@ impl Sender {
         self.unsettled = true;
     }
 
-    /// Linux `tcp_bound_to_half_wnd`: a peer with a tiny window gets segments of half of it.
+    /// Linux `tcp_sync_mss`, `tcp_bound_to_half_wnd`: a peer with a tiny window gets segments of half of it.
     fn sync_mss(&mut self) {
         let full = u32::from(self.mss_full);
         let cutoff =
             if self.max_window > u32::from(MSS_DEFAULT) { self.max_window / 2 } else { self.max_window };
         let bounded =
             if cutoff != 0 && full > cutoff { cutoff.max(68 - u32::from(self.header_len)) } else { full };
-        self.mss = bounded.max(1) as u16;
+        let probed = self.mtu_search.as_deref_mut().map_or(bounded, |search| {
+            search.high = search.high.min(full);
+            bounded.min(search.low)
+        });
+        self.mss = probed.max(1) as u16;
     }
 
     /// Queues payload; tiny slices are coalesced into the last one (copied), large ones shared. The caller checked [`Sender::free_space`].

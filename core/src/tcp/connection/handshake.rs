@@ -142,6 +142,7 @@ impl Connection {
             (self.gso_max_size.saturating_sub(self.header_overhead() + 40) / self.current_mss(cx)).max(1);
         SenderConfig {
             mss: self.current_mss(cx),
+            net_header_len: (self.header_overhead() - 20) as u8,
             sack: self.sack,
             timestamps: self.ts.is_some(),
             gso_max_segs: self.gso_max_segs.min(most_segs.min(65_535) as u16),
@@ -275,7 +276,7 @@ impl Connection {
             let config = self.sender_config(None, false, cx);
             self.send.finish_connect(u32::from(header.wnd) << self.snd_wscale, &config, cx);
         } else if self.state == TcpState::SynRecv {
-            self.send.set_first_window(u32::from(header.wnd) << self.snd_wscale);
+            self.send.set_first_window(u32::from(header.wnd) << self.snd_wscale, cx);
         }
         if self.state == TcpState::SynRecv {
             self.enter_established(cx);

@@ -372,6 +372,7 @@ impl Sender {
 
         if work.has(Flag::ACKED) {
             work.set(Flag::SET_XMIT_TIMER);
+            self.on_probe_acked(cx);
             if self.sack {
                 // A hole below the highest SACK filled without a repeat: reordering.
                 if reord.before(prior_fack) {

@@ -45,15 +45,20 @@ impl Sender {
                 _ => 0,
             };
             expired = u32::from(self.retransmits) >= retries + linear;
-        } else if env.orphan {
-            let alive = self.rtt.rto_us < self.rtt.rto_max_us;
-            retries = orphan_retries(alive, env.soft_error, cx);
-            let may_reset = alive || !self.timed_out(retries, Duration::ZERO, false, cx.now);
-            if let Some(verdict) = self.out_of_resources(may_reset, env.soft_error, cx) {
-                return Some(verdict);
-            }
         } else {
-            retries = u32::from(cx.sysctl.tcp_retries2);
+            if self.timed_out(u32::from(cx.sysctl.tcp_retries1), Duration::ZERO, false, cx.now) {
+                self.suspect_black_hole(cx);
+            }
+            if env.orphan {
+                let alive = self.rtt.rto_us < self.rtt.rto_max_us;
+                retries = orphan_retries(alive, env.soft_error, cx);
+                let may_reset = alive || !self.timed_out(retries, Duration::ZERO, false, cx.now);
+                if let Some(verdict) = self.out_of_resources(may_reset, env.soft_error, cx) {
+                    return Some(verdict);
+                }
+            } else {
+                retries = u32::from(cx.sysctl.tcp_retries2);
+            }
         }
         if expired || self.timed_out(retries, env.options.user_timeout, in_handshake, cx.now) {
             return Some(self.give_up(cx));

@@ -8,6 +8,7 @@
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::send::chrono::Limit;
+use crate::tcp::send::mtu_probe::Probing;
 use crate::tcp::send::nagle::Hold;
 use crate::tcp::send::recovery::Rexmit;
 use crate::tcp::send::segments::{Marks, SentSegment};
@@ -37,6 +38,8 @@ pub(super) struct Burst {
     pub(super) window_limited: bool,
     /// New data was looked at.
     tried: bool,
+    /// Path MTU probing was asked.
+    mtu_asked: bool,
     /// A loss probe left: no other is scheduled behind it.
     pub(super) probed: bool,
 }
@@ -133,8 +136,15 @@ impl Sender {
         if !self.has_unsent() {
             return None;
         }
-        self.burst.tried = true;
         let probe = hold == Hold::ProbeNow;
+        if self.mtu_search.is_some() && !probe && !core::mem::replace(&mut self.burst.mtu_asked, true) {
+            match self.probe_mtu(mss, cx) {
+                Probing::No => {}
+                Probing::Wait => return None,
+                Probing::Send(plan) => return Some(plan),
+            }
+        }
+        self.burst.tried = true;
         let mut quota = self.cwnd_quota();
         if quota == 0 {
             if !probe {

@@ -256,6 +256,9 @@ impl Sender {
                     self.try_to_open(work, cx);
                     return;
                 }
+                if self.is_probe_loss(cx) {
+                    return;
+                }
                 self.enter_recovery(work.has(Flag::ECE), cx);
             }
         }

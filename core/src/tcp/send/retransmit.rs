@@ -119,6 +119,7 @@ impl Sender {
         kind: PlanKind,
         cx: &mut Cx<'_>,
     ) -> Option<SendPlan> {
+        self.forget_mtu_probe();
         let segment = *self.segments.at(position)?;
         let window = self.wnd_end().0.wrapping_sub(segment.start.0) as i32;
         let window = if window > 0 {

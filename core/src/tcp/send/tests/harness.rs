@@ -49,6 +49,7 @@ pub(super) const START: Instant = Instant::from_millis(1_000);
 pub(super) fn config() -> SenderConfig {
     SenderConfig {
         mss: 1000,
+        net_header_len: 20,
         sack: true,
         timestamps: true,
         gso_max_segs: 1,
