@@ -4,11 +4,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// One line: a connection's life.
+/// One line.
 #[derive(Clone, Debug)]
-pub struct Connection(Value);
+pub struct Line(Value);
 
-impl Connection {
+/// A line that is a connection's life.
+pub type Connection = Line;
+
+impl Line {
     /// The field at `path` (`inside.retransmits`) as text; `null` if it is null, `absent` if it is not there.
     #[must_use]
     pub fn text(&self, path: &str) -> String {
@@ -38,15 +41,24 @@ impl Connection {
 /// The file cannot be read, or a line is not JSON.
 pub fn connections(file: &Path) -> Result<Vec<Connection>, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    parse(&text)
+    parse(&text, "connection")
 }
 
-fn parse(text: &str) -> Result<Vec<Connection>, String> {
+/// The names that were looked up, in the order they were answered.
+///
+/// # Errors
+/// As [`connections`].
+pub fn lookups(file: &Path) -> Result<Vec<Line>, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    parse(&text, "lookup")
+}
+
+fn parse(text: &str, event: &str) -> Result<Vec<Line>, String> {
     let lines = text.lines().map(|line| {
         serde_json::from_str::<Value>(line).map_err(|e| format!("not a JSON line ({e}): {line}"))
     });
     let lines: Vec<Value> = lines.collect::<Result<_, _>>()?;
-    Ok(lines.into_iter().filter(|line| line["event"] == "connection").map(Connection).collect())
+    Ok(lines.into_iter().filter(|line| line["event"] == event).map(Line).collect())
 }
 
 #[cfg(test)]
@@ -57,7 +69,7 @@ mod tests {
     fn flows_are_not_connections_and_absent_differs_from_null() {
         let text =
             "{\"event\":\"flow\"}\n{\"event\":\"connection\",\"reason\":null,\"inside\":{\"rtt_us\":61}}\n";
-        let lines = parse(text).unwrap();
+        let lines = parse(text, "connection").unwrap();
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].text("reason"), "null");
         assert_eq!(lines[0].text("how"), "absent");

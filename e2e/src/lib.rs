@@ -11,6 +11,7 @@
 //! | [`actor`] | a program that makes socket calls on request and reports what they returned |
 //! | [`law`] | the errno law and the closing law, case by case, and the league table |
 //! | [`servers`] | nginx, redis, sshd … on ports of their own |
+//! | [`resolver`] | a name server for tests |
 //! | [`runner`] | `lastack run` as this user or as nobody, with its journal |
 //! | [`journal`] | what `lastack run --report json` wrote |
 //!
@@ -28,5 +29,6 @@ pub mod journal;
 pub mod law;
 pub mod needs;
 pub mod process;
+pub mod resolver;
 pub mod runner;
 pub mod servers;

@@ -109,6 +109,15 @@ impl Runner {
     pub fn journal(&self) -> Vec<Connection> {
         journal::connections(&self.dir.path().join("journal.json")).expect("the journal is JSON lines")
     }
+
+    /// The lookups in its journal.
+    ///
+    /// # Panics
+    /// There is none, or it is not JSON lines.
+    #[must_use]
+    pub fn lookups(&self) -> Vec<journal::Line> {
+        journal::lookups(&self.dir.path().join("journal.json")).expect("the journal is JSON lines")
+    }
 }
 
 /// `lastack` as `user`; add the subcommand. `dir` is a directory that user may enter.

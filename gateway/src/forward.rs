@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::addresses::{self, Destination};
+use crate::dns::{self, Route, Served};
 use crate::host::HostStream;
 use crate::journal::{Certainty, ClosedBy, Connection, Entry, How, Inside, Outside, Reason, Verdict, states};
 use crate::owner::Protocol;
@@ -198,7 +199,12 @@ fn since(session: &Session, record: &Connection) -> u64 {
 
 /// Decides, dials, answers, relays; everything learnt goes into `record`.
 async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mut Connection) {
-    if session.rules.verdict(record.remote) == rules::Verdict::Deny {
+    let route = dns::route(session, record.remote);
+    if route == Some(Route::Resolver) {
+        return answer(session, pending, record).await;
+    }
+    let is_server = route == Some(Route::Server);
+    if route == Some(Route::Refused) || !is_server && session.verdict(record.remote) == rules::Verdict::Deny {
         record.verdict = verdict(ClosedBy::Lastack, How::Denied, Some(Reason::DeniedByRule));
         let _ = pending.refuse();
         return;
@@ -241,6 +247,32 @@ async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mu
             };
         }
     }
+}
+
+/// A connection with questions for the resolver: it ends in the stack.
+async fn answer(session: &Arc<Session>, pending: PendingConnection, record: &mut Connection) {
+    let Ok(mut stream) = pending.accept().await else {
+        record.verdict = verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone));
+        return;
+    };
+    record.handshake_us = Some(since(session, record));
+    let served = tokio::select! {
+        biased;
+        served = dns::connection(session, &mut stream) => served,
+        () = session.over() => return,
+    };
+    let life = stream.life();
+    if let Some(info) = stream.tcp_info() {
+        (record.bytes_up, record.bytes_down) = (info.bytes_received, info.bytes_acked);
+        record.inside = Some(inside(&info));
+    }
+    record.verdict = match served {
+        Served::ByProgram => verdict(ClosedBy::Program, How::Fin, None),
+        Served::Reset => verdict(ClosedBy::Program, How::Reset, Some(Reason::ResetByPeer)),
+        Served::Idle => verdict(ClosedBy::Lastack, How::Fin, None),
+    };
+    stream.close().await;
+    record.states = life.as_ref().map(states).unwrap_or_default();
 }
 
 /// Connects from the host; `None`: the program has stopped waiting.
@@ -314,16 +346,20 @@ fn write_down(record: &mut Connection, outcome: &Outcome) {
     record.bytes_down = outcome.bytes_down;
     record.lost_up = outcome.lost_up;
     record.lost_down = outcome.lost_down;
-    record.inside = Some(Inside {
-        segments_up: inside.segs_in,
-        segments_down: inside.segs_out,
-        retransmits: inside.total_retrans,
-        rtt_us: inside.rtt,
-    });
+    record.inside = Some(self::inside(inside));
     record.outside = Some(Outside {
         rtt_us: outside.rtt_us,
         retransmits: outside.retransmits,
         unacked_bytes: outside.unacked_bytes,
     });
     record.states = states(life);
+}
+
+fn inside(info: &lastack::core::observe::TcpInfo) -> Inside {
+    Inside {
+        segments_up: info.segs_in,
+        segments_down: info.segs_out,
+        retransmits: info.total_retrans,
+        rtt_us: info.rtt,
+    }
 }

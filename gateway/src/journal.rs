@@ -1,6 +1,6 @@
 //! What is written down about a connection or a flow when it has ended.
 //!
-//! Owns:    [`Connection`], [`Flow`], and the closed sets their fields come from; the JSON line of each.
+//! Owns:    [`Connection`], [`Flow`], [`Lookup`], and the closed sets their fields come from; the JSON line of each.
 //! Rules:   field names, identifiers and their order are the command line's contract: scripts depend on them.
 //!          What is not known is absent; what is known says how ([`Certainty`]).
 //! Not here: how an ending is judged (`verdict`), texts for people (the command line).
@@ -37,6 +37,10 @@ macro_rules! identifiers {
         }
     };
 }
+
+mod lookup;
+
+pub use lookup::{Lookup, LookupEnd};
 
 identifiers!(
     /// The side that sent the first FIN or RST.
@@ -257,6 +261,8 @@ pub enum Entry {
     Connection(Connection),
     /// A UDP flow.
     Flow(Flow),
+    /// A name that was looked up.
+    Lookup(Lookup),
 }
 
 impl Connection {

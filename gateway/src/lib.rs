@@ -1,12 +1,13 @@
 //! Puts a program behind the lastack TCP/IP stack.
 //!
 //! In reading order: [`sandbox`] makes the namespace; [`Gateway`] forwards what comes out of it, [`addresses`] says
-//! where to and [`rules`] whether; [`host`] is the host's side of a connection, [`relay`] joins both sides;
+//! where to and [`rules`] whether, [`dns`] which names; [`host`] is the host's side of a connection, [`relay`] joins both sides;
 //! [`owner`] says whose it is, [`aborts`] and [`verdict`] how and why it ended, [`journal`] writes it down.
 #![deny(missing_docs)]
 
 pub mod aborts;
 pub mod addresses;
+pub mod dns;
 mod forward;
 pub mod host;
 pub mod journal;

@@ -9,16 +9,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lastack::Net;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::aborts::{AbortCounters, Match};
 use crate::addresses::Addresses;
+use crate::dns::Names;
 use crate::host::LARGE_READ;
 use crate::journal::{ClosedBy, Entry};
 use crate::owner::{Owner, Owners, Protocol};
 use crate::pool::Pool;
 use crate::relay::Policy;
-use crate::rules::Rules;
+use crate::rules::{Rules, Verdict};
 
 /// How a gateway behaves.
 #[derive(Debug)]
@@ -27,6 +28,10 @@ pub struct GatewayConfig {
     pub addresses: Addresses,
     /// What is allowed.
     pub rules: Rules,
+    /// Names that need not be looked up to be known: those of `/etc/hosts`. Default none.
+    pub names: Names,
+    /// Names that may be looked up at a time; more questions are dropped. Default 1024.
+    pub max_lookups: usize,
     /// How connections are relayed.
     pub policy: Policy,
     /// SYNs that may wait for the host's answer; more are dropped and come again. Default 4096.
@@ -51,6 +56,8 @@ impl Default for GatewayConfig {
         Self {
             addresses: Addresses { host_loopback: true, resolvers: Vec::new() },
             rules: Rules::default(),
+            names: Names::default(),
+            max_lookups: 1024,
             policy: Policy::default(),
             max_pending: 4096,
             max_flows: 4096,
@@ -105,6 +112,9 @@ pub(crate) struct Session {
     pub(crate) net: Net,
     pub(crate) addresses: Addresses,
     pub(crate) rules: Rules,
+    pub(crate) names: Names,
+    /// One permit a lookup that is under way.
+    pub(crate) lookups: Arc<Semaphore>,
     pub(crate) policy: Policy,
     pub(crate) pool: Arc<Pool>,
     pub(crate) max_flows: usize,
@@ -125,12 +135,23 @@ impl Session {
         phase: watch::Receiver<Phase>,
         listener: Box<Listener>,
     ) -> Self {
-        let GatewayConfig { addresses, rules, policy, max_pending: _, max_flows, namespace } = config;
+        let GatewayConfig {
+            addresses,
+            rules,
+            names,
+            max_lookups,
+            policy,
+            max_pending: _,
+            max_flows,
+            namespace,
+        } = config;
         let inside_aborts = namespace.as_ref().map(|inside| AbortCounters::of_process(inside.helper_pid));
         Self {
             net,
             addresses,
             rules,
+            names,
+            lookups: Arc::new(Semaphore::new(max_lookups)),
             policy,
             pool: Pool::new(LARGE_READ),
             max_flows,
@@ -143,6 +164,14 @@ impl Session {
             open: AtomicUsize::new(0),
             idle: Notify::new(),
         }
+    }
+
+    /// May the program go to `remote`, by its address or a name that was answered with it?
+    pub(crate) fn verdict(&self, remote: SocketAddr) -> Verdict {
+        if self.rules.is_empty() {
+            return Verdict::Allow;
+        }
+        self.rules.verdict(remote, &self.names.of(remote.ip()))
     }
 
     /// The next number of a connection or flow.

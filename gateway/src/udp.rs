@@ -2,7 +2,8 @@
 //!
 //! Owns:    the table of flows, bounded; each flow's task, idle time and line in the journal.
 //! Rules:   a flow is one pair of addresses. Rules and addresses are those of connections. An ICMP error that the host
-//!          gets is passed on. DNS over UDP is a flow to the resolver.
+//!          gets is passed on.
+//! Not here: questions for the resolver (`dns`).
 
 use std::collections::HashMap;
 use std::io;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::addresses::Destination;
+use crate::dns::{self, Route};
 use crate::journal::{Entry, Flow, FlowEnd};
 use crate::owner::Protocol;
 use crate::rules::Verdict;
@@ -41,6 +43,10 @@ pub(crate) async fn forward(session: Arc<Session>, any: UdpAny) {
     let any = Arc::new(any);
     let flows: Flows = Arc::default();
     while let Ok(datagram) = any.recv().await {
+        if dns::route(&session, datagram.to) == Some(Route::Resolver) {
+            dns::datagram(&session, &any, datagram);
+            continue;
+        }
         let key = (datagram.from, datagram.to);
         let known = lock(&flows).get(&key).cloned();
         match known {
@@ -61,7 +67,12 @@ fn begin(session: &Arc<Session>, any: &Arc<UdpAny>, flows: &Flows, first: &Datag
     if first.to.ip().is_multicast() || first.to.ip() == Ipv4Addr::BROADCAST {
         return;
     }
-    let destination = match session.rules.verdict(first.to) {
+    let verdict = match dns::route(session, first.to) {
+        Some(Route::Server) => Verdict::Allow,
+        Some(Route::Refused) => Verdict::Deny,
+        Some(Route::Resolver) | None => session.verdict(first.to),
+    };
+    let destination = match verdict {
         Verdict::Allow => session.addresses.destination(first.to),
         Verdict::Deny => Destination::Nowhere,
     };
@@ -81,8 +92,7 @@ fn begin(session: &Arc<Session>, any: &Arc<UdpAny>, flows: &Flows, first: &Datag
     };
     let Destination::Host(to) = destination else {
         any.unreachable(first, Unreachable::Port);
-        let how =
-            if session.rules.verdict(first.to) == Verdict::Deny { FlowEnd::Denied } else { FlowEnd::Refused };
+        let how = if verdict == Verdict::Deny { FlowEnd::Denied } else { FlowEnd::Refused };
         session.tell(Note::Ended(Entry::Flow(Flow { how, ..flow })));
         return;
     };

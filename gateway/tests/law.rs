@@ -57,14 +57,14 @@ impl World {
     async fn connection(&mut self) -> Connection {
         match self.entry().await {
             Entry::Connection(connection) => connection,
-            Entry::Flow(flow) => panic!("a flow: {flow:?}"),
+            other => panic!("no connection: {other:?}"),
         }
     }
 
     async fn flow(&mut self) -> Flow {
         match self.entry().await {
             Entry::Flow(flow) => flow,
-            Entry::Connection(connection) => panic!("a connection: {connection:?}"),
+            other => panic!("no flow: {other:?}"),
         }
     }
 }

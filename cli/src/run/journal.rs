@@ -173,6 +173,7 @@ fn json(entry: &Entry, lang: Lang) -> String {
             connection.to_json(&explanation.text, explanation.advice.as_deref())
         }
         Entry::Flow(flow) => flow.to_json(&explain_flow(flow, lang)),
+        Entry::Lookup(lookup) => lookup.to_json(),
     }
 }
 
@@ -187,6 +188,10 @@ fn live_line(note: &Note, lang: Lang) -> String {
         }
         Note::Ended(Entry::Flow(flow)) => {
             format!("#{} {}/udp {}: {}", flow.id, flow.remote, flow.how.name(), explain_flow(flow, lang))
+        }
+        Note::Ended(Entry::Lookup(l)) => {
+            let process = l.owner.as_ref().map_or("?", |owner| &*owner.process);
+            format!("#{} {process} ? {} {} {} {}", l.id, l.name, l.kind, l.how.name(), time(l.took_us))
         }
     }
 }

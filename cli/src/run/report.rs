@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use lastack_gateway::journal::{ClosedBy, Connection, Entry, Flow, FlowEnd, How, Reason};
+use lastack_gateway::journal::{ClosedBy, Connection, Entry, Flow, FlowEnd, How, LookupEnd, Reason};
 
 use crate::args::Lang;
 use crate::run::words::{self, bytes, time};
@@ -20,6 +21,8 @@ const WRONG_TOLD: usize = 10;
 const MANY: u64 = 100;
 /// Flows told in full.
 const FLOWS_TOLD: usize = 20;
+/// Names told that were denied or not answered.
+const NAMES_TOLD: usize = 20;
 
 /// What a report is made of.
 #[derive(Debug, Default)]
@@ -27,6 +30,9 @@ pub(crate) struct Report {
     told: Vec<Entry>,
     clean: u64,
     flows: u64,
+    lookups: u64,
+    /// Names that were denied or not answered, with who asked, and how often.
+    names: BTreeMap<(LookupEnd, Arc<str>, Arc<str>), u64>,
     kinds: BTreeMap<(How, Option<Reason>, ClosedBy), u64>,
     retransmits: u64,
     lost: u64,
@@ -63,6 +69,15 @@ impl Report {
                 self.flows += 1;
                 self.flows <= FLOWS_TOLD as u64
             }
+            Entry::Lookup(lookup) => {
+                self.lookups += 1;
+                if lookup.how != LookupEnd::Answered {
+                    let process =
+                        lookup.owner.as_ref().map_or_else(|| "?".into(), |owner| owner.process.clone());
+                    *self.names.entry((lookup.how, lookup.name.clone(), process)).or_default() += 1;
+                }
+                false
+            }
         };
         if tell {
             self.told.push(entry);
@@ -93,8 +108,10 @@ impl Report {
             match entry {
                 Entry::Connection(connection) => tell_connection(&mut text, connection, style),
                 Entry::Flow(flow) => tell_flow(&mut text, flow, style),
+                Entry::Lookup(_) => {}
             }
         }
+        self.tell_names(&mut text, style);
         let told = self.told.iter().filter(|entry| matches!(entry, Entry::Connection(_))).count() as u64;
         let rest = self.connections() - told;
         if rest > 0 {
@@ -115,6 +132,28 @@ impl Report {
             );
         }
         text
+    }
+
+    /// The names that the program was not told.
+    fn tell_names(&self, text: &mut String, style: Style) {
+        for ((how, name, process), count) in self.names.iter().take(NAMES_TOLD) {
+            let line = match (style.lang, how) {
+                (Lang::En, LookupEnd::Denied) => {
+                    format!("{process} asked for {name}: denied by a rule, ×{count}")
+                }
+                (Lang::Zh, LookupEnd::Denied) => format!("{process} 查询 {name}：被规则禁止，{count} 次"),
+                (Lang::En, _) => format!("{process} asked for {name}: no resolver answered, ×{count}"),
+                (Lang::Zh, _) => format!("{process} 查询 {name}：没有解析器应答，{count} 次"),
+            };
+            let _ = writeln!(text, "{}", style.paint("33", &line));
+        }
+        let rest = self.names.len().saturating_sub(NAMES_TOLD);
+        if rest > 0 {
+            let _ = match style.lang {
+                Lang::En => writeln!(text, "… and {rest} more names"),
+                Lang::Zh => writeln!(text, "……另有 {rest} 个名字"),
+            };
+        }
     }
 
     fn connections(&self) -> u64 {
@@ -156,6 +195,9 @@ impl Report {
         }
         if self.flows > 0 {
             parts.push(counted(self.flows, "UDP flow", "UDP flows", "UDP 流"));
+        }
+        if self.lookups > 0 {
+            parts.push(counted(self.lookups, "lookup", "lookups", "域名查询"));
         }
         parts.join(" · ")
     }

@@ -15,8 +15,9 @@ const FLAGS: [(&str, Verdict, &str); 2] = [
     (
         "allow",
         Verdict::Allow,
-        "Let the program reach ADDRESS, ADDRESS:PORT, CIDR, CIDR:PORT or * (all). Rules count in the order given, \
-         the first match wins; with only --allow rules the rest is denied",
+        "Let the program reach ADDRESS, CIDR, NAME, *.DOMAIN (the names below it) or * (all), each perhaps with :PORT. \
+         Rules count in the order given, the first match wins; with only --allow rules the rest is denied. A name \
+         stands for the addresses it was answered with, and only permitted names are answered",
     ),
     (
         "deny",
@@ -40,7 +41,7 @@ impl RuleFlags {
 
 fn refused(text: &str, error: &PatternError) -> Failure {
     let remedy = match error {
-        PatternError::Name => "an address, for example from `getent ahosts NAME`: --allow 192.0.2.10:443",
+        PatternError::Name => "--allow example.org:443, --allow '*.example.org', --allow 192.0.2.10",
         PatternError::Port => "a number: --allow 192.0.2.10:443",
         PatternError::Prefix => "0 to 32 for IPv4, 0 to 128 for IPv6: --allow 192.0.2.0/24",
         PatternError::Empty => "--allow 192.0.2.10:443, --deny 10.0.0.0/8, --deny '*'",
@@ -100,12 +101,13 @@ mod tests {
             [(Verdict::Deny, "10.0.0.1"), (Verdict::Allow, "10.0.0.0/8"), (Verdict::Deny, "*")]
         );
         let rules = read.read().unwrap();
-        assert_eq!(rules.verdict("10.0.0.1:80".parse().unwrap()), Verdict::Deny);
-        assert_eq!(rules.verdict("10.0.0.2:80".parse().unwrap()), Verdict::Allow);
+        assert_eq!(rules.verdict("10.0.0.1:80".parse().unwrap(), &[]), Verdict::Deny);
+        assert_eq!(rules.verdict("10.0.0.2:80".parse().unwrap(), &[]), Verdict::Allow);
     }
 
     #[test]
-    fn name_is_refused_with_an_exit_code_of_ours() {
-        assert!(matches!(flags(&["--allow", "example.org"]).read(), Err(Failure::Said(_))));
+    fn what_is_no_rule_is_refused() {
+        assert!(flags(&["--allow", "*.example.org:443"]).read().is_ok());
+        assert!(matches!(flags(&["--allow", "exam ple"]).read(), Err(Failure::Said(_))));
     }
 }

@@ -20,6 +20,7 @@ use lastack::{Capture, Config, Net, Tun};
 use lastack_core::observe::control;
 use lastack_core::stack::SysctlError;
 use lastack_gateway::addresses::{self, Addresses};
+use lastack_gateway::dns;
 use lastack_gateway::journal::Entry;
 use lastack_gateway::relay::Policy;
 use lastack_gateway::rules::Rules;
@@ -239,6 +240,8 @@ fn start_gateway(
     let config = GatewayConfig {
         addresses: Addresses { host_loopback: plan.host_loopback, resolvers: plan.resolvers.clone() },
         rules: plan.rules.clone(),
+        // The program reads this file for itself.
+        names: dns::Names::from_hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default()),
         policy: Policy::default(),
         namespace,
         ..GatewayConfig::default()
@@ -346,7 +349,7 @@ impl Names {
                 }
             }
             Note::Ended(Entry::Connection(connection)) => drop(names.remove(&connection.local)),
-            Note::Ended(Entry::Flow(_)) => {}
+            Note::Ended(Entry::Flow(_) | Entry::Lookup(_)) => {}
         }
     }
 

@@ -70,6 +70,7 @@ impl Actor {
             }
             "so-error" => self.so_error(),
             "udp" => udp(address(args)?),
+            "ask" => ask(args),
             "settle" => Ok(json!({ "result": settle(self.port) })),
             "counters" => Ok(json!({ "result": "ok", "counters": Counters::read()?.to_json() })),
             "exit" => std::process::exit(0),
@@ -229,6 +230,14 @@ impl Actor {
 }
 
 /// A connected UDP socket's send, then what its `recv` says (a closed port answers with ICMP).
+/// `ask SERVER NAME [tcp]`: the address of a name.
+fn ask(args: &[&str]) -> io::Result<Value> {
+    let name = args.get(1).copied().ok_or_else(usage)?;
+    let tcp = args.get(2) == Some(&"tcp");
+    let (rcode, addresses, truncated) = lastack_e2e::resolver::ask(address(args)?, name, tcp)?;
+    Ok(json!({ "result": rcode, "addresses": addresses, "truncated": truncated }))
+}
+
 fn udp(to: SocketAddr) -> io::Result<Value> {
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
     socket.set_read_timeout(Some(PATIENCE / 5))?;

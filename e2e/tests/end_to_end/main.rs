@@ -13,6 +13,7 @@ mod input;
 mod laws;
 mod leftovers;
 mod many;
+mod names;
 mod pcap;
 mod programs;
 mod rules;
