@@ -439,7 +439,8 @@ impl Sender {
         let newly = self.totals.delivered.wrapping_sub(before);
         cx.counters.tcp_delivered += u64::from(newly);
         if ece {
-            self.totals.delivered_ce = self.totals.delivered_ce.wrapping_add(newly);
+            let totals = &mut self.recovery.totals;
+            totals.delivered_ce = totals.delivered_ce.wrapping_add(newly);
             cx.counters.tcp_delivered_ce += u64::from(newly);
         }
         newly

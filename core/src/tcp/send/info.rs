@@ -12,8 +12,6 @@ pub(super) struct Totals {
     pub(super) bytes_sent: u64,
     pub(super) data_segs_out: u32,
     pub(super) delivered: u32,
-    /// Of these, by ACKs with ECE.
-    pub(super) delivered_ce: u32,
 }
 
 /// Sums that stay zero while nothing is lost.
@@ -25,6 +23,8 @@ pub(super) struct LossTotals {
     /// Segments ever marked lost.
     pub(super) lost: u32,
     pub(super) dsack_dups: u32,
+    /// Segments delivered, told by an ACK with ECE.
+    pub(super) delivered_ce: u32,
     pub(super) total_rto: u32,
     total_rto_recoveries: u32,
     total_rto_time_ms: u32,
@@ -38,6 +38,7 @@ impl LossTotals {
         retrans: 0,
         lost: 0,
         dsack_dups: 0,
+        delivered_ce: 0,
         total_rto: 0,
         total_rto_recoveries: 0,
         total_rto_time_ms: 0,
@@ -104,7 +105,7 @@ impl Sender {
         info.data_segs_out = totals.data_segs_out;
         (info.busy_time, info.rwnd_limited, info.sndbuf_limited) = self.chrono.read(now);
         info.delivered = totals.delivered;
-        info.delivered_ce = totals.delivered_ce;
+        info.delivered_ce = losses.delivered_ce;
         info.bytes_sent = totals.bytes_sent;
         info.bytes_retrans = losses.bytes_retrans;
         info.dsack_dups = losses.dsack_dups;
