@@ -6,6 +6,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+pub(crate) mod host;
+
 /// Runs `test` in a network namespace of its own, on a thread that ends there.
 ///
 /// Where namespaces cannot be made the test says so loudly, and fails if `LASTACK_REQUIRE_E2E=1`.
