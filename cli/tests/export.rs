@@ -47,26 +47,10 @@ fn metrics_equal_ss_and_count_what_ends() {
         let zoo = support::zoo();
         let folder = tempfile::tempdir().expect("a directory");
         let log = folder.path().join("closed.ndjson");
-        let mut child = start(
-            &[
-                "export",
-                "--listen",
-                "127.0.0.1:0",
-                "--interval",
-                "0.2",
-                "--ndjson",
-                log.to_str().expect("text"),
-            ],
+        let (child, address) = exporter(
+            &["--interval", "0.2", "--ndjson", log.to_str().expect("text")],
             &folder.path().join("none"),
         );
-        let mut said = BufReader::new(child.stderr.take().expect("piped"));
-        let address = loop {
-            let mut line = String::new();
-            said.read_line(&mut line).expect("says where");
-            if let Some(rest) = line.trim().strip_prefix("serving http://") {
-                break rest.trim_end_matches("/metrics").to_owned();
-            }
-        };
         let states = ["CLOSE-WAIT", "FIN-WAIT-2", "ESTAB"];
         eventually("the gauges equal ss", || {
             let (head, text) = get(&address, "/metrics");
@@ -185,6 +169,134 @@ fn the_recorder_names_former_owners_and_exact_ages() {
         drop(client);
         stop(recorder);
     });
+}
+
+/// A server of `lastack export`, and where it serves.
+#[allow(clippy::zombie_processes, reason = "the caller stops it; a test that fails here ends anyway")]
+fn exporter(arguments: &[&str], memory: &std::path::Path) -> (Child, String) {
+    let mut all = vec!["export", "--listen", "127.0.0.1:0"];
+    all.extend(arguments);
+    let mut child = start(&all, memory);
+    let mut said = BufReader::new(child.stderr.take().expect("piped"));
+    loop {
+        let mut line = String::new();
+        assert!(said.read_line(&mut line).expect("reads") > 0, "it ended before it served");
+        if let Some(rest) = line.trim().strip_prefix("serving http://") {
+            return (child, rest.trim_end_matches("/metrics").to_owned());
+        }
+    }
+}
+
+/// What Prometheus answers to `path` of its HTTP API.
+fn prometheus(path: &str) -> Option<Value> {
+    // HTTP/1.0: one answer, not in chunks, then the end.
+    let mut stream = TcpStream::connect("127.0.0.1:9090").ok()?;
+    write!(stream, "GET /api/v1/{path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let answer: Value = serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()?;
+    (answer["status"] == "success").then(|| answer["data"].clone())
+}
+
+fn query(expression: &str) -> Option<Vec<Value>> {
+    let escaped: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    prometheus(&format!("query?query={escaped}"))?["result"].as_array().cloned()
+}
+
+#[test]
+fn a_real_prometheus_scrapes_it_and_every_panel_and_alert_has_data() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        support::skipped("no prometheus");
+        return;
+    }
+    in_namespace(|| {
+        let _zoo = support::zoo();
+        // One error for the alerts: an accept queue that nobody empties.
+        let full = TcpListener::bind("127.0.0.1:7952").expect("binds");
+        rustix::net::listen(&full, 2).expect("listens again");
+        let _waiting: Vec<_> =
+            (0..3).map(|_| TcpStream::connect("127.0.0.1:7952").expect("connects")).collect();
+        let folder = tempfile::tempdir().expect("a directory");
+        let (server, address) = exporter(&["--interval", "0.2"], &folder.path().join("none"));
+        let dist = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist");
+        let config = format!(
+            "global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}\n\
+             rule_files: [\"{}\"]\n\
+             scrape_configs: [{{job_name: lastack, static_configs: [{{targets: [\"{address}\"]}}]}}]\n",
+            dist.join("prometheus-alerts.yml").canonicalize().expect("exists").display(),
+        );
+        let file = folder.path().join("prometheus.yml");
+        std::fs::write(&file, config).expect("writes");
+        run("promtool", &["check", "config", file.to_str().expect("text")]);
+        let log = std::fs::File::create(folder.path().join("log")).expect("a file");
+        let mut scraper = Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg("--web.listen-address=127.0.0.1:9090")
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("starts");
+        let result = std::panic::catch_unwind(|| panels_and_alerts(&dist));
+        if result.is_err() {
+            eprintln!("{}", std::fs::read_to_string(folder.path().join("log")).unwrap_or_default());
+        }
+        scraper.kill().expect("ends");
+        scraper.wait().expect("is reaped");
+        stop(server);
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Prometheus is slower than the kernel: up to a minute on a busy machine.
+fn patiently<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..240 {
+        if let Some(found) = check() {
+            return found;
+        }
+        lastack_observe::clock::pause(std::time::Duration::from_millis(250));
+    }
+    panic!("never happened: {what}");
+}
+
+fn panels_and_alerts(dist: &std::path::Path) {
+    let scraped = || prometheus("targets")?["activeTargets"].as_array()?.first().cloned();
+    let target = patiently("the target is up", || scraped().filter(|target| target["health"] == "up"));
+    assert_eq!(target["lastError"], "");
+    // Every query of the dashboard as it is shipped.
+    let text = std::fs::read_to_string(dist.join("grafana-dashboard.json")).expect("reads");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let targets = dashboard["panels"].as_array().expect("panels").iter().flat_map(|panel| {
+        panel["targets"].as_array().expect("targets").iter().map(|t| t["expr"].as_str().expect("a query"))
+    });
+    let mut asked = 0;
+    for expression in targets {
+        patiently(expression, || query(expression).filter(|result| !result.is_empty()));
+        asked += 1;
+    }
+    assert!(asked >= 16, "{asked} queries");
+    // A panel's value is the one `ss` gives.
+    for (state, name) in [("CLOSE-WAIT", "close-wait"), ("FIN-WAIT-2", "fin-wait-2"), ("LISTEN", "listening")]
+    {
+        patiently(state, || {
+            let panel = query(&format!("sum by (state) (lastack_connections{{state=\"{state}\"}})"))?;
+            let shown: usize = panel.first()?["value"][1].as_str()?.parse().ok()?;
+            (shown > 0 && shown == run("ss", &["-Htn", "state", name]).lines().count()).then_some(())
+        });
+    }
+    // Every alert rule is evaluated without an error, and the one whose state we are in is raised.
+    let rules = patiently("all rules are evaluated", || {
+        let groups = prometheus("rules")?;
+        let rules = groups["groups"][0]["rules"].as_array()?.clone();
+        rules.iter().all(|rule| rule["health"] != "unknown").then_some(rules)
+    });
+    assert!(rules.len() >= 20 && rules.iter().all(|rule| rule["health"] == "ok"), "{rules:?}");
+    let alert =
+        patiently("the alert is raised", || prometheus("alerts")?["alerts"].as_array()?.first().cloned());
+    assert_eq!(alert["labels"]["alertname"], "TcpListenAcceptQueueOverflow", "{alert}");
+    assert_eq!(alert["labels"]["severity"], "error");
 }
 
 #[test]
