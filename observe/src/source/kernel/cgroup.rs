@@ -15,6 +15,7 @@ const MAX_GROUPS: usize = 20_000;
 #[derive(Debug, Default)]
 pub(super) struct Cgroups {
     by_id: Option<HashMap<u64, Arc<str>>>,
+    of_process: HashMap<u32, Option<u64>>,
 }
 
 impl Cgroups {
@@ -29,12 +30,21 @@ impl Cgroups {
         unit_of(&path).map(Into::into)
     }
 
-    /// The group a process is in.
-    pub(super) fn of_process(pid: u32) -> Option<u64> {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-        Some(fs::metadata(mount()?.join(path.trim_start_matches('/'))).ok()?.ino())
+    /// The group a process is in; looked up once a look, however many sockets ask.
+    pub(super) fn of_process(&mut self, pid: u32) -> Option<u64> {
+        *self.of_process.entry(pid).or_insert_with(|| group_of(pid))
     }
+
+    /// Forgets where processes were: they move, and their numbers are given out again.
+    pub(super) fn forget_processes(&mut self) {
+        self.of_process.clear();
+    }
+}
+
+fn group_of(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(fs::metadata(mount()?.join(path.trim_start_matches('/'))).ok()?.ino())
 }
 
 /// The part of a path that names a service, scope or container.

@@ -74,6 +74,7 @@ impl Owners {
     /// `all` are the namespace's listeners; for a socket that nobody holds they tell who serves its port.
     pub(super) fn name(&self, rows: &mut [Row], cgroups: &mut Cgroups) {
         let listeners = self.listeners(rows);
+        cgroups.forget_processes();
         for row in rows {
             row.owner = match self.by_inode.get(&row.inode).filter(|_| row.inode != 0) {
                 Some(owner) => Some(owner.clone()),
@@ -103,9 +104,9 @@ fn former(row: &Row, listeners: &HashMap<(u64, u16), Owner>, cgroups: &mut Cgrou
     // agree, the process is the better answer to "who".
     let former = row.socket.orphan;
     if let Some(unit) = row.cgroup.and_then(|id| cgroups.unit(id)) {
-        let agrees = listener.is_some_and(|owner| {
-            owner.pid.is_some_and(|pid| Cgroups::of_process(pid).is_some_and(|id| Some(id) == row.cgroup))
-        });
+        let agrees = listener
+            .and_then(|owner| cgroups.of_process(owner.pid?))
+            .is_some_and(|id| Some(id) == row.cgroup);
         if let (true, Some(owner)) = (agrees, listener) {
             return Some(Owner { fd: None, former, how: OwnerHow::Cgroup, ..owner.clone() });
         }
