@@ -2,64 +2,15 @@
 
 mod support;
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use lastack_core::tcp::state::TcpState;
 use lastack_observe::filter::Filter;
 use lastack_observe::row::OwnerHow;
 use lastack_observe::source::kernel::{Detail, Endings, Kernel, Query, Scope};
+use support::sets::{assert_equal, theirs};
 use support::{eventually, in_namespace, pair, run, zoo};
-
-/// `STATE LOCAL PEER` as `ss` spells them.
-type Line = (String, String, String);
-
-fn theirs(filter: &[&str]) -> BTreeSet<Line> {
-    let mut arguments = vec!["-Htn"];
-    arguments.extend(filter);
-    run("ss", &arguments)
-        .lines()
-        .map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            // With one state asked for, `ss` leaves the state column out.
-            let with_state = words[0].parse::<u32>().is_err();
-            let at = usize::from(with_state);
-            (
-                if with_state { words[0] } else { "" }.to_owned(),
-                words[at + 2].to_owned(),
-                words[at + 3].to_owned(),
-            )
-        })
-        .collect()
-}
-
-fn ours(kernel: &mut Kernel, filter: &[&str]) -> BTreeSet<Line> {
-    let filter = Filter::parse(filter).unwrap_or_else(|error| panic!("{filter:?}: {error}"));
-    let query = Query { filter, detail: Detail::Full, owners: false, v6: None };
-    kernel
-        .rows(&query)
-        .expect("dumps")
-        .iter()
-        .map(|row| {
-            let socket = &row.socket;
-            (
-                socket.state.name().to_owned(),
-                spell(socket.local, row.v6only),
-                spell(socket.remote, row.v6only),
-            )
-        })
-        .collect()
-}
-
-fn spell(address: SocketAddr, v6only: bool) -> String {
-    let port = if address.port() == 0 { "*".to_owned() } else { address.port().to_string() };
-    match address.ip() {
-        IpAddr::V6(ip) if ip.is_unspecified() && !v6only => format!("*:{port}"),
-        IpAddr::V6(ip) => format!("[{ip}]:{port}"),
-        IpAddr::V4(ip) => format!("{ip}:{port}"),
-    }
-}
 
 #[test]
 fn filters_choose_the_sockets_that_ss_chooses() {
@@ -108,23 +59,7 @@ fn filters_choose_the_sockets_that_ss_chooses() {
             &["state", "all", "src", ":7004"],
         ];
         for filter in filters {
-            // The zoo is quiet; only TIME-WAIT ends by itself, and that after a minute. One repeat for it.
-            let (mut want, mut got) = (theirs(filter), ours(&mut kernel, filter));
-            if want.iter().any(|line| line.0.is_empty()) {
-                got = got.into_iter().map(|line| (String::new(), line.1, line.2)).collect();
-            }
-            if want != got {
-                (want, got) = (theirs(filter), ours(&mut kernel, filter));
-                if want.iter().any(|line| line.0.is_empty()) {
-                    got = got.into_iter().map(|line| (String::new(), line.1, line.2)).collect();
-                }
-            }
-            let extra: Vec<_> = got.difference(&want).collect();
-            let lacking: Vec<_> = want.difference(&got).collect();
-            assert!(
-                extra.is_empty() && lacking.is_empty(),
-                "{filter:?}: extra {extra:?}, lacking {lacking:?}"
-            );
+            assert_equal(&mut kernel, filter);
         }
         assert!(theirs(&["state", "all"]).len() > 30, "the zoo is populated");
     });

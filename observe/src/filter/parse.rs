@@ -1,7 +1,11 @@
 //! The grammar, with `ss`'s one surprise: `and` and `or` bind equally, from left to right
 //! (`a or b and c` is `( a or b ) and c`, measured with iproute2 6.1). `and` may be left out.
 //!
+//! States come first and hold for all that follows, as in `ss`: `state a sport = :1 or sport = :2` is
+//! `state a ( sport = :1 or sport = :2 )`. Further on, where `ss` takes none, a state is a condition like others.
+//!
 //! ```text
+//! whole := { ("state" | "exclude") NAME } [list]
 //! list  := unary { ["and" | "or"] unary }
 //! unary := ("!" | "not") unary | "(" [list] ")" | condition
 //! ```
@@ -50,7 +54,7 @@ impl Filter {
     pub fn parse<S: AsRef<str>>(arguments: &[S]) -> Result<Self, FilterError> {
         let tokens = tokens(arguments);
         let mut parser = Parser { tokens: &tokens, at: 0, depth: 0 };
-        let expr = if tokens.is_empty() { Expr::All } else { parser.list()? };
+        let expr = parser.whole()?;
         if let Some(left) = parser.peek() {
             return Err(error(format!("`{}` closes nothing", spell(left)), HINT));
         }
@@ -107,6 +111,33 @@ impl Parser<'_> {
         let found = self.peek() == Some(token);
         self.at += usize::from(found);
         found
+    }
+
+    fn whole(&mut self) -> Result<Expr, FilterError> {
+        let mut states: Option<StateSet> = None;
+        while let Some(Token::Word(word)) = self.peek()
+            && let named @ ("state" | "exclude") = word.as_str()
+        {
+            let exclude = named == "exclude";
+            self.at += 1;
+            let set = self.states(if exclude { "exclude" } else { "state" })?;
+            // Linux iproute2 `misc/ss.c`, main(): one after the other.
+            states = Some(if exclude {
+                states.unwrap_or(StateSet::ALL).and(set.complement())
+            } else {
+                states.unwrap_or(StateSet::NONE).or(set)
+            });
+            if self.peek() == Some(&Token::And) {
+                self.at += 1;
+            }
+        }
+        if self.peek() == Some(&Token::Or) {
+            // Not `ss`'s grammar: a state that is one of two conditions.
+            self.at = 0;
+            return self.list();
+        }
+        let all = states.map_or(Expr::All, |set| Expr::Cond(Cond::State(set)));
+        Ok(if self.peek().is_some() { all.and(self.list()?) } else { all })
     }
 
     fn list(&mut self) -> Result<Expr, FilterError> {

@@ -52,6 +52,19 @@ fn and_and_or_bind_equally_from_left_to_right_as_in_ss() {
 }
 
 #[test]
+fn states_in_front_hold_for_all_that_follows_as_in_ss() {
+    let f = filter("state established sport = :1 or sport = :3");
+    assert!(f.matches(&row(TcpState::Established, "127.0.0.1:3", "127.0.0.1:9")));
+    assert!(!f.matches(&row(TcpState::FinWait1, "127.0.0.1:3", "127.0.0.1:9")), "not ( state and a ) or b");
+    let f = filter("exclude time-wait state established");
+    assert!(f.states.contains(TcpState::Listen) && !f.states.contains(TcpState::TimeWait));
+    // What `ss` does not take: a state among other conditions.
+    let f = filter("state fin-wait-1 or sport = :3");
+    assert!(f.matches(&row(TcpState::Established, "127.0.0.1:3", "127.0.0.1:9")));
+    assert!(f.matches(&row(TcpState::FinWait1, "127.0.0.1:1", "127.0.0.1:9")));
+}
+
+#[test]
 fn not_binds_to_the_next_condition_only() {
     let f = filter("! sport = :1 dport = :2");
     assert!(f.matches(&row(TcpState::Established, "127.0.0.1:7", "127.0.0.1:2")));

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 pub(crate) mod host;
+pub(crate) mod sets;
 
 /// Runs `test` in a network namespace of its own, on a thread that ends there.
 ///
