@@ -14,7 +14,7 @@ use lastack_observe::source::kernel::{Detail, Query};
 use lastack_observe::words::Lang;
 use serde_json::{Value, json};
 
-use super::ss;
+use super::ss::spell;
 use crate::args::Globals;
 use crate::failure::Failure;
 use crate::source_args::{self, SourceArgs};
@@ -195,13 +195,13 @@ fn plan(rows: &[Row], lang: Lang, out: &mut dyn Write) -> io::Result<()> {
         let or_dash = |word: Option<&str>| word.unwrap_or("-").to_owned();
         table.push(vec![
             row.socket.state.name().to_owned(),
-            ss::address(row.socket.local, row.v6only),
-            ss::address(row.socket.remote, row.v6only),
+            spell::address(row.socket.local, row.v6only),
+            spell::address(row.socket.remote, row.v6only),
             row.socket.send_q.to_string(),
             if effect.sends_rst { "yes" } else { "no" }.to_owned(),
             or_dash(effect.peer_sees),
             or_dash(effect.owner_sees),
-            row.owner.as_ref().map_or_else(|| "-".to_owned(), ss::owner),
+            row.owner.as_ref().map_or_else(|| "-".to_owned(), spell::owner),
         ]);
     }
     table.write(out, true)?;

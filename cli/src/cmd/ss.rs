@@ -1,15 +1,13 @@
 //! `lastack ss`: sockets, as iproute2's `ss -t` shows them, with owners, ages and groups.
 
 use std::io::{self, BufWriter, Write};
-use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
-use lastack_core::observe::{TcpInfo, TimerRow};
 use lastack_core::tcp::state::TcpState;
 use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::group::{self, Key};
 use lastack_observe::json;
-use lastack_observe::row::{Owner, OwnerHow, Row};
+use lastack_observe::row::Row;
 use lastack_observe::snapshot::Snapshot;
 use lastack_observe::source::kernel::{Detail, Query};
 use lastack_observe::words;
@@ -19,6 +17,9 @@ use crate::args::Globals;
 use crate::failure::Failure;
 use crate::source_args::{self, SourceArgs};
 use crate::table::Table;
+
+mod info;
+pub(crate) mod spell;
 
 /// The command line of `ss`.
 #[derive(clap::Args, Debug)]
@@ -54,7 +55,7 @@ pub(crate) struct Args {
     /// Owner: process, or who it was
     #[arg(short, long)]
     processes: bool,
-    /// User, inode, cookie, control group, age
+    /// User, inode, cookie, control group, age, and the timer
     #[arg(short, long)]
     extended: bool,
     /// Memory
@@ -139,7 +140,7 @@ impl Args {
         if self.processes {
             columns.push(("Process", false));
         }
-        if self.options {
+        if self.options || self.extended {
             columns.push(("Timer", false));
         }
         if self.extended {
@@ -152,39 +153,28 @@ impl Args {
                 socket.state.name().to_owned(),
                 socket.recv_q.to_string(),
                 socket.send_q.to_string(),
-                address(socket.local, row.v6only),
-                address(socket.remote, row.v6only),
+                spell::address(socket.local, row.v6only),
+                spell::address(socket.remote, row.v6only),
             ];
             if self.processes {
-                cells.push(row.owner.as_ref().map_or_else(|| "-".to_owned(), owner));
+                cells.push(row.owner.as_ref().map_or_else(|| "-".to_owned(), spell::owner));
             }
-            if self.options {
-                cells.push(socket.timer.map_or_else(|| "-".to_owned(), timer));
+            if self.options || self.extended {
+                cells.push(socket.timer.map_or_else(|| "-".to_owned(), spell::timer_of_ss));
             }
             if self.extended {
-                cells.push(extended(row));
+                cells.push(spell::extended(row));
             }
             let mut details = Vec::new();
             if self.memory
                 && let Some(m) = row.memory
             {
-                details.push(format!(
-                    "skmem:(r{},rb{},t{},tb{},f{},w{},o{},bl{},d{})",
-                    m.rmem_alloc,
-                    m.rcvbuf,
-                    m.wmem_alloc,
-                    m.sndbuf,
-                    m.fwd_alloc,
-                    m.wmem_queued,
-                    m.optmem,
-                    m.backlog,
-                    m.drops
-                ));
+                details.push(spell::memory(&m));
             }
             if self.info
                 && let Some(found) = socket.info.as_deref()
             {
-                details.push(info(found, row.congestion.as_deref()));
+                details.push(info::line(found, socket.state, row.congestion.as_deref()));
             }
             if !details.is_empty() {
                 table.push_with_detail(cells, details.join(" "));
@@ -209,167 +199,6 @@ fn keys(names: &[String]) -> Result<Vec<Key>, Failure> {
             })
         })
         .collect()
-}
-
-/// An address as `ss` writes it: a port 0 and an unspecified dual-stack address are `*`.
-pub(crate) fn address(address: SocketAddr, v6only: bool) -> String {
-    let port = if address.port() == 0 { "*".to_owned() } else { address.port().to_string() };
-    match address.ip() {
-        IpAddr::V6(ip) if ip.is_unspecified() && !v6only => format!("*:{port}"),
-        IpAddr::V6(ip) => format!("[{ip}]:{port}"),
-        IpAddr::V4(ip) => format!("{ip}:{port}"),
-    }
-}
-
-/// `nginx/71,fd=12`, `nginx/71 (former, by port)`.
-pub(crate) fn owner(owner: &Owner) -> String {
-    let mut text = owner.comm.to_string();
-    if let Some(pid) = owner.pid {
-        text.push_str(&format!("/{pid}"));
-    }
-    if let Some(fd) = owner.fd {
-        text.push_str(&format!(",fd={fd}"));
-    }
-    let how = match owner.how {
-        OwnerHow::Descriptor => None,
-        OwnerHow::Recorded => Some("recorded"),
-        OwnerHow::Cgroup => Some("by cgroup"),
-        OwnerHow::Listener => Some("by port"),
-    };
-    match (owner.former, how) {
-        (true, Some(how)) => text.push_str(&format!(" (former, {how})")),
-        (true, None) => text.push_str(" (former)"),
-        (false, Some(how)) => text.push_str(&format!(" ({how})")),
-        (false, None) => {}
-    }
-    text
-}
-
-/// `persist,8.1s,5`: which timer, when, after how many repeats.
-pub(crate) fn timer(timer: TimerRow) -> String {
-    format!("{},{},{}", timer.kind.name(), words::duration(timer.expires_ms.into()), timer.retrans)
-}
-
-fn extended(row: &Row) -> String {
-    let mut parts = Vec::new();
-    if let Some(uid) = row.uid {
-        parts.push(format!("uid:{uid}"));
-    }
-    parts.push(format!("ino:{} sk:{:x}", row.inode, row.socket.cookie));
-    if let Some(cgroup) = row.cgroup {
-        parts.push(format!("cgroup:{cgroup}"));
-    }
-    if row.interface != 0 {
-        parts.push(format!("dev:{}", row.interface));
-    }
-    if let Some(mark) = row.mark.filter(|mark| *mark != 0) {
-        parts.push(format!("fwmark:{mark:#x}"));
-    }
-    if row.socket.orphan {
-        parts.push("orphan".to_owned());
-    } else if row.is_unaccepted() {
-        parts.push("unaccepted".to_owned());
-    }
-    if let Some(age) = row.condition_age_ms() {
-        let sign = if row.socket.state_age_ms.is_some() { "" } else { ">=" };
-        parts.push(format!("age:{sign}{}", words::duration(age)));
-    }
-    // ss's arrows: which directions are shut.
-    match row.shutdown {
-        Some(0) => parts.push("<->".to_owned()),
-        Some(1) => parts.push("-->".to_owned()),
-        Some(2) => parts.push("<--".to_owned()),
-        Some(3) => parts.push("---".to_owned()),
-        _ => {}
-    }
-    parts.join(" ")
-}
-
-/// Words of a line; a number that is zero is left out.
-#[derive(Default)]
-struct Words(Vec<String>);
-
-impl Words {
-    fn push(&mut self, word: String) {
-        self.0.push(word);
-    }
-
-    fn number(&mut self, name: &str, value: impl Into<u64>) {
-        let value = value.into();
-        if value != 0 {
-            self.0.push(format!("{name}:{value}"));
-        }
-    }
-}
-
-/// `ss -i`'s words, with the unit in the name where `ss` leaves it out.
-fn info(info: &TcpInfo, congestion: Option<&str>) -> String {
-    let mut words = Words::default();
-    for (bit, name) in [(1, "ts"), (2, "sack"), (8, "ecn"), (16, "ecnseen"), (32, "fastopen")] {
-        if info.options & bit != 0 {
-            words.push(name.to_owned());
-        }
-    }
-    words.0.extend(congestion.map(str::to_owned));
-    if info.options & 4 != 0 {
-        words.push(format!("wscale:{},{}", info.snd_wscale, info.rcv_wscale));
-    }
-    let ms = |us: u32| format!("{}.{:03}", us / 1000, us % 1000);
-    words.number("rto", info.rto / 1000);
-    words.number("backoff", info.backoff);
-    if info.rtt != 0 {
-        words.push(format!("rtt:{}/{}", ms(info.rtt), ms(info.rttvar)));
-    }
-    words.number("ato", info.ato / 1000);
-    words.number("mss", info.snd_mss);
-    words.number("pmtu", info.pmtu);
-    words.number("rcvmss", info.rcv_mss);
-    words.number("advmss", info.advmss);
-    words.number("cwnd", info.snd_cwnd);
-    if info.snd_ssthresh < 0x7fff_ffff {
-        words.number("ssthresh", info.snd_ssthresh);
-    }
-    words.number("bytes_sent", info.bytes_sent);
-    words.number("bytes_retrans", info.bytes_retrans);
-    words.number("bytes_acked", info.bytes_acked);
-    words.number("bytes_received", info.bytes_received);
-    words.number("segs_out", info.segs_out);
-    words.number("segs_in", info.segs_in);
-    words.number("data_segs_out", info.data_segs_out);
-    words.number("data_segs_in", info.data_segs_in);
-    words.number("lastsnd", info.last_data_sent);
-    words.number("lastrcv", info.last_data_recv);
-    words.number("lastack", info.last_ack_recv);
-    words.number("delivery_rate", info.delivery_rate);
-    words.number("delivered", info.delivered);
-    words.number("busy_us", info.busy_time);
-    words.number("rwnd_limited_us", info.rwnd_limited);
-    words.number("sndbuf_limited_us", info.sndbuf_limited);
-    words.number("unacked", info.unacked);
-    if info.retrans != 0 || info.total_retrans != 0 {
-        words.push(format!("retrans:{}/{}", info.retrans, info.total_retrans));
-    }
-    words.number("lost", info.lost);
-    words.number("sacked", info.sacked);
-    words.number("dsack_dups", info.dsack_dups);
-    if info.reordering != 3 {
-        words.number("reordering", info.reordering);
-    }
-    words.number("reord_seen", info.reord_seen);
-    words.number("rcv_rtt_us", info.rcv_rtt);
-    words.number("rcv_space", info.rcv_space);
-    words.number("rcv_ssthresh", info.rcv_ssthresh);
-    words.number("notsent", info.notsent_bytes);
-    if info.min_rtt != u32::MAX && info.min_rtt != 0 {
-        words.push(format!("minrtt:{}", ms(info.min_rtt)));
-    }
-    words.number("rcv_ooopack", info.rcv_ooopack);
-    // A closed window is news: it is said even though it is zero.
-    words.push(format!("snd_wnd:{} rcv_wnd:{}", info.snd_wnd, info.rcv_wnd));
-    if info.total_rto != 0 {
-        words.push(format!("rtos:{} ({}ms)", info.total_rto, info.total_rto_time));
-    }
-    words.0.join(" ")
 }
 
 fn summary(snapshot: &Snapshot, as_json: bool, out: &mut dyn Write) -> io::Result<()> {

@@ -13,7 +13,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Row as Cells, Table, Wrap};
 
 use super::model::{Mode, Model};
-use crate::cmd::ss;
+use crate::cmd::ss::spell;
 
 const HELP: &str = "↑ ↓ PgUp PgDn Home End  choose\n/  filter (the grammar of lastack ss)\ns  sort: age, send-q, recv-q, state, peer\ng  group: state, peer, process, port\n\
     Enter d  details\nf  findings\nx  end what is chosen (asks)\np  pause\nq  quit";
@@ -89,10 +89,10 @@ fn sockets(frame: &mut Frame<'_>, area: Rect, model: &Model) {
             row.condition_age_ms().map_or_else(|| "-".to_owned(), duration),
             socket.recv_q.to_string(),
             socket.send_q.to_string(),
-            ss::address(socket.local, row.v6only),
-            ss::address(socket.remote, row.v6only),
-            socket.timer.map_or_else(|| "-".to_owned(), ss::timer),
-            row.owner.as_ref().map_or_else(|| "-".to_owned(), ss::owner),
+            spell::address(socket.local, row.v6only),
+            spell::address(socket.remote, row.v6only),
+            socket.timer.map_or_else(|| "-".to_owned(), spell::timer),
+            row.owner.as_ref().map_or_else(|| "-".to_owned(), spell::owner),
         ])
         .style(style)
     });
