@@ -7,10 +7,15 @@
 //! | bin `yardstick` | a forwarder without TCP on a TUN: what a stack of zero cost would reach here |
 //! | [`contest`] | who is measured, and how a load is run behind each |
 //! | [`figures`] | medians, ratios, the table |
+//! | bin `operator` | `ss`, `trace`, `record`, `export`, `watch` on 100,000 sockets and under the highest rate of short connections: `bench/OPERATOR.md` |
 //! | [`tun`] | opens the yardstick's TUN |
+//! | [`raw_dump`] | the yardstick of listing sockets |
+//! | [`usage`] | processor time and memory of a child |
 //!
 //! A figure counts only if its gate holds: no error, no stall, nothing left behind. A row that fails it is printed as failed.
 
 pub mod contest;
 pub mod figures;
+pub mod raw_dump;
 pub mod tun;
+pub mod usage;
