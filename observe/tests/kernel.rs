@@ -8,9 +8,9 @@ use std::time::Duration;
 use lastack_core::tcp::state::TcpState;
 use lastack_observe::filter::Filter;
 use lastack_observe::row::OwnerHow;
-use lastack_observe::source::kernel::{Detail, Endings, Kernel, Query, Scope};
+use lastack_observe::source::kernel::{Endings, Kernel, Query, Scope};
 use support::sets::{assert_equal, theirs};
-use support::{eventually, in_namespace, pair, run, zoo};
+use support::{eventually, in_namespace, pair, zoo};
 
 #[test]
 fn filters_choose_the_sockets_that_ss_chooses() {
