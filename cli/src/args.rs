@@ -15,7 +15,8 @@ use crate::cmd;
     disable_help_subcommand = true,
     after_help = "lastack doctor          this machine: stuck sockets, cause, cure, and the advice that does not help\n\
                   lastack run -- CMD      one program: how each of its connections lived and ended\n\
-                  lastack lab check FILE  packet scripts, judged by our stack and by Linux"
+                  lastack lab run fin-wait-1-zero-window --target both\n\
+                  \x20                       the same story in our stack and in Linux, side by side"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -103,7 +104,7 @@ pub(crate) enum Command {
     Doctor(cmd::doctor::Args),
     /// Run a program behind the stack and tell how each of its connections lived and ended
     Run(cmd::run::Args),
-    /// Packet scripts, judged by our stack and by Linux
+    /// Stories of connections, drawn and explained; packet scripts; on our stack and on Linux
     Lab(cmd::lab::Args),
     /// The guided first run: ten seconds, no arguments, no network
     Demo(cmd::demo::Args),

@@ -8,6 +8,7 @@ mod cmd;
 mod failure;
 mod run;
 mod source_args;
+mod story;
 mod table;
 mod text;
 mod watch;

@@ -39,8 +39,18 @@ impl Paint {
 
 /// Writes `text` wrapped, its first line behind `first`, the others indented as far.
 pub(crate) fn paragraph(out: &mut dyn Write, first: &str, text: &str) -> io::Result<()> {
+    paragraph_within(out, WIDTH, first, text)
+}
+
+/// The same in so many columns.
+pub(crate) fn paragraph_within(
+    out: &mut dyn Write,
+    columns: usize,
+    first: &str,
+    text: &str,
+) -> io::Result<()> {
     let indent = width(first);
-    for (index, line) in wrap(text, WIDTH.saturating_sub(indent).max(20)).into_iter().enumerate() {
+    for (index, line) in wrap(text, columns.saturating_sub(indent).max(20)).into_iter().enumerate() {
         if index == 0 {
             writeln!(out, "{first}{line}")?;
         } else {
@@ -50,8 +60,15 @@ pub(crate) fn paragraph(out: &mut dyn Write, first: &str, text: &str) -> io::Res
     Ok(())
 }
 
+/// The columns of the terminal, between 80 and 120; 100 where there is none.
+pub(crate) fn columns() -> usize {
+    let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let asked = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    set.or_else(asked).filter(|columns| *columns > 0).unwrap_or(WIDTH).clamp(80, 120)
+}
+
 /// Breaks at spaces, and anywhere between Chinese characters.
-fn wrap(text: &str, columns: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     let mut word = String::new();

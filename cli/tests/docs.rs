@@ -1,8 +1,9 @@
-//! `docs/rules/` is made of the rules themselves: a page each, in both languages.
+//! `docs/rules/` is made of the rules themselves, a page each in both languages; `docs/stories.md` of the stories.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
+use lastack_lab::stories::{ALL as ALL_STORIES, OnLinux, by_id};
 use lastack_observe::doctor::{ALL, Rule};
 use lastack_observe::sysctl;
 use lastack_observe::words::{Lang, Text};
@@ -37,6 +38,7 @@ fn page(rule: &Rule) -> String {
             let _ = write!(out, "\n**{}:**\n\n{}", names[3], list(rule.myth, "-"));
         }
     }
+    let _ = write!(out, "\nWatch it happen / 观看经过: `lastack lab run {}`\n", rule.story());
     out
 }
 
@@ -61,6 +63,41 @@ fn knobs() -> String {
             let _ = write!(out, "\n*误解：* {}。\n", knob.myth.zh);
         }
     }
+    out
+}
+
+/// The index of stories; each is also told by `lastack lab show ID`.
+fn stories() -> String {
+    let mut out = String::from(
+        "<!-- Generated from lab/src/stories/tales. LASTACK_BLESS=1 cargo test -p lastack-cli --test docs -->\n\n\
+         # Stories / 故事\n\n\
+         Connection lives to be watched: `lastack lab run ID` plays one between two stacks in virtual time and draws it;\n\
+         `--target both` puts this machine's Linux beside it; `--sysctl NAME=VALUE` says what a knob changes; `--svg FILE` makes a picture.\n\
+         Each must end as written in its file, on the stack and on Linux: `cargo test -p lastack-lab --test stories_stack --test stories_kernel`.\n\n",
+    );
+    for story in ALL_STORIES {
+        let linux = match story.on_linux {
+            OnLinux::AsItIs => "plays it as it is, within seconds".to_owned(),
+            OnLinux::Short([]) => "plays it with shorter waits; `--full` takes its time".to_owned(),
+            OnLinux::Short(settings) => {
+                let list: Vec<String> =
+                    settings.iter().map(|(name, value)| format!("`{name}={value}`")).collect();
+                format!("plays it shortened by {}; `--full` takes its time", list.join(", "))
+            }
+            OnLinux::Never(why) => format!("does not play it: {}", why.en),
+        };
+        let _ = write!(out, "## {}\n\n{}\n\n{}\n\n", story.id, story.title.en, story.title.zh);
+        if let [rule] = story.rules {
+            let _ = writeln!(out, "- finding: [{rule}](rules/{}.md)", story.id);
+        }
+        let _ = writeln!(out, "- Linux {linux}");
+        for knob in story.knobs {
+            let _ = writeln!(out, "- `--sysctl {}={}`: {}", knob.name, knob.value, knob.effect.en);
+        }
+        out.push('\n');
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
     out
 }
 
@@ -90,4 +127,16 @@ fn pages_are_fresh() {
     }
     fresh(&root.join("rules/README.md"), &index);
     fresh(&root.join("sysctl.md"), &knobs());
+    fresh(&root.join("stories.md"), &stories());
+}
+
+#[test]
+fn every_rule_has_its_story() {
+    for rule in ALL {
+        let story = by_id(&rule.story()).unwrap_or_else(|| panic!("{} has no story", rule.id));
+        assert_eq!(story.rules, [rule.id]);
+    }
+    for id in ALL_STORIES.iter().flat_map(|story| story.rules) {
+        assert!(Rule::by_id(id).is_some(), "{id} is no rule");
+    }
 }

@@ -9,6 +9,7 @@
 
 mod application;
 mod congestion;
+mod diag;
 mod tables;
 
 use core::net::SocketAddr;
@@ -16,6 +17,8 @@ use core::time::Duration;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+
+use lastack_core::observe::SocketRow;
 
 pub use congestion::CubicAllowed;
 
@@ -42,6 +45,7 @@ const DEVICE: &str = "tun0";
 pub struct KernelTarget {
     tun: OwnedFd,
     sniffer: OwnedFd,
+    diag: OwnedFd,
     application: Application,
     directory: std::path::PathBuf,
     buffer: Vec<u8>,
@@ -104,15 +108,27 @@ impl KernelTarget {
         ))?;
         let sniffer = sys::open_sniffer(DEVICE)
             .map_err(|errno| refused("a packet socket", errno, "it needs CAP_NET_RAW in the namespace"))?;
+        let diag = sys::open_sock_diag()
+            .map_err(|errno| refused("a sock_diag socket", errno, "the kernel needs CONFIG_INET_DIAG"))?;
         // Where this is refused the lab still works, only less punctually.
         sys::raise_priority();
         Ok(Self {
             tun,
             sniffer,
+            diag,
             application: Application::start(),
             directory: world.directory.clone(),
             buffer: vec![0; 1 << 17],
         })
+    }
+
+    /// The socket between two addresses, if there is one.
+    pub(crate) fn row(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Option<SocketRow>, TargetError> {
+        diag::row(&self.diag, local, remote)
     }
 
     /// Packets on TUN's own queue have been seen by the sniffer; the queue must not fill.

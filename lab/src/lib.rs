@@ -1,6 +1,6 @@
 //! Connection stories and packet scripts: how connections end, in the stack and in Linux.
 //!
-//! Reading order: [`script`] (the language), [`packet`] (the wire, seen by the judge).
+//! Reading order: [`script`] (the language), [`packet`] (the wire, seen by the judge), [`stories`] (connection lives, told).
 //!
 //! # Example
 //! ```
@@ -18,6 +18,7 @@ pub mod run;
 pub mod runner;
 pub mod script;
 pub mod stack;
+pub mod stories;
 mod sys;
 pub mod target;
 pub mod tcp_info;

@@ -165,6 +165,26 @@ pub(crate) fn read_sniffer(fd: &OwnedFd, buffer: &mut [u8]) -> Sys<Option<Sniffe
     }
 }
 
+/// A socket for questions about sockets, of this thread's network namespace.
+pub(crate) fn open_sock_diag() -> Sys<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: the descriptor is new and ours.
+    unsafe {
+        let fd = check(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// One question to the kernel and its answer; how many bytes that has.
+pub(crate) fn exchange(fd: &OwnedFd, request: &[u8], answer: &mut [u8]) -> Sys<usize> {
+    // SAFETY: the pointers and lengths are the slices'.
+    unsafe {
+        check(libc::send(fd.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) as i64)?;
+        let len = libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0);
+        check(len as i64).map(|len| len as usize)
+    }
+}
+
 /// Waits until `fd` is readable or `time` has passed.
 pub(crate) fn wait_readable(fd: &OwnedFd, time: Duration) {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };

@@ -77,10 +77,10 @@ pub(crate) fn run(_args: &Args, globals: &Globals) -> Result<ExitCode, Failure> 
     demo.say(
         "\nNext:\n  lastack run -- curl -s http://example.org/     how one program's connections lived and ended\n  \
          lastack doctor                                 stuck sockets of this machine\n  \
-         lastack lab check lab/scripts --target both    how the stack and Linux answer, packet by packet",
+         lastack lab run fin-wait-1-zero-window         how such a socket gets stuck, drawn and explained",
         "\n接下来：\n  lastack run -- curl -s http://example.org/     看一个程序的连接如何开始和结束\n  \
          lastack doctor                                 本机卡住的套接字\n  \
-         lastack lab check lab/scripts --target both    本栈与 Linux 逐个报文地如何应答",
+         lastack lab run fin-wait-1-zero-window         这样的套接字如何卡住：图示与说明",
     )?;
     Ok(ExitCode::SUCCESS)
 }

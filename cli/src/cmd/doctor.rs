@@ -216,6 +216,7 @@ struct Labels {
     myth: &'static str,
     who: &'static str,
     peers: &'static str,
+    story: &'static str,
 }
 
 const fn labels(lang: Lang) -> Labels {
@@ -227,6 +228,7 @@ const fn labels(lang: Lang) -> Labels {
             myth: "  what not   ",
             who: "  who        ",
             peers: "  with whom  ",
+            story: "  watch it   ",
         },
         Lang::Zh => Labels {
             evidence: "  证据       ",
@@ -235,6 +237,7 @@ const fn labels(lang: Lang) -> Labels {
             myth: "  无效做法   ",
             who: "  本机进程   ",
             peers: "  对端       ",
+            story: "  观看经过   ",
         },
     }
 }
@@ -375,6 +378,7 @@ fn explain(id: &str, lang: Lang, as_json: bool, paint: &Paint, out: &mut dyn Wri
         paragraph(out, labels.cause, rule.cause.get(lang))?;
         numbered(out, labels.fix, rule.fix, lang)?;
         list(out, labels.myth, rule.myth.iter().map(|text| text.get(lang).to_owned()))?;
+        writeln!(out, "{}lastack lab run {}", labels.story, rule.story())?;
         writeln!(out)?;
     }
     Ok(())
