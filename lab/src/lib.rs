@@ -9,6 +9,7 @@
 //! ```
 #![deny(unreachable_pub)]
 
+pub mod differential;
 pub mod fidelity;
 pub mod kernel;
 pub mod matrix;

@@ -22,7 +22,7 @@ use std::path::Path;
 
 pub use failure::{Failure, FailureKind};
 pub use options::RunOptions;
-pub use record::{Recorded, record, record_with_state};
+pub use record::{Recorded, Recording, TAIL, record, record_whole, record_with_state};
 
 use crate::script::assertion::{self, Variables};
 use crate::script::ast::{Action, Event, Script, When};
@@ -74,6 +74,8 @@ struct Run<'a> {
     variables: Variables,
     /// How long a recording watches the host after the last event.
     tail: Duration,
+    /// A recording's call is blocked.
+    waits: bool,
 }
 
 /// Where an event stands in time, on the script's clock.
@@ -102,7 +104,8 @@ impl<'a> Run<'a> {
             current: None,
             pending: None,
             variables: assertion_constants(),
-            tail: Duration::from_millis(500),
+            tail: TAIL,
+            waits: false,
         }
     }
 

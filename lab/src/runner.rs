@@ -126,7 +126,7 @@ fn check_once(script: &Script, path: &Path, target: TargetKind) -> Result<(), Fa
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
     let text = panic.downcast_ref::<String>().cloned();
     let text =
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();

@@ -141,7 +141,7 @@ impl Run<'_> {
         self.add_flow(flow);
     }
 
-    fn live_call(&self, call: &Syscall) -> Result<Call, String> {
+    pub(super) fn live_call(&self, call: &Syscall) -> Result<Call, String> {
         let args = Args { run: self, call };
         let fd = || args.fd(0);
         let receive =

@@ -11,10 +11,10 @@ use super::{Failure, FailureKind, Run, RunOptions};
 use crate::packet::{TcpOption, WirePacket};
 use crate::script::Script;
 use crate::script::assertion::Value;
-use crate::script::ast::{Action, Body, Event, IpInfo, OptionsSpec, Packet, TcpSpec, When};
+use crate::script::ast::{Action, Body, Event, IpInfo, OptionsSpec, Packet, Syscall, TcpSpec, When};
 use crate::script::print::{action_text, packet_text};
 use crate::script::symbols::errno_name;
-use crate::target::{Target, World};
+use crate::target::{Outcome, Target, World};
 
 /// What happened, and when.
 #[derive(Clone, PartialEq, Debug)]
@@ -25,6 +25,8 @@ pub struct Recorded {
     pub line: u32,
     /// `> …`, a call with its result, or facts.
     pub text: String,
+    /// What a call gave.
+    pub outcome: Option<Outcome>,
 }
 
 /// Fields of `TCP_INFO` that a code block records.
@@ -47,18 +49,23 @@ const FACTS: [&str; 16] = [
     "delivered",
 ];
 
+/// A recording with what the host's tables said at its end.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Recording {
+    /// What happened, in order.
+    pub entries: Vec<Recorded>,
+    /// State of the last connection; `None`: it is gone.
+    pub state: Option<&'static str>,
+    /// The counters that were asked for and that the host has.
+    pub counters: Vec<(String, u64)>,
+}
+
 /// Plays `script` against `target` and records its answers.
 ///
 /// # Errors
 /// The script makes no sense, or the lab itself was late.
 pub fn record(script: &Script, world: &World, target: &mut dyn Target) -> Result<Vec<Recorded>, Failure> {
-    let options = RunOptions::of(script).map_err(Failure::invalid_option)?;
-    let mut run = Run::new(script, world, options, target);
-    run.options.ts_ecr_scaled = true;
-    let mut recorded = Vec::new();
-    let result = run.play_recording(&mut recorded);
-    run.end();
-    result.map(|()| recorded)
+    record_whole(script, world, target, TAIL, &[]).map(|recording| recording.entries)
 }
 
 /// The same, and the state of the last connection when the recording ends; `None`: it is gone.
@@ -70,18 +77,40 @@ pub fn record_with_state(
     world: &World,
     target: &mut dyn Target,
 ) -> Result<(Vec<Recorded>, Option<&'static str>), Failure> {
+    let recording = record_whole(script, world, target, Duration::ZERO, &[])?;
+    Ok((recording.entries, recording.state))
+}
+
+/// How long a recording watches the host after the last event, unless told otherwise.
+pub const TAIL: Duration = Duration::from_millis(500);
+
+/// The same with the state, and with these counters (`nstat`'s names), read after `tail`.
+///
+/// # Errors
+/// As [`record`].
+pub fn record_whole(
+    script: &Script,
+    world: &World,
+    target: &mut dyn Target,
+    tail: Duration,
+    counters: &[String],
+) -> Result<Recording, Failure> {
     let options = RunOptions::of(script).map_err(Failure::invalid_option)?;
     let mut run = Run::new(script, world, options, target);
     run.options.ts_ecr_scaled = true;
-    run.tail = Duration::ZERO;
-    let mut recorded = Vec::new();
-    let result = run.play_recording(&mut recorded);
+    run.tail = tail;
+    let mut entries = Vec::new();
+    let result = run.play_recording(&mut entries);
     let pair = run.current.map(|at| (run.flows[at].local, run.flows[at].remote));
     let facts = pair.map(|(local, remote)| run.target.socket_state(local, remote));
     let facts = facts.transpose().map_err(|error| run.failure(FailureKind::Command, error.0));
+    let counters = counters
+        .iter()
+        .filter_map(|name| run.target.counter(name).ok().map(|value| (name.clone(), value)))
+        .collect();
     run.end();
     result?;
-    Ok((recorded, facts?.flatten().map(|facts| facts.state.name())))
+    Ok(Recording { entries, state: facts?.flatten().map(|facts| facts.state.name()), counters })
 }
 
 impl Run<'_> {
@@ -114,8 +143,10 @@ impl Run<'_> {
         loop {
             let now = self.target.now();
             if let Some(done) = self.target.await_call(now) {
+                self.waits = false;
                 let at = done.at.saturating_sub(self.origin);
-                out.push(self.recorded(at, format!("returned {}", result_text(&done.outcome))));
+                let text = format!("returned {}", result_text(&done.outcome));
+                out.push(Recorded { outcome: Some(done.outcome), ..self.recorded(at, text) });
             }
             let received = self.target.receive(deadline);
             let sent = received.map_err(|error| self.failure(FailureKind::Target, error.0))?;
@@ -160,7 +191,7 @@ impl Run<'_> {
     }
 
     fn recorded(&self, at: Duration, text: String) -> Recorded {
-        Recorded { at, line: self.line, text }
+        Recorded { at, line: self.line, text, outcome: None }
     }
 
     fn act(&mut self, event: &Event, out: &mut Vec<Recorded>) -> Result<(), Failure> {
@@ -168,11 +199,24 @@ impl Run<'_> {
         match &event.action {
             Action::Inbound(packet) => self.inject_packet(packet)?,
             Action::Call(call) => {
-                let outcome = self.make_call(call)?;
-                let shown = outcome.map_or("blocks".to_owned(), |outcome| result_text(&outcome));
                 let text = action_text(&event.action);
                 let asked = text.split(" = ").next().unwrap_or_default();
-                out.push(self.recorded(at, format!("{asked} = {shown}")));
+                // One application thread: while a call blocks there is no other. A call on what was never opened
+                // cannot be made on any host.
+                if self.waits || self.live_call(call).is_err() {
+                    out.push(self.recorded(at, format!("{asked} = not made")));
+                    return Ok(());
+                }
+                let outcome = self.make_call(call)?;
+                self.waits = outcome.is_none();
+                let shown = match &outcome {
+                    // Which number a descriptor gets is the host's business; a script has its own.
+                    Some(outcome) if opens(call) && outcome.value >= 0 => "open".to_owned(),
+                    Some(outcome) => result_text(outcome),
+                    None => "blocks".to_owned(),
+                };
+                let text = format!("{asked} = {shown}");
+                out.push(Recorded { outcome, ..self.recorded(at, text) });
             }
             Action::Command(text) => self.command(text)?,
             Action::Code(_) => {
@@ -190,6 +234,10 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+fn opens(call: &Syscall) -> bool {
+    matches!(call.name.as_str(), "socket" | "accept" | "epoll_create")
 }
 
 fn result_text(outcome: &crate::target::Outcome) -> String {

@@ -1,0 +1,166 @@
+//! Both hosts play a script; do they answer alike?
+
+use core::time::Duration;
+use std::path::Path;
+
+use lastack_core::observe::Counters;
+
+use super::compare::{Difference, first_difference};
+use crate::kernel::with_kernel;
+use crate::run::{self, Failure, FailureKind, Recording, TAIL};
+use crate::script::Script;
+use crate::script::ast::When;
+use crate::stack::StackTarget;
+use crate::target::TargetError;
+
+/// How a script was answered.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Judgement {
+    /// Alike.
+    Same,
+    /// Alike when the stack is asked a little earlier or later: something depended on a timer's last milliseconds.
+    SameLater,
+    /// Linux answered differently from one time to the next.
+    Unsteady,
+    /// The script could not be played, and why.
+    Unplayable(String),
+    /// Linux gave this answer twice, the stack another one.
+    Different(Box<(Difference, Recording)>),
+}
+
+/// Asks both hosts.
+#[derive(Debug)]
+pub struct Judge {
+    counters: Vec<String>,
+}
+
+/// Counters that say how a host works inside, or that are not a script's doing.
+const NOT_COMPARED: &[&str] = &[
+    "TcpExtTCPHPHits",
+    "TcpExtTCPHPAcks",
+    "TcpExtTCPPureAcks",
+    "TcpExtTCPRcvCoalesce",
+    "TcpExtTCPBacklogCoalesce",
+    "TcpExtTCPAutoCorking",
+    "TcpExtTCPWantZeroWindowAdv",
+    "TcpExtTCPKeepAlive",
+];
+
+/// Times the kernel is asked when the lab itself was late.
+const ATTEMPTS: u32 = 6;
+
+impl Default for Judge {
+    fn default() -> Self {
+        let named = |info: &lastack_core::observe::CounterInfo| format!("{}{}", info.group, info.name);
+        let mut counters: Vec<String> =
+            Counters::INFO.iter().filter(|info| matches!(info.group, "Tcp" | "TcpExt")).map(named).collect();
+        counters.retain(|name| !NOT_COMPARED.contains(&name.as_str()));
+        Self { counters }
+    }
+}
+
+impl Judge {
+    /// Plays `script` to both.
+    ///
+    /// # Errors
+    /// The kernel target cannot be made here.
+    pub fn judge(&self, script: &Script) -> Result<Judgement, TargetError> {
+        let stack = match self.ask_stack(script) {
+            Ok(recording) => recording,
+            Err(failure) if failure.kind == FailureKind::Mismatch => {
+                let what = "the stack panicked".to_owned();
+                let difference = Difference { what, kernel: String::new(), stack: failure.message };
+                return Ok(Judgement::Different(Box::new((difference, Recording::default()))));
+            }
+            Err(failure) => return Ok(Judgement::Unplayable(failure.message)),
+        };
+        let first = match self.ask_kernel(script)? {
+            Ok(recording) => recording,
+            Err(failure) => return Ok(Judgement::Unplayable(failure.message)),
+        };
+        if first_difference(&first, &stack).is_none() {
+            return Ok(Judgement::Same);
+        }
+        if self.is_answered_later(script, &first) {
+            return Ok(Judgement::SameLater);
+        }
+        let again = match self.ask_kernel(script)? {
+            Ok(recording) => recording,
+            Err(failure) => return Ok(Judgement::Unplayable(failure.message)),
+        };
+        match first_difference(&again, &stack) {
+            None => Ok(Judgement::SameLater),
+            Some(_) if self.is_answered_later(script, &again) => Ok(Judgement::SameLater),
+            Some(_) if first_difference(&again, &first).is_some() => Ok(Judgement::Unsteady),
+            Some(difference) => Ok(Judgement::Different(Box::new((difference, again)))),
+        }
+    }
+
+    /// Both answers as text, Linux's first.
+    ///
+    /// # Errors
+    /// One of them cannot be asked.
+    pub fn both(&self, script: &Script) -> Result<[String; 2], TargetError> {
+        let failed = |failure: Failure| TargetError(failure.message);
+        let kernel = self.ask_kernel(script)?.map_err(failed)?;
+        let stack = self.ask_stack(script).map_err(failed)?;
+        let shown = |recording: &Recording| {
+            let entry = |entry: &run::Recorded| {
+                format!("{:>9.6} {:>3}: {}\n", entry.at.as_secs_f64(), entry.line, entry.text)
+            };
+            let counts = recording.counters.iter().filter(|(_, value)| *value > 0);
+            let counts: String = counts.map(|(name, value)| format!(" {name}={value}")).collect();
+            let entries: String = recording.entries.iter().map(entry).collect();
+            format!("{entries}state {}{counts}\n", recording.state.unwrap_or("none"))
+        };
+        Ok([shown(&kernel), shown(&stack)])
+    }
+
+    /// The stack gives this answer when the same events come a little earlier (the kernel's timers are late) or later
+    /// (the lab was).
+    fn is_answered_later(&self, script: &Script, kernel: &Recording) -> bool {
+        [(0.88, 0.), (0.94, 0.), (0.98, 0.), (1., -0.001), (1., -0.004), (1., 0.001), (1., 0.004)]
+            .into_iter()
+            .filter_map(|(factor, shift)| self.ask_stack(&stretched(script, factor, shift)).ok())
+            .any(|stack| first_difference(kernel, &stack).is_none())
+    }
+
+    fn ask_stack(&self, script: &Script) -> Result<Recording, Failure> {
+        let world = run::world_of(script, Path::new(""))?;
+        let play = || run::record_whole(script, &world, &mut StackTarget::new(&world), TAIL, &self.counters);
+        std::panic::catch_unwind(play).unwrap_or_else(|panic| Err(crate::runner::panicked(&*panic)))
+    }
+
+    /// Linux's answer; the outer error says that there is no kernel target here.
+    fn ask_kernel(&self, script: &Script) -> Result<Result<Recording, Failure>, TargetError> {
+        let world = match run::world_of(script, Path::new("")) {
+            Ok(world) => world,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let play = |target: &mut crate::kernel::KernelTarget| {
+                run::record_whole(script, &world, target, TAIL, &self.counters)
+            };
+            match with_kernel(&world, play)? {
+                Err(failure) if failure.kind == FailureKind::Late && attempts < ATTEMPTS => {}
+                result => return Ok(result),
+            }
+        }
+    }
+}
+
+/// The same script with other gaps; gaps of nothing stay.
+fn stretched(script: &Script, factor: f64, shift: f64) -> Script {
+    let mut script = script.clone();
+    for event in &mut script.events {
+        if let When::After(gap) = event.when
+            && gap >= Duration::from_millis(5)
+        {
+            event.when =
+                When::After(Duration::from_secs_f64((gap.as_secs_f64() * factor + shift).max(0.001)));
+        }
+    }
+    script
+}
