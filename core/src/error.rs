@@ -79,8 +79,16 @@ errors!(
         PermissionDenied = EACCES, "permission denied";
         /// ICMP packet too big that could not be honoured.
         MessageTooLong = EMSGSIZE, "message too long";
-        /// ICMP parameter problem or protocol unreachable.
+        /// ICMP parameter problem.
         ProtocolError = EPROTO, "protocol error";
+        /// ICMP protocol unreachable (IPv4).
+        ProtocolUnreachable = ENOPROTOOPT, "protocol not available";
+        /// ICMP source route failed (IPv4).
+        SourceRouteFailed = EOPNOTSUPP, "operation not supported";
+        /// ICMP destination host unknown (IPv4).
+        HostDown = EHOSTDOWN, "host is down";
+        /// ICMP source host isolated (IPv4).
+        HostIsolated = ENONET, "machine is not on the network";
     }
 );
 

@@ -448,6 +448,12 @@ impl Stack {
             .unwrap_or(Err(SendError::NotConnected))
     }
 
+    /// As [`Stack::send`] with `MSG_MORE`: a partial segment waits for more, and is not marked with PSH.
+    pub fn send_more(&mut self, now: Instant, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
+        self.command(now, id, |socket, cx| socket.connection.send_more(data, cx))
+            .unwrap_or(Err(SendError::NotConnected))
+    }
+
     /// Queues `data` without copying it. Takes all of it whenever there is room for one byte, so that a chunk
     /// is never split: the queue may be over its limit by one chunk.
     pub fn send_bytes(&mut self, now: Instant, id: ConnectionId, data: Bytes) -> Result<(), SendError> {
@@ -529,6 +535,11 @@ impl Stack {
     /// Resets a connection and lets go of it, whatever is queued.
     pub fn abort(&mut self, now: Instant, id: ConnectionId) {
         self.let_go(now, id, |socket, cx| socket.connection.abort(cx));
+    }
+
+    /// Ends a connection as `connect(AF_UNSPEC)` does: a reset where the state needs one, and the id is dead.
+    pub fn disconnect(&mut self, now: Instant, id: ConnectionId) {
+        self.let_go(now, id, |socket, cx| socket.connection.disconnect(cx));
     }
 
     /// Takes the pending error (Linux `SO_ERROR`).

@@ -8,6 +8,7 @@
 
 mod options;
 mod ready;
+mod wheel;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -26,6 +27,7 @@ use lastack_core::wire::transmit::{RxMeta, Transmit};
 
 use crate::target::{Call, Done, Fd, Outcome, Output, Sent};
 use ready::Epoll;
+pub(crate) use wheel::Wheel;
 
 /// A host: a stack, its wire, and one application's descriptors, in virtual time.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct Posix {
     news: BTreeSet<ConnectionId>,
     transmit: Transmit,
     packet: Vec<u8>,
+    /// Timers are as late as Linux's; `None`: on time.
+    wheel: Option<Wheel>,
 }
 
 #[derive(Debug)]
@@ -58,11 +62,13 @@ struct TcpSocket {
     bound: Option<SocketAddr>,
     /// AF_INET6 socket that speaks IPv4.
     mapped: bool,
-    /// `MSG_MORE` holds the last piece.
-    held: bool,
+    /// What `connect(AF_UNSPEC)` left behind (Linux `tcp_disconnect`: `sk_err = ECONNRESET`).
+    left: Option<i32>,
     /// `TCP_QUICKACK` set before there was a connection.
     quickack: Option<bool>,
     linger_since: Option<Instant>,
+    /// `shutdown` ended receiving.
+    shut_read: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +123,13 @@ impl Posix {
             news: BTreeSet::new(),
             transmit: Transmit::default(),
             packet: Vec::new(),
+            wheel: None,
         }
+    }
+
+    /// From now on timers are as late as on Linux's wheel.
+    pub(crate) fn use_wheel(&mut self, wheel: Wheel) {
+        self.wheel = Some(wheel);
     }
 
     /// The virtual clock.
@@ -145,7 +157,11 @@ impl Posix {
     pub fn step(&mut self, limit: Duration) -> bool {
         let limit = Instant::from_nanos(limit.as_nanos() as u64);
         let wakes = self.blocked.as_ref().and_then(|blocked| blocked.deadline);
-        let next = [self.stack.poll_timeout(), wakes].into_iter().flatten().min();
+        let mut timer = self.stack.poll_timeout();
+        if let (Some(wheel), Some(at)) = (&mut self.wheel, timer) {
+            timer = Some(wheel.fires(at, self.now));
+        }
+        let next = [timer, wakes].into_iter().flatten().min();
         match next.filter(|next| *next <= limit) {
             Some(next) => {
                 self.now = self.now.max(next);
@@ -323,9 +339,10 @@ impl Posix {
             nonblocking,
             bound: None,
             mapped,
-            held: false,
+            left: None,
             quickack: None,
             linger_since: None,
+            shut_read: false,
         })))
     }
 
@@ -404,9 +421,10 @@ impl Posix {
                     nonblocking: false,
                     bound: None,
                     mapped,
-                    held: false,
+                    left: None,
                     quickack: None,
                     linger_since: None,
+                    shut_read: false,
                 };
                 let outcome = self.add(Descriptor::Tcp(Box::new(socket)));
                 outcome.with(peer.map_or(Output::None, Output::Peer)).into()
@@ -467,8 +485,11 @@ impl Posix {
     fn disconnect(&mut self, fd: Fd) -> Outcome {
         let now = self.now;
         match self.tcp(fd) {
-            Ok(TcpSocket { role, .. }) => match core::mem::replace(role, Role::Fresh) {
-                Role::Connection { id, .. } => self.stack.abort(now, id),
+            Ok(TcpSocket { role, left, .. }) => match core::mem::replace(role, Role::Fresh) {
+                Role::Connection { id, .. } => {
+                    *left = Some(libc::ECONNRESET);
+                    self.stack.disconnect(now, id);
+                }
                 Role::Listener(id) => self.stack.close_listener(now, id),
                 Role::Fresh => {}
             },
@@ -483,7 +504,10 @@ impl Posix {
             Ok(socket) => (socket.role, socket.nonblocking),
             Err(outcome) => return outcome.into(),
         };
-        let Role::Connection { id, .. } = role else { return Outcome::error(libc::ENOTCONN).into() };
+        let Role::Connection { id, .. } = role else {
+            let left = self.tcp(fd).ok().and_then(|socket| socket.left.take());
+            return Outcome::error(left.unwrap_or(libc::ENOTCONN)).into();
+        };
         let peek = flags & libc::MSG_PEEK != 0;
         if flags & libc::MSG_OOB != 0 {
             return match self.stack.recv_oob(id, peek) {
@@ -522,23 +546,17 @@ impl Posix {
 
     fn send(&mut self, fd: Fd, len: usize, flags: i32, progress: usize) -> Attempt {
         let now = self.now;
-        let (role, nonblocking, held, cork) = match self.tcp(fd) {
-            Ok(socket) => {
-                let held = core::mem::replace(&mut socket.held, flags & libc::MSG_MORE != 0);
-                (socket.role, socket.nonblocking, held, socket.options.cork)
-            }
+        let (role, nonblocking) = match self.tcp(fd) {
+            Ok(socket) => (socket.role, socket.nonblocking),
             Err(outcome) => return outcome.into(),
         };
         let Role::Connection { id, .. } = role else { return Outcome::error(libc::EPIPE).into() };
-        // MSG_MORE is a cork for one call: what it holds leaves with the next piece.
-        let more = flags & libc::MSG_MORE != 0;
-        if !cork && (more || held) {
-            let _ = self.stack.set_option(now, id, TcpOption::Cork(more));
-        }
         let dont_wait = nonblocking || flags & libc::MSG_DONTWAIT != 0;
         let data = vec![0; len - progress];
         let sent = if flags & libc::MSG_OOB != 0 {
             self.stack.send_oob(now, id, &data)
+        } else if flags & libc::MSG_MORE != 0 {
+            self.stack.send_more(now, id, &data)
         } else {
             self.stack.send(now, id, &data)
         };
@@ -614,7 +632,12 @@ impl Posix {
                 Outcome::ok(0)
             }
             Role::Connection { id, .. } => match self.stack.shutdown(now, id, direction) {
-                Ok(()) => Outcome::ok(0),
+                Ok(()) => {
+                    if direction != Shutdown::Write {
+                        self.tcp(fd).expect("found above").shut_read = true;
+                    }
+                    Outcome::ok(0)
+                }
                 Err(_) => Outcome::error(libc::ENOTCONN),
             },
         }
@@ -642,7 +665,11 @@ impl Posix {
             Ok(socket) => socket.role,
             Err(outcome) => return outcome,
         };
-        let Role::Connection { id, .. } = role else { return Outcome::error(libc::EINVAL) };
+        let id = match role {
+            Role::Connection { id, .. } => id,
+            Role::Listener(_) => return Outcome::error(libc::EINVAL),
+            Role::Fresh => return Outcome::ok(0).with(Output::Int(0)),
+        };
         let info = self.stack.tcp_info(self.now, id).unwrap_or_default();
         let row = self.stack.tuple(id).and_then(|tuple| self.row(tuple.local, tuple.remote));
         let value = match request {

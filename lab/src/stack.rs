@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use lastack_core::stack::{Config, SysctlError};
 
-use crate::posix::Posix;
+use crate::posix::{Posix, Wheel};
 use crate::script::assertion::{Value, Variables};
 use crate::target::{Call, Done, Fd, IpVersion, Sent, Setting, SocketFacts, Target, TargetError, World};
 
@@ -32,6 +32,13 @@ impl StackTarget {
             ..Config::default()
         };
         Self { host: Posix::new(config, START) }
+    }
+
+    /// The same with timers as late as on Linux's wheel; `phase`: where in a slot the machine's clock begins.
+    pub fn with_late_timers(world: &World, phase: Duration) -> Self {
+        let mut target = Self::new(world);
+        target.host.use_wheel(Wheel::new(lastack_core::time::Duration::from_nanos(phase.as_nanos() as u64)));
+        target
     }
 }
 

@@ -114,20 +114,24 @@ pub struct Meaning {
 /// The meaning of an error, or `None` where it is for somebody else: path MTU discovery, or nobody.
 pub fn meaning(version: Version, kind: ErrorKind) -> Option<Meaning> {
     use SocketError::{
-        ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, ProtocolError,
+        ConnectionRefused, HostDown, HostIsolated, HostUnreachable, NetworkUnreachable, PermissionDenied,
+        ProtocolError, ProtocolUnreachable, SourceRouteFailed,
     };
     let (error, is_hard) = match (version, kind) {
         (_, ErrorKind::PacketTooBig { .. }) => return None,
         (_, ErrorKind::TimeExceeded { .. }) => (HostUnreachable, false),
         (_, ErrorKind::ParameterProblem { .. }) => (ProtocolError, true),
-        // Linux: icmp_err_convert[]; its EOPNOTSUPP, EHOSTDOWN and ENONET are told as host unreachable.
+        // Linux: icmp_err_convert[].
         (Version::V4, ErrorKind::Unreachable { code }) => match code {
             0 | 11 => (NetworkUnreachable, false),
-            1 | 5 | 12 => (HostUnreachable, false),
-            2 => (ProtocolError, true),
+            1 | 12 => (HostUnreachable, false),
+            2 => (ProtocolUnreachable, true),
             3 => (ConnectionRefused, true),
+            5 => (SourceRouteFailed, false),
             6 | 9 => (NetworkUnreachable, true),
-            7 | 8 | 10 | 13 | 14 | 15 => (HostUnreachable, true),
+            7 => (HostDown, true),
+            8 => (HostIsolated, true),
+            10 | 13 | 14 | 15 => (HostUnreachable, true),
             _ => return None,
         },
         // Linux: icmpv6_err_convert(), tab_unreach[].

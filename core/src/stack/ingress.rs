@@ -384,7 +384,7 @@ impl Stack {
                         IcmpError::PacketTooBig(pmtu::plausible(remote, mtu).unwrap_or(link_mtu))
                     }
                     _ => match icmp::meaning(version, kind) {
-                        Some(meaning) => IcmpError::Error(meaning.error),
+                        Some(meaning) => IcmpError::Error(meaning.error, meaning.reverts_backoff),
                         None => return false,
                     },
                 };

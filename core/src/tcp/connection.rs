@@ -75,8 +75,8 @@ pub(crate) enum Disposition {
 pub(crate) enum IcmpError {
     /// The path takes at most this many bytes.
     PacketTooBig(u32),
-    /// Hard only in SYN-SENT, soft afterwards.
-    Error(SocketError),
+    /// Hard only in SYN-SENT, soft afterwards; and whether it takes back a step of RTO backoff (RFC 6069).
+    Error(SocketError, bool),
 }
 
 /// Go on with the next step, or stop with this result.
@@ -199,7 +199,12 @@ impl Connection {
                 self.send_challenge(cx);
                 Acked { old: true, ..Acked::default() }
             }
-            AckVerdict::TooOld => return self.challenge_ack(DropReason::TcpTooOldAck, cx),
+            AckVerdict::TooOld => {
+                if predicted {
+                    self.store_timestamp(segment, cx.now);
+                }
+                return self.challenge_ack(DropReason::TcpTooOldAck, cx);
+            }
             AckVerdict::Unsent => return self.challenge_ack(DropReason::TcpAckUnsent, cx),
             AckVerdict::Taken(acked) => acked,
         };
@@ -219,6 +224,10 @@ impl Connection {
         self.finish_handshake(header, cx);
         self.life.bytes_acked += u64::from(acked.bytes);
         self.tell_room(cx);
+        if predicted && segment.seq_len() == 0 && !acked.old {
+            // Linux: a pure ACK that was predicted does not look at what is owed.
+            return ControlFlow::Break(Disposition::Keep);
+        }
         ControlFlow::Continue(acked)
     }
 
@@ -303,18 +312,18 @@ impl Connection {
         }
         match error {
             IcmpError::PacketTooBig(mtu) => self.on_path_mtu(mtu, cx),
-            IcmpError::Error(error) if matches!(self.state, TcpState::SynSent | TcpState::SynRecv) => {
+            IcmpError::Error(error, _) if matches!(self.state, TcpState::SynSent | TcpState::SynRecv) => {
                 self.fail(error, cx);
                 self.finish(Ending::Failed(error), cx);
                 return Disposition::Closed;
             }
-            IcmpError::Error(error) => {
+            IcmpError::Error(error, reverts_backoff) => {
                 if self.options.recverr {
                     self.fail(error, cx);
                 } else {
                     self.soft_error = Some(error);
                 }
-                if matches!(error, SocketError::HostUnreachable | SocketError::NetworkUnreachable) {
+                if reverts_backoff {
                     self.send.revert_backoff(seq, cx);
                 }
             }

@@ -37,6 +37,8 @@ pub(crate) struct HalfOpen {
     pub(crate) opened: Instant,
     /// When the SYN-ACK was first sent, and so the handshake's round-trip sample begins.
     first_sent: Instant,
+    /// When it was last sent.
+    last_sent: Instant,
     pub(crate) iss: SeqNum,
     pub(crate) irs: SeqNum,
     ts_recent: u32,
@@ -140,6 +142,7 @@ impl HalfOpen {
             deadline: Instant::FAR_FUTURE,
             opened: cx.now,
             first_sent: Instant::FAR_FUTURE,
+            last_sent: Instant::FAR_FUTURE,
             iss,
             irs: syn.header.seq,
             ts_recent: offer.timestamps.map_or(0, |ts| ts.tsval),
@@ -173,8 +176,9 @@ impl HalfOpen {
         self.push_syn_ack(tuple, options, cx);
     }
 
-    fn push_syn_ack(&self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+    fn push_syn_ack(&mut self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
         let initial = self.initial_window(options, cx.sysctl);
+        self.last_sent = cx.now;
         let header = SegmentHeader {
             src_port: tuple.local.port(),
             dst_port: tuple.remote.port(),
@@ -198,6 +202,8 @@ impl HalfOpen {
     /// Linux `tcp_rtx_synack`.
     fn repeat_syn_ack(&mut self, cookie: u64, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
         self.retransmits = self.retransmits.saturating_add(1);
+        // Linux tcp_make_synack() counts every SYN-ACK it makes.
+        cx.counters.out_segs += 1;
         cx.counters.retrans_segs += 1;
         cx.counters.tcp_syn_retrans += 1;
         cx.emit(cookie, tuple, || EventKind::RetransmitSynAck, EventMask::LOSS);
@@ -227,10 +233,14 @@ impl HalfOpen {
     ) -> HalfOpenVerdict {
         let header = &segment.header;
         let (seq, end_seq, flags) = (header.seq, segment.end_seq(), header.flags);
-        let tsval = if self.agreed.timestamps { header.options.timestamps.map(|ts| ts.tsval) } else { None };
+        let seen = header.options.timestamps.filter(|_| self.agreed.timestamps);
+        let tsval = seen.map(|ts| ts.tsval);
         let paws_reject = tsval.is_some_and(|tsval| {
             self.ts_state(cx.now, options, cx.sysctl).rejects(tsval, flags.rst(), cx.now)
         });
+
+        // Linux: the echo must be of one of our SYN-ACKs (`snt_tsval_first` to `snt_tsval_last`).
+        let tsecr_reject = seen.is_some_and(|ts| ts.tsecr != 0 && !self.echoes_a_syn_ack(ts.tsecr));
 
         // "Check for pure retransmitted SYN."
         if seq == self.irs && is_bare_syn(flags) && !paws_reject {
@@ -251,18 +261,22 @@ impl HalfOpen {
         }
         let rcv_nxt = self.irs + 1;
         let window = self.initial_window(options, cx.sysctl).rcv_wnd;
-        if paws_reject || !in_window(seq, end_seq, rcv_nxt, rcv_nxt + window) {
+        if paws_reject || tsecr_reject || !in_window(seq, end_seq, rcv_nxt, rcv_nxt + window) {
             if !flags.rst() {
                 self.answer(tuple, options, cx);
             }
-            if paws_reject {
-                cx.counters.paws_estab += 1;
-            }
-            cx.drop_segment(
-                cookie,
-                tuple,
-                if paws_reject { DropReason::TcpPaws } else { DropReason::TcpOverWindow },
-            );
+            let reason = match (paws_reject, tsecr_reject) {
+                (true, _) => {
+                    cx.counters.paws_estab += 1;
+                    DropReason::TcpPaws
+                }
+                (_, true) => {
+                    cx.counters.tsecr_rejected += 1;
+                    DropReason::TcpPaws
+                }
+                _ => DropReason::TcpOverWindow,
+            };
+            cx.drop_segment(cookie, tuple, reason);
             return HalfOpenVerdict::Keep;
         }
         if let Some(tsval) = tsval
@@ -387,6 +401,16 @@ impl HalfOpen {
             stored: now - self.timeout(options, sysctl),
             offset: self.ts_offset,
         }
+    }
+
+    /// A timestamp between our first SYN-ACK's and our last one's.
+    fn echoes_a_syn_ack(&self, tsecr: u32) -> bool {
+        if !self.first_sent.is_armed() {
+            return true; // after a SYN cookie nobody remembers
+        }
+        let (first, last) =
+            (ts_clock(self.first_sent, self.ts_offset), ts_clock(self.last_sent, self.ts_offset));
+        last.wrapping_sub(first) >= tsecr.wrapping_sub(first)
     }
 
     fn may_answer(&mut self, now: Instant, every: Duration) -> bool {

@@ -297,14 +297,16 @@ impl Receiver {
         let half_full = free < full / 2;
         if sysctl.tcp_shrink_window && self.rcv_wscale > 0 {
             // Linux: "new window should always be an exact multiple of scaling factor", and may shrink.
-            if half_full {
-                free &= !(unit - 1);
-                if free < allowed / 16 || free < mss {
-                    return (0, true);
-                }
+            free &= !(unit - 1);
+            let half_full = free < full / 2;
+            if half_full && (free < allowed / 16 || free < mss || free < unit) {
+                return (0, true);
             }
-            free = free.min(self.rcv_ssthresh);
-            return (free & !(unit - 1), half_full);
+            if free > self.rcv_ssthresh {
+                // "For this case, we ALIGN "up" (increase free_space) because we know free_space is not zero here".
+                free = self.rcv_ssthresh.next_multiple_of(unit);
+            }
+            return (free, half_full);
         }
         if half_full {
             // "free_space might become our new window, make sure we don't increase it due to wscale."

@@ -206,6 +206,10 @@ pub(crate) struct Sender {
     fin_queued: bool,
     /// Nagle and cork do not hold what is queued now (Linux `TCP_NAGLE_PUSH`).
     push_now: bool,
+    /// `MSG_MORE`: the burst that follows this write holds a partial segment.
+    more: bool,
+    /// Where the last write without `MSG_MORE` ended: PSH is due there.
+    push_end: SeqNum,
     /// Tell an ECN peer that the window was reduced.
     cwr_owed: bool,
     /// The application filled the send buffer (Linux `SOCK_NOSPACE`).
@@ -279,6 +283,8 @@ impl Sender {
             sack: false,
             fin_queued: false,
             push_now: false,
+            more: false,
+            push_end: iss + 1,
             cwr_owed: false,
             nospace: false,
             sndbuf_locked: options.sndbuf.is_some(),
@@ -464,6 +470,8 @@ impl Sender {
 
     fn after_write(&mut self) {
         self.write_seq = self.queue.end();
+        self.more = false;
+        self.push_end = self.write_seq;
         if self.free_space() == 0 {
             self.nospace = true;
         }
@@ -480,6 +488,18 @@ impl Sender {
         self.push_now = true;
         self.chrono.start(Limit::Busy, cx.now);
         self.unsettled = true;
+    }
+
+    /// The last bytes were written with `MSG_MORE` (Linux `tcp_push`): PSH is due at `push_end` as before them, and until something
+    /// else happens a partial segment stays.
+    pub(crate) fn expect_more(&mut self, push_end: SeqNum) {
+        self.more = true;
+        self.push_end = push_end;
+    }
+
+    /// Where the last write without `MSG_MORE` ended.
+    pub(crate) fn push_end(&self) -> SeqNum {
+        self.push_end
     }
 
     /// `TCP_NODELAY` was set: Nagle and cork do not hold what is queued now.
@@ -511,6 +531,7 @@ impl Sender {
             return TimerVerdict::Continue;
         }
         self.refresh(env.options);
+        self.more = false;
         self.unsettled = true;
         let fired_at = self.timer.at;
         match self.timer.pending {
@@ -537,6 +558,7 @@ impl Sender {
             trouble.sacked.clear();
         }
         self.counts = Counts::default();
+        self.backoff = 0;
         self.timer.cancel();
         self.due = Due::Nothing;
         self.recovery.rexmit = recovery::Rexmit::None;
@@ -577,6 +599,10 @@ impl Sender {
     pub(crate) fn snd_una(&self) -> SeqNum {
         self.snd_una
     }
+    pub(crate) fn mss(&self) -> u32 {
+        u32::from(self.mss)
+    }
+
     pub(crate) fn snd_nxt(&self) -> SeqNum {
         self.snd_nxt
     }

@@ -116,8 +116,8 @@ impl Judge {
         Ok([shown(&kernel), shown(&stack)])
     }
 
-    /// The stack gives this answer when the same events come a little earlier (the kernel's timers are late) or later
-    /// (the lab was).
+    /// The stack gives this answer when its timers are as late as the kernel's, or when the same events come a little
+    /// earlier or later (the lab was late).
     fn is_answered_later(&self, script: &Script, kernel: &Recording) -> bool {
         [(0.88, 0.), (0.94, 0.), (0.98, 0.), (1., -0.001), (1., -0.004), (1., 0.001), (1., 0.004)]
             .into_iter()
@@ -151,15 +151,14 @@ impl Judge {
     }
 }
 
-/// The same script with other gaps; gaps of nothing stay.
-fn stretched(script: &Script, factor: f64, shift: f64) -> Script {
+/// The same script with gaps longer by `shift` seconds; short ones stay.
+fn shifted_by(script: &Script, shift: f64) -> Script {
     let mut script = script.clone();
     for event in &mut script.events {
         if let When::After(gap) = event.when
             && gap >= Duration::from_millis(5)
         {
-            event.when =
-                When::After(Duration::from_secs_f64((gap.as_secs_f64() * factor + shift).max(0.001)));
+            event.when = When::After(Duration::from_secs_f64((gap.as_secs_f64() + shift).max(0.001)));
         }
     }
     script

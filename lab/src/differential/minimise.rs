@@ -29,8 +29,10 @@ pub fn minimise(script: &Script, mut differs: impl FnMut(&Script) -> bool) -> Sc
             _ => piece = piece.div_ceil(2),
         }
     }
-    for candidate in without_surroundings(&best) {
-        if differs(&candidate) {
+    for without in [without_sysctls, without_address_family] {
+        if let Some(candidate) = without(&best).as_ref().and_then(renumbered)
+            && differs(&candidate)
+        {
             best = candidate;
         }
     }
@@ -44,20 +46,16 @@ fn renumbered(script: &Script) -> Option<Script> {
     parse(&print(&script)).ok()
 }
 
-/// Without each sysctl, and without each option.
-fn without_surroundings(script: &Script) -> Vec<Script> {
-    let mut candidates = Vec::new();
-    if script.init.is_some() {
-        candidates.push(Script { init: None, ..script.clone() });
-    }
-    for at in 0..script.options.len() {
-        if script.options[at].name == "ip_version" {
-            let mut candidate = script.clone();
-            candidate.options.remove(at);
-            candidates.push(candidate);
-        }
-    }
-    candidates.iter().filter_map(renumbered).collect()
+fn without_sysctls(script: &Script) -> Option<Script> {
+    script.init.as_ref()?;
+    Some(Script { init: None, ..script.clone() })
+}
+
+fn without_address_family(script: &Script) -> Option<Script> {
+    let mut script = script.clone();
+    script.option("ip_version")?;
+    script.options.retain(|option| option.name != "ip_version");
+    Some(script)
 }
 
 #[cfg(test)]

@@ -48,8 +48,9 @@ impl Posix {
         };
         let bytes = match (level, name) {
             (libc::SOL_SOCKET, libc::SO_ERROR) => {
-                let error = connection.and_then(|id| self.stack.take_error(id));
-                int(error.map_or(0, |error| error.errno()))
+                let left = self.tcp(fd).ok().and_then(|socket| socket.left.take());
+                let error = connection.and_then(|id| self.stack.take_error(id)).map(|error| error.errno());
+                int(error.or(left).unwrap_or(0))
             }
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 let mut bytes = int(options.linger.is_some().into());

@@ -56,11 +56,14 @@ impl Posix {
                     (Readiness::ERROR, libc::POLLERR),
                     (Readiness::PRIORITY, libc::POLLPRI),
                 ];
+                // Linux: RCV_SHUTDOWN of one's own making counts as the peer's.
+                let shut = self.tcp(fd).is_ok_and(|socket| socket.shut_read);
+                let shut = if shut { input | libc::POLLRDHUP } else { 0 };
                 // Linux tcp_done(): both directions of a socket in CLOSE are shut down.
                 let closed = self.stack.state(id) == Some(TcpState::Close);
                 let ended = if closed { input | output | libc::POLLRDHUP | libc::POLLHUP } else { 0 };
                 let true_facts = facts.into_iter().filter(|(fact, _)| ready.intersects(*fact));
-                true_facts.fold(ended, |mask, (_, bits)| mask | bits)
+                true_facts.fold(ended | shut, |mask, (_, bits)| mask | bits)
             }
         };
         Some(mask as u32)

@@ -34,6 +34,14 @@ impl Connection {
         Ok(taken)
     }
 
+    /// The same with `MSG_MORE`.
+    pub(crate) fn send_more(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
+        let push_end = self.send.push_end();
+        let taken = self.send(data, cx)?;
+        self.send.expect_more(push_end);
+        Ok(taken)
+    }
+
     /// Queues `data` whole whenever there is room for one byte.
     pub(crate) fn send_bytes(&mut self, data: Bytes, cx: &mut Cx<'_>) -> Result<(), SendError> {
         self.check_sendable()?;
@@ -218,6 +226,10 @@ impl Connection {
 
     /// Stores an option and acts on it where Linux acts at once.
     pub(crate) fn set_option(&mut self, option: TcpOption, cx: &mut Cx<'_>) -> Result<(), OptionError> {
+        // Linux do_tcp_setsockopt(): no clamp is a choice for a socket in CLOSE only.
+        if option == TcpOption::WindowClamp(0) && self.state != TcpState::Close {
+            return Err(OptionError::OutOfRange);
+        }
         let options = Arc::make_mut(&mut self.options);
         options.set(option, cx.sysctl.rmem_max, cx.sysctl.wmem_max)?;
         match option {

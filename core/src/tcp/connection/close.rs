@@ -144,6 +144,14 @@ impl Connection {
         self.disconnect_and_orphan(cx)
     }
 
+    /// `connect(AF_UNSPEC)`: as `abort`, and Linux does not count it among the aborts.
+    pub(crate) fn disconnect(&mut self, cx: &mut Cx<'_>) -> Disposition {
+        let aborts = cx.counters.tcp_abort_on_data;
+        let disposition = self.abort(cx);
+        cx.counters.tcp_abort_on_data = aborts;
+        disposition
+    }
+
     /// Linux `tcp_abort(ECONNABORTED)`: `SOCK_DESTROY`.
     pub(crate) fn kill(&mut self, cx: &mut Cx<'_>) -> Disposition {
         if self.state == TcpState::Close {

@@ -6,7 +6,7 @@ use crate::error::SocketError;
 use crate::observe::life::{Ending, Life};
 use crate::observe::reason::{DropReason, ResetReason};
 use crate::stack::Readiness;
-use crate::tcp::ack_policy::AckPolicy;
+use crate::tcp::ack_policy::{AckPolicy, MAX_QUICKACKS};
 use crate::tcp::connection::{Connection, ConnectionSetup, Disposition, Step};
 use crate::tcp::context::Cx;
 use crate::tcp::ecn::Ecn;
@@ -225,6 +225,8 @@ impl Connection {
             self.acks.send_now();
             return Step::Continue(());
         }
+        // Linux tcp_rcv_synsent_state_process(): tcp_enter_quickack_mode(), the timer at TCP_DELACK_MAX.
+        self.acks.enter_quickack(MAX_QUICKACKS, self.recv.rcv_wnd);
         self.acks.wait_for_data(cx.now);
         Step::Break(Disposition::Keep)
     }
@@ -287,7 +289,7 @@ impl Connection {
         self.set_state(TcpState::Established, cx);
         let advmss = self.advmss_less_options();
         self.recv.establish(advmss, cx.now, cx.sysctl);
-        self.acks.init_rcv_mss(advmss, self.current_mss(cx), self.recv.rcv_wnd);
+        self.acks.init_rcv_mss(advmss, self.send.mss(), self.recv.rcv_wnd);
         self.acks.set_last_data(cx.now);
         self.arm_keepalive(cx);
         self.tell(Readiness(Readiness::CONNECTED.0 | Readiness::WRITABLE.0));

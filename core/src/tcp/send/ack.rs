@@ -140,6 +140,7 @@ impl Sender {
     /// congestion, window update, timers.
     pub(crate) fn on_ack(&mut self, view: &AckView<'_>, options: &TcpOptions, cx: &mut Cx<'_>) -> AckVerdict {
         self.refresh(options);
+        self.more = false;
         let prior_una = self.snd_una;
         let mut work = Work::new(view, prior_una, self.snd_nxt, cx.now);
         let delivered = self.totals.delivered;

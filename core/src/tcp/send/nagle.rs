@@ -35,7 +35,7 @@ impl Sender {
         // Linux tcp_nagle_test(): "Don't use the nagle rule for urgent data (or for the final FIN)."
         if self.fin_queued || self.push_now || self.is_urgent() {
             Hold::Nothing
-        } else if options.cork {
+        } else if options.cork || self.more {
             Hold::Cork
         } else if options.nodelay {
             Hold::Nothing

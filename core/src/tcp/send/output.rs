@@ -184,7 +184,10 @@ impl Sender {
         let fin = last && self.fin_queued && (end.before(self.wnd_end()) || len == 0);
         let (bare_fin, drained) = (fin && len == 0, end == self.queue.end());
         // Linux tcp_push(), forced_push(): the end of what was written, and at least each half of the peer's window.
-        let psh = !bare_fin && (drained || push || end.after(self.pushed_seq + (self.max_window >> 1)));
+        let psh = !bare_fin
+            && ((drained && end == self.push_end)
+                || push
+                || end.after(self.pushed_seq + (self.max_window >> 1)));
         if psh {
             self.pushed_seq = end;
         }
