@@ -6,6 +6,9 @@
 //! | bin `load` | the load: bulk, short connections, ping-pong, idle connections |
 //! | bin `yardstick` | a forwarder without TCP on a TUN: what a stack of zero cost would reach here |
 //! | [`contest`] | who is measured, and how a load is run behind each |
+//! | bin `league` | Linux's recorded answers beside lastack's and smoltcp's: `docs/league.md` |
+//! | [`league`] | the 880 cells asked, compared, counted |
+//! | [`smoltcp_host`] | smoltcp as a host of the lab |
 //! | [`figures`] | medians, ratios, the table |
 //! | bin `operator` | `ss`, `trace`, `record`, `export`, `watch` on 100,000 sockets and under the highest rate of short connections: `bench/OPERATOR.md` |
 //! | [`tun`] | opens the yardstick's TUN |
@@ -16,6 +19,8 @@
 
 pub mod contest;
 pub mod figures;
+pub mod league;
 pub mod raw_dump;
+pub mod smoltcp_host;
 pub mod tun;
 pub mod usage;

@@ -119,15 +119,30 @@ impl Judge {
     /// The stack gives this answer when its timers are as late as the kernel's, or when the same events come a little
     /// earlier or later (the lab was late).
     fn is_answered_later(&self, script: &Script, kernel: &Recording) -> bool {
-        [(0.88, 0.), (0.94, 0.), (0.98, 0.), (1., -0.001), (1., -0.004), (1., 0.001), (1., 0.004)]
-            .into_iter()
-            .filter_map(|(factor, shift)| self.ask_stack(&stretched(script, factor, shift)).ok())
+        let shifted = [-0.001, 0.001, 0.004].into_iter().map(|shift| (shift, None));
+        let late = [0, 1, 9, 17, 25].into_iter().flat_map(|phase| {
+            [0., 0.001].into_iter().map(move |shift| (shift, Some(Duration::from_millis(phase))))
+        });
+        shifted
+            .chain(late)
+            .filter_map(|(shift, phase)| self.ask_stack_so(&shifted_by(script, shift), phase).ok())
             .any(|stack| first_difference(kernel, &stack).is_none())
     }
 
     fn ask_stack(&self, script: &Script) -> Result<Recording, Failure> {
+        self.ask_stack_so(script, None)
+    }
+
+    /// `phase`: with timers as late as the kernel's.
+    fn ask_stack_so(&self, script: &Script, phase: Option<Duration>) -> Result<Recording, Failure> {
         let world = run::world_of(script, Path::new(""))?;
-        let play = || run::record_whole(script, &world, &mut StackTarget::new(&world), TAIL, &self.counters);
+        let play = || {
+            let mut target = match phase {
+                Some(phase) => StackTarget::with_late_timers(&world, phase),
+                None => StackTarget::new(&world),
+            };
+            run::record_whole(script, &world, &mut target, TAIL, &self.counters)
+        };
         std::panic::catch_unwind(play).unwrap_or_else(|panic| Err(crate::runner::panicked(&*panic)))
     }
 

@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Scripts run at a time; default 16 on the kernel (they mostly wait), one a core on the stack
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Run each script so many times; it passes when it passes every time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat: u32,
     /// Leave out scripts marked `// duration: long` on the kernel
     #[arg(long)]
     short: bool,
@@ -55,11 +58,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         if let Some(notice) = cubic.as_ref().and_then(|cubic| cubic.notice.as_ref()) {
             eprintln!("lab: {notice}");
         }
-        let work: Vec<(Case, TargetKind)> = cases
-            .iter()
-            .filter(|case| !(on_kernel && args.short && case.is_long))
-            .map(|case| (case.clone(), *kind))
-            .collect();
+        let once = cases.iter().filter(|case| !(on_kernel && args.short && case.is_long));
+        let work: Vec<(Case, TargetKind)> =
+            (0..args.repeat).flat_map(|_| once.clone().map(|case| (case.clone(), *kind))).collect();
         let jobs = args.jobs.unwrap_or_else(|| if on_kernel { 16 } else { cores() });
         verdicts.extend(check_all(&work, jobs, |verdict| {
             if globals.json {
