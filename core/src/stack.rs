@@ -467,6 +467,11 @@ impl Stack {
             .unwrap_or(Err(SendError::NotConnected))
     }
 
+    /// The send buffer, bytes (Linux `sk_sndbuf`): what `SO_SNDBUF` reads; it grows by itself unless it was set.
+    pub fn send_buffer(&self, id: ConnectionId) -> u32 {
+        self.held(id).map_or(0, |socket| socket.connection.send_buffer())
+    }
+
     /// Bytes that `send` would take now.
     pub fn send_space(&self, id: ConnectionId) -> usize {
         self.held(id).map_or(0, |socket| socket.connection.send_space())

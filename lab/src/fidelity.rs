@@ -18,7 +18,21 @@ const OTHER_DIFFERENCES: &[&str] = &[
      from the ACK before it has taken the data, so its segments carry the older acknowledgment number.",
     "Segments held back by TSO deferral go out at the stack's next poll; Linux looks at them again only at an ACK, a \
      write or a timer of its own.",
-    "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time.",
+    "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time \
+     (measured side by side in `docs/timing.md`).",
+    "Send memory is counted in bytes, Linux's in pages and headers: a non-blocking send into a nearly full buffer takes another \
+     number of bytes, most of all with small segments.",
+    "The receive window grows by a model of Linux's memory per segment: with segments of odd sizes, with holes, or with a buffer of a few \
+     kilobytes (`tcp_rmem`, `TCP_WINDOW_CLAMP`) the announced window differs by some units.",
+    "Where the peer's window was a few segments and has grown, Linux still sends pieces cut to half of the old one; the stack does not.",
+    "The ACK of a FIN that ends out-of-order data carries no SACK block of that data.",
+    "An out-of-order segment that overlaps several others counts once in `TCPOFOMerge` and `TCPDSACKOfoSent`; Linux counts each.",
+    "A SYN-ACK of a simultaneous open is repeated with the options agreed on; Linux repeats those it offered.",
+    "After a SYN that was repeated, a connection without SACK is at once in the congestion state Open; Linux's stays in Loss until more is \
+     acknowledged.",
+    "`TCP_INFO` of a connection that was given up or reset has nothing in flight; Linux leaves `lost`, `retrans`, `sacked` and \
+     `notsent_bytes` as they were. In SYN-SENT `snd_mss` is 536; Linux subtracts timestamps already. A socket that failed to \
+     connect has no `TCP_INFO` in the lab.",
     "TCP Fast Open, MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
      for a refusal.",
@@ -50,7 +64,9 @@ pub fn document(root: &Path) -> std::io::Result<String> {
          Each line is a packet script in `lab/scripts`, hand-written from the specification and judged by Linux 6.18: all of \
          them pass there. The last column says whether the stack, in virtual time, does the same. Beside the scripts, \
          every state × segment × place relative to the window × timestamps (880 cells) was recorded from Linux in \
-         `lab/matrix/linux-6.18.tsv`, and the stack gives the same answers.\n\n",
+         `lab/matrix/linux-6.18.tsv`, and the stack gives the same answers (`docs/league.md`). How long states last is measured in \
+         `docs/timing.md`. The scripts in `differential` are what random calls and segments, played to both, found \
+         (`cargo run --release -p lastack-lab --example differential`).\n\n",
     );
     let passed = files.iter().filter(|file| passes(file)).count();
     let _ = writeln!(out, "{} scripts; the stack passes {passed}.\n", files.len());

@@ -23,3 +23,4 @@ pub mod stories;
 mod sys;
 pub mod target;
 pub mod tcp_info;
+pub mod timing;

@@ -550,7 +550,10 @@ impl Posix {
             Ok(socket) => (socket.role, socket.nonblocking),
             Err(outcome) => return outcome.into(),
         };
-        let Role::Connection { id, .. } = role else { return Outcome::error(libc::EPIPE).into() };
+        let Role::Connection { id, .. } = role else {
+            let left = self.tcp(fd).ok().and_then(|socket| socket.left.take());
+            return Outcome::error(left.unwrap_or(libc::EPIPE)).into();
+        };
         let dont_wait = nonblocking || flags & libc::MSG_DONTWAIT != 0;
         let data = vec![0; len - progress];
         let sent = if flags & libc::MSG_OOB != 0 {

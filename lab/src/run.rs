@@ -12,6 +12,7 @@ mod compare;
 mod directive;
 mod failure;
 mod flow;
+mod life;
 mod options;
 mod packets;
 mod record;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use failure::{Failure, FailureKind};
+pub use life::state_life;
 pub use options::RunOptions;
 pub use record::{Recorded, Recording, TAIL, record, record_whole, record_with_state};
 

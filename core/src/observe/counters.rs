@@ -74,7 +74,7 @@ counters! {
         tw_killed "TWKilled" "Mini sockets created with at most 4 s to live.";
         paws_active "PAWSActive" "SYN-SENT: timestamp echo out of range.";
         paws_estab "PAWSEstab" "Segments refused by PAWS in a synchronised state.";
-        paws_old_ack "PAWSOldAck" "Old pure ACKs tolerated by PAWS.";
+        paws_old_ack "PAWSOldAck" "Old pure ACKs dropped by PAWS without an answer.";
         paws_timewait "PAWSTimewait" "Segments refused by PAWS in TIME-WAIT.";
         tsecr_rejected "TSEcrRejected" "Handshake ACKs with an impossible timestamp echo.";
         beyond_window "BeyondWindow" "Segments whose end lies beyond the window.";

@@ -175,7 +175,11 @@ impl AckPolicy {
 
     /// Linux `tcp_incr_quickack`.
     fn incr_quickack(&mut self, max: u8, rcv_wnd: u32) {
-        let credit = (rcv_wnd / (2 * self.rcv_mss.max(1))).max(2).min(u32::from(max)) as u8;
+        // "if (quickacks == 0) quickacks = 2".
+        let credit = match rcv_wnd / (2 * self.rcv_mss.max(1)) {
+            0 => 2,
+            credit => credit.min(u32::from(max)) as u8,
+        };
         self.quick = self.quick.max(credit);
     }
 

@@ -183,7 +183,8 @@ impl Connection {
     fn on_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> ControlFlow<Disposition, Acked> {
         let header = &segment.header;
         let predicted = self.is_predicted(segment);
-        let view = self.ack_view(segment, cx.now);
+        let mut view = self.ack_view(segment, cx.now);
+        view.predicted = predicted;
         let verdict = self.send.on_ack(&view, &self.options, cx);
         cx.events.sign(self.cookie, &self.tuple, self.state);
         let acked = match verdict {
@@ -265,6 +266,7 @@ impl Connection {
             ts_now: ts_clock(now, 0),
             takes_sequence: segment.seq_len() > 0,
             ece: header.flags.ece() && !header.flags.syn() && self.ecn.is_on(),
+            predicted: false,
             segs: segment.segs,
         }
     }
@@ -510,10 +512,8 @@ impl Connection {
     /// Linux `tcp_mtu_to_mss`: payload bytes a segment, timestamps subtracted.
     fn current_mss(&self, cx: &Cx<'_>) -> u32 {
         let options = if self.ts.is_some() { crate::tcp::half_open::TIMESTAMPS_LEN } else { 0 };
-        let mut mss = self.mtu.saturating_sub(self.header_overhead()).min(u32::from(self.mss_clamp));
-        if let Some(maxseg) = self.options.maxseg {
-            mss = mss.min(u32::from(maxseg));
-        }
+        // `TCP_MAXSEG` is in the clamp when it was set before the handshake; afterwards Linux stores it and does nothing.
+        let mss = self.mtu.saturating_sub(self.header_overhead()).min(u32::from(self.mss_clamp));
         // Linux tcp_mtu_to_mss(): the floor first, the options after: 36 for a peer that announces less than 48.
         mss.max(cx.sysctl.tcp_min_snd_mss).saturating_sub(options).max(1)
     }

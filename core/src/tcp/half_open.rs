@@ -21,6 +21,8 @@ use crate::tcp::time_wait::in_window;
 use crate::time::{Duration, Instant};
 use crate::wire::segment::{Flags, Options, Segment, SegmentHeader, Timestamps};
 
+/// Linux `TCP_RTO_MAX`.
+const RTO_MAX: Duration = Duration::from_secs(120);
 /// Linux `TCP_TIMEOUT_INIT`, 1 s.
 const TIMEOUT_INIT: Duration = Duration::from_secs(1);
 /// RFC 9293 3.7.1: "If an MSS Option is not received at connection setup, … 536".
@@ -171,7 +173,7 @@ impl HalfOpen {
     /// Queues the first SYN-ACK and arms its timer.
     pub(crate) fn send_syn_ack(&mut self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
         self.first_sent = cx.now;
-        self.deadline = cx.now + self.timeout(options, cx.sysctl);
+        self.deadline = cx.now + self.timeout();
         cx.counters.out_segs += 1;
         self.push_syn_ack(tuple, options, cx);
     }
@@ -216,10 +218,9 @@ impl HalfOpen {
             .then(|| Timestamps { tsval: ts_clock(now, self.ts_offset), tsecr: self.ts_recent })
     }
 
-    /// 1 s doubled with each firing, at most RTO_MAX.
-    fn timeout(&self, options: &TcpOptions, sysctl: &Sysctl) -> Duration {
-        let most = options.rto_max.unwrap_or(sysctl.tcp_rto_max);
-        TIMEOUT_INIT.saturating_mul(1 << self.timeouts.min(16)).min(most)
+    /// 1 s doubled with each firing, at most `TCP_RTO_MAX`: `tcp_rto_max_ms` does not reach a half-open connection.
+    fn timeout(&self) -> Duration {
+        TIMEOUT_INIT.saturating_mul(1 << self.timeouts.min(16)).min(RTO_MAX)
     }
 
     /// Linux `tcp_check_req`. Not for a pending one that has sent no SYN-ACK: that is the stack's.
@@ -235,9 +236,8 @@ impl HalfOpen {
         let (seq, end_seq, flags) = (header.seq, segment.end_seq(), header.flags);
         let seen = header.options.timestamps.filter(|_| self.agreed.timestamps);
         let tsval = seen.map(|ts| ts.tsval);
-        let paws_reject = tsval.is_some_and(|tsval| {
-            self.ts_state(cx.now, options, cx.sysctl).rejects(tsval, flags.rst(), cx.now)
-        });
+        let paws_reject =
+            tsval.is_some_and(|tsval| self.ts_state(cx.now).rejects(tsval, flags.rst(), cx.now));
 
         // Linux: the echo must be of one of our SYN-ACKs (`snt_tsval_first` to `snt_tsval_last`).
         let tsecr_reject = seen.is_some_and(|ts| ts.tsecr != 0 && !self.echoes_a_syn_ack(ts.tsecr));
@@ -246,7 +246,7 @@ impl HalfOpen {
         if seq == self.irs && is_bare_syn(flags) && !paws_reject {
             if self.may_answer(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
                 self.repeat_syn_ack(cookie, tuple, options, cx);
-                self.deadline = cx.now + self.timeout(options, cx.sysctl);
+                self.deadline = cx.now + self.timeout();
             } else {
                 cx.counters.tcp_ack_skipped_syn_recv += 1;
             }
@@ -254,7 +254,8 @@ impl HalfOpen {
         }
         // RFC 9293 3.10.7.4: "If the connection is in any non-synchronized state … and the incoming segment acknowledges
         // something not yet sent …, a reset is sent."
-        if flags.ack() && header.ack != self.iss + 1 {
+        // A reset is judged by its sequence number alone.
+        if flags.ack() && !flags.rst() && header.ack != self.iss + 1 {
             cx.drop_segment(cookie, tuple, DropReason::TcpInvalidAck);
             answer_with_reset(cookie, tuple, segment, ResetReason::InvalidAckSequence, cx);
             return HalfOpenVerdict::Keep;
@@ -263,7 +264,12 @@ impl HalfOpen {
         let window = self.initial_window(options, cx.sysctl).rcv_wnd;
         if paws_reject || tsecr_reject || !in_window(seq, end_seq, rcv_nxt, rcv_nxt + window) {
             if !flags.rst() {
-                self.answer(tuple, options, cx);
+                // Linux tcp_oow_rate_limited(): "Data packets without SYNs are not likely part of an ACK loop."
+                if segment.seq_len() > 0 && !flags.syn() {
+                    self.push_ack(tuple, options, cx);
+                } else {
+                    self.answer(tuple, options, cx);
+                }
             }
             let reason = match (paws_reject, tsecr_reject) {
                 (true, _) => {
@@ -291,6 +297,8 @@ impl HalfOpen {
             if self.may_answer(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
                 cx.counters.tcp_challenge_ack += 1;
                 self.push_ack(tuple, options, cx);
+            } else {
+                cx.counters.tcp_ack_skipped_challenge += 1;
             }
             cx.drop_segment(cookie, tuple, DropReason::TcpReset);
             return HalfOpenVerdict::Keep;
@@ -368,7 +376,7 @@ impl HalfOpen {
             self.repeat_syn_ack(cookie, tuple, options, cx);
         }
         self.timeouts = self.timeouts.saturating_add(1);
-        self.deadline = cx.now + self.timeout(options, cx.sysctl);
+        self.deadline = cx.now + self.timeout();
         HalfOpenTimeout::Keep
     }
 
@@ -395,12 +403,8 @@ impl HalfOpen {
     }
 
     /// Linux: "We do not store true stamp, but it is not required, it can be estimated".
-    fn ts_state(&self, now: Instant, options: &TcpOptions, sysctl: &Sysctl) -> TsState {
-        TsState {
-            recent: self.ts_recent,
-            stored: now - self.timeout(options, sysctl),
-            offset: self.ts_offset,
-        }
+    fn ts_state(&self, now: Instant) -> TsState {
+        TsState { recent: self.ts_recent, stored: now - self.timeout(), offset: self.ts_offset }
     }
 
     /// A timestamp between our first SYN-ACK's and our last one's.

@@ -94,6 +94,8 @@ pub(crate) struct AckView<'a> {
     pub(crate) takes_sequence: bool,
     /// ECN echo.
     pub(crate) ece: bool,
+    /// Header prediction would have taken it (Linux `tcp_rcv_established`).
+    pub(crate) predicted: bool,
     /// Wire segments merged into this one, at least 1.
     pub(crate) segs: u16,
 }

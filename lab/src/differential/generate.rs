@@ -588,7 +588,7 @@ fn unreachable_code(story: &mut Story) -> &'static str {
 
 fn close_step(story: &mut Story) {
     let (fd, next, acked) = (story.fd, story.peer_nxt, story.acked);
-    match story.random.below(20) {
+    match story.random.below(19) {
         0 => story.then(&format!("shutdown({fd}, SHUT_RD) = 0")),
         1 | 2 => {
             story.then(&format!("shutdown({fd}, SHUT_WR) = 0"));
@@ -633,7 +633,6 @@ fn close_step(story: &mut Story) {
             story.peer_nxt += len;
         }
         17 => story.then(&format!("setsockopt({fd}, SOL_SOCKET, SO_LINGER, {{onoff=1, linger=0}}, 8) = 0")),
-        18 => story.then(&format!("connect({fd}, AF_UNSPEC, ...) = 0")),
         _ => story.then(&format!("getsockopt({fd}, SOL_SOCKET, SO_ERROR, [0], [4]) = 0")),
     }
 }

@@ -83,6 +83,9 @@ impl Posix {
                     connection.and_then(|id| self.stack.tcp_info(self.now, id)).map(|info| info.snd_mss);
                 int(in_use.or(options.maxseg.map(u32::from)).unwrap_or(536) as i32)
             }
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) if connection.is_some() => {
+                int(connection.map_or(0, |id| self.stack.send_buffer(id)) as i32)
+            }
             (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => {
                 int(connection.and_then(|id| self.stack.is_quickack(id)).unwrap_or(true).into())
             }

@@ -114,7 +114,7 @@ pub fn record_whole(
 }
 
 impl Run<'_> {
-    fn play_recording(&mut self, out: &mut Vec<Recorded>) -> Result<(), Failure> {
+    pub(super) fn play_recording(&mut self, out: &mut Vec<Recorded>) -> Result<(), Failure> {
         if let Some(init) = &self.script.init {
             self.command(init)?;
         }
@@ -138,7 +138,7 @@ impl Run<'_> {
     }
 
     /// Everything the host sends until `until`.
-    fn collect(&mut self, until: Duration, out: &mut Vec<Recorded>) -> Result<(), Failure> {
+    pub(super) fn collect(&mut self, until: Duration, out: &mut Vec<Recorded>) -> Result<(), Failure> {
         let deadline = self.origin + until;
         loop {
             let now = self.target.now();

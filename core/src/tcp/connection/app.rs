@@ -180,6 +180,11 @@ impl Connection {
         window > 0 && u64::from(window) >= 2 * u64::from(current)
     }
 
+    /// Linux `sk_sndbuf`.
+    pub(crate) fn send_buffer(&self) -> u32 {
+        self.send.sndbuf()
+    }
+
     /// Linux `SIOCINQ`.
     pub(crate) fn recv_available(&self) -> usize {
         self.recv.available(self.options.oobinline) as usize
@@ -261,10 +266,6 @@ impl Connection {
                 self.recv.set_window_clamp(self.options.window_clamp);
             }
             TcpOption::RcvLowat(_) if self.is_readable() => self.tell(Readiness::READABLE),
-            TcpOption::MaxSeg(_) if self.state.can_send() => {
-                let mss = self.current_mss(cx);
-                self.send.set_mss(mss, cx);
-            }
             _ => {}
         }
         Ok(())

@@ -204,6 +204,9 @@ impl Connection {
         let header = &segment.header;
         self.ecn.on_syn_ack(header.flags);
         self.agree(header, cx);
+        if !self.wscale {
+            self.recv.disable_scaling();
+        }
         let view = self.ack_view(segment, cx.now);
         let verdict = self.send.on_ack(&view, &self.options, cx);
         cx.events.sign(self.cookie, &self.tuple, self.state);
@@ -257,10 +260,8 @@ impl Connection {
         self.sack &= offer.sack_permitted;
         match offer.wscale {
             Some(shift) if self.wscale => self.snd_wscale = shift.min(MAX_WSCALE),
-            _ => {
-                self.wscale = false;
-                self.recv.disable_scaling();
-            }
+            // Linux leaves our own scale in force where both ends sent a SYN; a SYN-ACK settles it (its caller).
+            _ => self.wscale = false,
         }
         match (&mut self.ts, offer.timestamps) {
             (Some(ts), Some(seen)) => {

@@ -29,6 +29,12 @@ impl Connection {
             if flags.syn() {
                 return self.challenge_syn(cx);
             }
+            // Linux tcp_disordered_ack_check(): "Old ACK are common, increment PAWS_OLD_ACK and do not send a dupack."
+            if flags.ack() && segment.seq_len() == 0 && header.seq.before(self.recv.rcv_nxt) {
+                cx.counters.paws_old_ack += 1;
+                self.drop(DropReason::TcpPaws, cx);
+                return Step::Break(Disposition::Keep);
+            }
             cx.counters.paws_estab += 1;
             self.drop(DropReason::TcpPaws, cx);
             if self.answer_is_limited(segment, cx) {
@@ -103,7 +109,7 @@ impl Connection {
     }
 
     /// Linux `tcp_paws_discard`: too old, and not merely a pure ACK that was overtaken.
-    fn is_too_old(&self, segment: &Segment, cx: &mut Cx<'_>) -> bool {
+    fn is_too_old(&self, segment: &Segment, cx: &Cx<'_>) -> bool {
         let (Some(ts), Some(seen)) = (self.ts, segment.header.options.timestamps) else { return false };
         if !ts.discards(seen.tsval, cx.now) {
             return false;
@@ -111,16 +117,12 @@ impl Connection {
         // "1. Pure ACK with correct sequence number. 2. ... and duplicate ACK. 3. ... and does not update window.
         // 4. ... and sits in replay window."
         let header = &segment.header;
-        let overtaken = header.flags.ack()
+        !(header.flags.ack()
             && segment.seq_len() == 0
             && header.seq == self.recv.rcv_nxt
             && header.ack == self.send.snd_una()
             && u32::from(header.wnd) << self.snd_wscale <= self.send.snd_wnd()
-            && i128::from(ts.lag(seen.tsval)) <= (self.send.rto() * 6 / 5).as_millis() as i128;
-        if overtaken {
-            cx.counters.paws_old_ack += 1;
-        }
-        !overtaken
+            && i128::from(ts.lag(seen.tsval)) <= (self.send.rto() * 6 / 5).as_millis() as i128)
     }
 
     /// Linux `tcp_sequence`, as of 6.17: the end beyond the edge counts too unless nothing waits to be read.

@@ -140,7 +140,6 @@ impl Sender {
     /// congestion, window update, timers.
     pub(crate) fn on_ack(&mut self, view: &AckView<'_>, options: &TcpOptions, cx: &mut Cx<'_>) -> AckVerdict {
         self.refresh(options);
-        self.more = false;
         let prior_una = self.snd_una;
         let mut work = Work::new(view, prior_una, self.snd_nxt, cx.now);
         let delivered = self.totals.delivered;
@@ -151,6 +150,7 @@ impl Sender {
             if view.ack.before(prior_una - span) {
                 return AckVerdict::TooOld;
             }
+            self.more = false;
             if has_sack {
                 self.take_sacks(view, &mut work, cx);
                 self.on_dubious_ack(&mut work, cx);
@@ -161,6 +161,10 @@ impl Sender {
         }
         if view.ack.after(self.snd_nxt) {
             return AckVerdict::Unsent;
+        }
+        // Linux tcp_rcv_established(): predicted data that acknowledges nothing does not look at what waits to be sent.
+        if !(view.predicted && view.takes_sequence && view.ack == prior_una) {
+            self.more = false;
         }
         self.unsettled = true;
         if view.ack != prior_una {

@@ -29,7 +29,6 @@ impl Sender {
     }
 
     /// The send buffer, bytes (Linux `sk_sndbuf`).
-    #[cfg(test)]
     pub(crate) fn sndbuf(&self) -> u32 {
         self.sndbuf
     }

@@ -112,6 +112,12 @@ impl Sender {
         (bytes / mss).max(u32::from(cx.sysctl.tcp_min_tso_segs)).min(most)
     }
 
+    /// Segments in what Linux writes as one (`tcp_xmit_size_goal`): no more than half of the largest window the peer ever had.
+    pub(super) fn segs_written_at_once(&self, mss: u32) -> u32 {
+        let cutoff = if self.max_window > 536 { self.max_window / 2 } else { self.max_window };
+        (cutoff / mss).max(1)
+    }
+
     /// Linux `tcp_mss_split_point`: payload of the next piece, with no partial segment that Nagle holds.
     pub(super) fn split_point(&self, mss: u32, quota: u32, payload: u32, hold: Hold) -> u32 {
         let most = mss.saturating_mul(quota);

@@ -153,7 +153,7 @@ impl Sender {
             quota = 1; // Linux: force out a loss probe
         }
         let max_segs = self.tso_segs(mss, cx);
-        quota = quota.min(max_segs);
+        quota = quota.min(max_segs).min(self.segs_written_at_once(mss));
         if self.is_urgent() {
             quota = 1; // Linux tcp_write_xmit(): an urgent pointer counts from its own segment
         }

@@ -183,6 +183,7 @@ impl Bench {
             ts_now: self.world.now.as_millis() as u32,
             takes_sequence: false,
             ece: false,
+            predicted: false,
             segs: 1,
         }
     }
