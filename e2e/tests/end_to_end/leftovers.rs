@@ -1,6 +1,7 @@
 //! Nothing is left behind: not after the end, not after SIGKILL of lastack itself.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use lastack_e2e::clock;
 use lastack_e2e::process::{Process, descendants};
 use lastack_e2e::runner::{Runner, User};
-use rustix::process::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::{SHORT, each_user, needs_run};
 
@@ -40,6 +42,19 @@ fn files_named_lastack() -> BTreeSet<PathBuf> {
         .collect()
 }
 
+/// What a process holds on to until it has ended, whatever becomes of its number.
+fn watched(pids: &[u32]) -> Vec<OwnedFd> {
+    let pids = pids.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed()));
+    pids.filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).collect()
+}
+
+/// Waits until every one of `processes` has ended; false at the limit.
+fn ended_within(processes: &[OwnedFd], limit: Duration) -> bool {
+    let is_over =
+        |process| poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&Timespec::default())) == Ok(1);
+    clock::until(limit, || processes.iter().all(is_over).then_some(())).is_some()
+}
+
 #[test]
 fn no_process_and_no_namespace_survives_sigkill_of_lastack() {
     needs_run!();
@@ -52,15 +67,88 @@ fn no_process_and_no_namespace_survives_sigkill_of_lastack() {
         std::io::Read::read_exact(process.child().stdout.as_mut().unwrap(), &mut up).unwrap();
         let children = descendants(process.id());
         assert!(!children.is_empty(), "the program runs below lastack");
+        let watched = watched(&children);
         let own = std::fs::read_link("/proc/self/ns/net").unwrap();
         let mut namespaces = network_namespaces_of(&children);
         namespaces.remove(&own);
         assert_eq!(namespaces.len(), 1, "the program has a network namespace of its own");
         process.signal(Signal::KILL);
         process.wait_within(SHORT).unwrap().expect("SIGKILL ends it");
-        let gone = clock::until(Duration::from_secs(5), || (!inhabited(&namespaces)).then_some(()));
-        assert!(gone.is_some(), "5 s after SIGKILL of lastack there are still processes in its namespace");
+        assert!(ended_within(&watched, SHORT), "after SIGKILL of lastack processes of its namespace live on");
+        assert!(!inhabited(&namespaces), "everybody has ended, but somebody is in the namespace");
     });
+}
+
+/// The processes whose command line has `word` in it.
+fn with_argument(word: &str) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // A process that has ended and waits for its parent has no command line any more.
+    let has_it = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    };
+    pids.filter(has_it).collect()
+}
+
+/// The children of a process that has one thread: the helper, or lastack before its runtime begins.
+fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// Nobody lives on, wherever SIGKILL meets lastack: while the helper is being made, while it makes the namespaces, while the
+/// program is forked but not yet known to be executed, after that.
+#[test]
+fn sigkill_of_lastack_at_any_step_of_its_start_leaves_nobody() {
+    needs_run!();
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        HelperForked,
+        HelperExecuted,
+        ProgramForked,
+        ProgramExecuted,
+    }
+    for step in [Step::HelperForked, Step::HelperExecuted, Step::ProgramForked, Step::ProgramExecuted] {
+        for round in 0..5 {
+            let token = format!("leftovers-{}-{step:?}-{round}", std::process::id());
+            let runner = Runner::new(User::Current);
+            let mut command = runner.command("sh");
+            command.args(["-c", "sleep 1000; :", &token]).stdin(Stdio::null()).stdout(Stdio::null());
+            let mut process = Process::spawn(&mut command).unwrap();
+            let executed = |pid: u32, name: &str| {
+                std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+            };
+            let is_helper = |pid: u32| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line.split(|byte| *byte == 0).nth(1) == Some(b"__sandbox")
+            };
+            let end = clock::now() + SHORT;
+            // Without a pause: the steps are short.
+            let has_come = || {
+                let Some(helper) = children(process.id()).first().copied() else { return false };
+                let program = children(helper).first().copied();
+                match step {
+                    Step::HelperForked => true,
+                    Step::HelperExecuted => is_helper(helper),
+                    Step::ProgramForked => is_helper(helper) && program.is_some(),
+                    Step::ProgramExecuted => program.is_some_and(|program| executed(program, "sh")),
+                }
+            };
+            while !has_come() {
+                assert!(clock::now() < end, "{step:?} does not come");
+                std::thread::yield_now();
+            }
+            process.signal(Signal::KILL);
+            process.wait_within(SHORT).unwrap().expect("SIGKILL ends it");
+            clock::until(SHORT, || with_argument(&token).is_empty().then_some(()));
+            let left = with_argument(&token);
+            for pid in left.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            assert!(left.is_empty(), "{step:?}, round {round}: processes {left:?} lived on");
+        }
+    }
 }
 
 #[test]

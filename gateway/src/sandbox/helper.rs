@@ -3,7 +3,9 @@
 //! Owns:    the steps from `unshare` to exec, and afterwards the program's tree of processes until none is left.
 //! Rules:   one thread, no runtime; every step that fails is named to the parent. All signals are blocked and read
 //!          from a descriptor, so that terminal signals reach the program alone; it is a child subreaper, so that
-//!          nobody inside escapes; when its parent dies, by SIGKILL too, the socket ends and everything inside is ended.
+//!          nobody inside escapes. When its parent dies, by SIGKILL too, the socket ends: whatever step it is at, it
+//!          comes to the socket, ends everything inside and itself. No parent-death signal: it would have to be cleared
+//!          in the moment in which the program is forked, and whoever dies by it ends nobody else.
 //! Not here: what the parent does with the device (`sandbox`); texts about failures (`failure`).
 
 use std::ffi::{OsStr, OsString};
@@ -46,8 +48,6 @@ pub(super) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         );
         return ExitCode::from(125);
     };
-    // Until the program runs there is nothing to clean up: die with the parent.
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     match prepare(&orders) {
         Ok(()) => supervise(&orders),
         Err((stage, error)) => {
@@ -189,8 +189,6 @@ fn supervise(orders: &Orders) -> ExitCode {
         Ok(child) => child.id(),
         Err(error) => return not_started(socket, &told(error, &orders.program)),
     };
-    // From here on the end of the socket tells that the parent is gone, and there is something to clean up.
-    let _ = rustix::process::set_parent_process_death_signal(None);
     let _ = FromHelper::Started { pid: program }.send(socket, &[]);
     let mut tree = Tree { program, ended: false };
     loop {
