@@ -5,7 +5,6 @@ mod harness;
 mod output;
 mod path;
 mod recovery;
-mod speed;
 mod timeouts;
 
 /// Queues, records, CUBIC's and recovery's memory come with data, in-flight segments, samples and losses.
