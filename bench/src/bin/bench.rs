@@ -1,7 +1,7 @@
 //! The series: rounds over rows over contestants, so that what disturbs the machine disturbs all alike.
 //!
 //! ```text
-//! bench [--rounds 5] [--seconds 2] [--only lastack,loopback] [--rows bulk] [--idle 2000] [--write]
+//! bench [--rounds 5] [--seconds 2] [--only lastack,loopback] [--rows bulk] [--idle 4000] [--write]
 //! ```
 //! `--write` puts the result into `bench/RESULTS.md`. Exit status 1 if lastack fails a gate.
 
@@ -36,7 +36,7 @@ fn start() -> std::io::Result<ExitCode> {
     };
     let rounds: usize = value("--rounds").and_then(|n| n.parse().ok()).unwrap_or(5);
     let seconds: f64 = value("--seconds").and_then(|n| n.parse().ok()).unwrap_or(2.0);
-    let idle: u64 = value("--idle").and_then(|n| n.parse().ok()).unwrap_or(2000).max(FEW + 1);
+    let idle: u64 = value("--idle").and_then(|n| n.parse().ok()).unwrap_or(4000).max(FEW + 1);
     let rows = value("--rows").unwrap_or("");
     let only: Option<Vec<&str>> = value("--only").map(|names| names.split(',').collect());
     let contestants: Vec<Contestant> = Contestant::ALL
@@ -150,7 +150,8 @@ fn document(
          ```\nbench/run.sh        # {rounds} interleaved rounds, {seconds} s each; median (least–most)\n```\n\n\
          Only ratios within one series mean something. A ratio says how many times better the first is. *loopback*: no namespace, no carrier. *yardstick*: a forwarder\n\
          on a TUN without TCP (`bench/src/bin/yardstick.rs`), the price of everything but TCP. A figure counts only without one error,\n\
-         stall (1 s) or connection left behind.\n\n",
+         stall (1 s) or connection left behind. Memory is the carrier's own (VmRSS); beside it each of the three keeps one socket of the host's kernel for a connection,\n\
+         which no process's memory shows. pasta keeps no payload but in that socket.\n\n",
         output("date", &["-u", "+%Y-%m-%d"]),
         output("uname", &["-r"]),
         versions.join(", "),

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use lastack_e2e::clock;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -33,6 +34,7 @@ const STALL: Duration = Duration::from_secs(1);
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    raise_descriptor_limit();
     let result = match words.as_slice() {
         ["serve"] => return serve(),
         ["hold", at, few, many] => return hold(address(at)?, count(few)?, count(many)?),
@@ -68,7 +70,7 @@ fn serve() -> io::Result<()> {
     }))?;
     std::thread::spawn(move || each(&sink, sink_one));
     std::thread::spawn(move || each(&source, source_one));
-    std::thread::spawn(move || each(&hold, |mut stream| stream.read(&mut [0; 1]).map(drop)));
+    std::thread::spawn(move || echo_all(&hold, false));
     std::thread::spawn(move || echo_all(&echo_then_close, true));
     std::thread::spawn(move || echo_all(&echo, false));
     io::stdin().read_to_end(&mut Vec::new()).map(drop)
@@ -364,6 +366,13 @@ fn hold(at: SocketAddr, few: usize, many: usize) -> io::Result<()> {
 }
 
 // ---- small things ----
+
+/// Thousands of idle connections are more than the 1,024 descriptors a process usually may have.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // What is not granted is told by the connection that fails.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
 
 fn connect(at: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&at, Duration::from_secs(10))?;
