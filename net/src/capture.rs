@@ -215,6 +215,10 @@ impl<D: Device> Device for Capture<D> {
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.device.poll_writable(cx)
     }
+
+    fn rx_dropped(&self) -> u64 {
+        self.device.rx_dropped()
+    }
 }
 
 impl<D> Drop for Capture<D> {

@@ -3,7 +3,8 @@
 //! Owns:    [`Device`] and [`Capabilities`].
 //! Output:  packets that begin with the IP header, no link header.
 //! Rules:   one packet (or one super-segment) a call; a call never waits.
-//! Not here: the devices: [`Tun`](crate::Tun), [`Memory`](crate::Memory), [`Capture`](crate::Capture).
+//! Not here: the devices: [`Tun`](crate::Tun), [`Veth`](crate::Veth), [`Memory`](crate::Memory),
+//!          [`Capture`](crate::Capture).
 
 use std::io;
 use std::task::{Context, Poll};
@@ -77,4 +78,32 @@ pub trait Device: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// The link is gone.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Packets for this side that the kernel dropped because nobody took them in time, since the start; 0 where the
+    /// device cannot tell.
+    fn rx_dropped(&self) -> u64 {
+        0
+    }
+}
+
+/// A device whose kind is chosen at run time.
+impl Device for Box<dyn Device> {
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<RxMeta>> {
+        (**self).poll_recv(cx, buf)
+    }
+
+    fn send(&self, packet: &Transmit) -> io::Result<()> {
+        (**self).send(packet)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_writable(cx)
+    }
+
+    fn rx_dropped(&self) -> u64 {
+        (**self).rx_dropped()
+    }
 }

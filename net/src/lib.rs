@@ -1,7 +1,7 @@
 //! Runs lastack-core on a real machine: devices, a driver, and sockets for tokio and for threads.
 //!
-//! The modules in reading order: [`device`] (what a link must offer), [`tun`], [`memory`], [`capture`] with
-//! [`pcapng`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`]
+//! The modules in reading order: [`device`] (what a link must offer), [`tun`], [`veth`], [`memory`], [`capture`]
+//! with [`pcapng`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`]
 //! (sockets for tokio), [`blocking`] (sockets for threads); [`events`] (what happens); [`control`] (for other
 //! processes to look in).
 //!
@@ -38,6 +38,7 @@ pub mod capture;
 pub mod clock;
 mod connection;
 pub mod control;
+mod descriptor;
 pub mod device;
 pub mod driver;
 pub mod events;
@@ -52,6 +53,8 @@ mod sys;
 pub mod tcp;
 pub mod tun;
 pub mod udp;
+pub mod veth;
+mod virtio;
 mod waiters;
 
 pub use capture::Capture;
@@ -65,6 +68,7 @@ pub use shard::LinkCounters;
 pub use tcp::{TcpListener, TcpStream};
 pub use tun::{Tun, TunOptions};
 pub use udp::{UdpAny, UdpSocket};
+pub use veth::Veth;
 
 pub use lastack_core as core;
 pub use lastack_core::stack::{AnyOptions, Config, Datagram, ListenOptions, Readiness, Unreachable};

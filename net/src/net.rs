@@ -109,7 +109,8 @@ impl Net {
 
     /// The link's counters.
     pub fn link_counters(&self) -> LinkCounters {
-        self.handle.look(|state, _| state.link)
+        let rx_dropped = self.handle.device.rx_dropped();
+        self.handle.look(|state, _| LinkCounters { rx_dropped, ..state.link })
     }
 
     /// The stack's clock: nanoseconds since the Unix epoch, monotonic.

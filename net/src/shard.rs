@@ -30,6 +30,9 @@ pub struct LinkCounters {
     pub rx_packets: u64,
     /// Bytes of these.
     pub rx_bytes: u64,
+    /// Packets that the kernel dropped because this side did not take them in time, where the device can tell
+    /// ([`Device::rx_dropped`]).
+    pub rx_dropped: u64,
     /// Packets sent; a super-segment counts once.
     pub tx_packets: u64,
     /// Bytes of these.

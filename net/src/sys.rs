@@ -1,9 +1,10 @@
-//! Every `unsafe` line of this crate: ioctls on TUN and interfaces, and one read or write a packet.
+//! Every `unsafe` line of this crate: ioctls on TUN and interfaces, options of packet sockets, and one read or write a packet.
 //!
 //! Not here: any decision. The functions take and give safe types and return what the kernel said.
 
 pub(crate) mod interface;
 pub(crate) mod packet;
+pub(crate) mod packet_socket;
 pub(crate) mod ready;
 pub(crate) mod tun;
 

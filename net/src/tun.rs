@@ -7,20 +7,17 @@
 //! Not here: namespaces and routes (`lastack-gateway`); ioctls themselves (`sys`).
 
 mod open;
-mod virtio;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use lastack_core::wire::offload::Segments;
 use lastack_core::wire::transmit::{RxMeta, Transmit};
-use tokio::io::unix::AsyncFd;
 
+use crate::descriptor::{Descriptor, MAX_PAYLOAD_PIECES};
 use crate::device::{Capabilities, Device};
-use crate::sys;
+use crate::{sys, virtio};
 
 pub use open::{TunError, TunOptions};
 
@@ -39,14 +36,10 @@ pub use open::{TunError, TunOptions};
 /// ```
 #[derive(Debug)]
 pub struct Tun {
-    fd: Arc<OwnedFd>,
+    descriptor: Descriptor,
     name: String,
     has_header: bool,
     capabilities: Capabilities,
-    /// Made by the first poll, in the runtime that polls.
-    ready: OnceLock<AsyncFd<Arc<OwnedFd>>>,
-    /// Room for packets that have to be cut or finished before.
-    scratch: Mutex<Vec<u8>>,
 }
 
 impl Tun {
@@ -81,46 +74,6 @@ impl Tun {
     pub fn set_queue_len(&self, packets: u32) -> io::Result<()> {
         sys::interface::set_queue_len(&self.name, packets)
     }
-
-    fn readiness(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
-        if let Some(ready) = self.ready.get() {
-            return Ok(ready);
-        }
-        let ready = sys::ready::register(self.fd.clone())?;
-        Ok(self.ready.get_or_init(|| ready))
-    }
-
-    /// One nonblocking read.
-    fn read(&self, buf: &mut BytesMut) -> io::Result<RxMeta> {
-        let mut header = [0; virtio::HEADER_LEN];
-        let header = if self.has_header { &mut header[..] } else { &mut [] };
-        let read = sys::packet::read(self.fd.as_fd(), header, buf)?;
-        let truesize = buf.capacity() as u32;
-        if read <= header.len() {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the TUN interface is gone"));
-        }
-        Ok(virtio::meta(header, truesize))
-    }
-
-    fn send_cut(&self, packet: &Transmit) -> io::Result<()> {
-        let mut scratch = self.scratch.lock().expect("cutting does not panic");
-        let mut segments = Segments::new(packet);
-        let header = if self.has_header { &virtio::PLAIN[..] } else { &[] };
-        let mut is_first = true;
-        while segments.next_packet(&mut scratch) {
-            match sys::packet::write(self.fd.as_fd(), header, &scratch, &[]) {
-                Ok(_) => {}
-                Err(error) if is_first => return Err(error),
-                // Part of the super-segment is out: the rest counts as lost on the link, and TCP repairs it.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
-                }
-                Err(error) => return Err(error),
-            }
-            is_first = false;
-        }
-        Ok(())
-    }
 }
 
 impl Device for Tun {
@@ -129,51 +82,38 @@ impl Device for Tun {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<RxMeta>> {
-        let ready = self.readiness()?;
-        loop {
-            // The guard comes before the read, so that clearing it cannot lose a packet that came in between.
-            let mut guard = ready!(ready.poll_read_ready(cx))?;
-            match self.read(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
-            }
+        let mut header = [0; virtio::HEADER_LEN];
+        let header = if self.has_header { &mut header[..] } else { &mut [] };
+        let read = ready!(self.descriptor.poll_read(cx, header, buf))?;
+        if read <= header.len() {
+            let gone = io::Error::new(io::ErrorKind::UnexpectedEof, "the TUN interface is gone");
+            return Poll::Ready(Err(gone));
         }
+        Poll::Ready(Ok(virtio::meta(header, buf.capacity() as u32)))
     }
 
     fn send(&self, packet: &Transmit) -> io::Result<()> {
-        // Two pieces of the limit are the virtio header and the packet's own.
-        if !self.capabilities.takes(packet) || packet.payload.len() > sys::packet::MAX_PIECES - 2 {
-            return self.send_cut(packet);
+        if !self.capabilities.takes(packet) || packet.payload.len() > MAX_PAYLOAD_PIECES {
+            let header = if self.has_header { &virtio::PLAIN[..] } else { &[] };
+            return self.descriptor.write_cut(header, packet);
         }
-        let header = virtio::header(packet);
-        let header = if self.has_header { &header[..] } else { &[] };
-        sys::packet::write(self.fd.as_fd(), header, &packet.head, &packet.payload)?;
-        Ok(())
+        let header = virtio::header(packet, 0);
+        self.descriptor.write(if self.has_header { &header[..] } else { &[] }, packet)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ready = self.readiness()?;
-        loop {
-            let mut guard = ready!(ready.poll_write_ready(cx))?;
-            // `send` does not clear the readiness, so the kernel is asked.
-            let mut fds = [rustix::event::PollFd::new(&self.fd, rustix::event::PollFlags::OUT)];
-            if rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default()))? > 0 {
-                return Poll::Ready(Ok(()));
-            }
-            guard.clear_ready();
-        }
+        self.descriptor.poll_writable(cx)
     }
 }
 
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
 impl AsRawFd for Tun {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.fd.as_raw_fd()
+        self.descriptor.as_fd().as_raw_fd()
     }
 }

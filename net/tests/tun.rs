@@ -1,150 +1,37 @@
 //! The stack and Linux's, joined by a TUN in a network namespace of the test's own.
 
+#[path = "support/kernel.rs"]
+mod kernel;
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use kernel::{KERNEL, STACK, bulk, config, exchange, kernel_connects, stack_connects};
 use lastack::blocking;
 use lastack::core::wire::transmit::RxMeta;
 use lastack::core::wire::{Body, parse};
-use lastack::{Capture, Config, Device, Net, Tun, TunOptions};
+use lastack::{Capture, Device, Net, Tun, TunOptions};
 use support::pattern;
 
 #[allow(dead_code, reason = "its main opens a TUN of its own")]
 #[path = "../examples/axum_server.rs"]
 mod axum_server;
 
-/// Set in the process that runs inside of the namespace.
-const INSIDE: &str = "LASTACK_TEST_INSIDE_NAMESPACE";
-
 /// Runs `test`, which is the body of the test called `name`, in a fresh network namespace.
 fn in_namespace(name: &str, test: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        return test();
-    }
-    if let Err(why) = possible() {
-        assert!(std::env::var_os("LASTACK_REQUIRE_E2E").is_none(), "{name} cannot run: {why}");
-        eprintln!("SKIPPED: {name}: {why}");
-        return;
-    }
-    let status = unshare()
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name} failed in its namespace: {status}");
-}
-
-fn unshare() -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net"]);
-    command
-}
-
-fn possible() -> Result<(), String> {
-    std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .map_err(|error| format!("/dev/net/tun: {error}"))?;
-    match unshare().arg("true").status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("no network namespace: unshare ended with {status}")),
-        Err(error) => Err(format!("unshare: {error}")),
-    }
+    let node = || {
+        let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+        opened.map(drop).map_err(|error| format!("/dev/net/tun: {error}"))
+    };
+    kernel::in_namespace(name, node, test);
 }
 
 fn options() -> TunOptions {
     TunOptions::new().address([10, 9, 0, 1].into(), 24).address("fd09::1".parse().unwrap(), 64).up()
-}
-
-fn config() -> Config {
-    let addresses = vec![([10, 9, 0, 2].into(), 24), ("fd09::2".parse().unwrap(), 64)];
-    Config { addresses, ..Config::default() }
-}
-
-const KERNEL: [&str; 2] = ["10.9.0.1:0", "[fd09::1]:0"];
-const STACK: [&str; 2] = ["10.9.0.2:0", "[fd09::2]:0"];
-
-/// Both kinds of stream.
-trait Stream: Read + Write + Send + Sized {
-    fn twin(&self) -> Self;
-    fn end_sending(&self);
-}
-
-impl Stream for std::net::TcpStream {
-    fn twin(&self) -> Self {
-        self.try_clone().unwrap()
-    }
-    fn end_sending(&self) {
-        self.shutdown(Shutdown::Write).unwrap();
-    }
-}
-
-impl Stream for blocking::TcpStream {
-    fn twin(&self) -> Self {
-        self.try_clone().unwrap()
-    }
-    fn end_sending(&self) {
-        self.shutdown(Shutdown::Write).unwrap();
-    }
-}
-
-/// Both ends send `data` at the same time and receive it to the end.
-fn exchange(one: impl Stream, two: impl Stream, data: &[u8]) {
-    fn end<'a>(stream: impl Stream + 'a, data: &'a [u8], scope: &'a thread::Scope<'a, '_>) {
-        let mut writer = stream.twin();
-        scope.spawn(move || {
-            writer.write_all(data).unwrap();
-            writer.end_sending();
-        });
-        let mut reader = stream;
-        scope.spawn(move || {
-            let mut got = Vec::new();
-            reader.read_to_end(&mut got).unwrap();
-            assert!(got == data, "{} of {} bytes, or others", got.len(), data.len());
-        });
-    }
-    thread::scope(|scope| {
-        // The scope's threads outlive this closure, not the scope.
-        let scope: &thread::Scope<'_, '_> = scope;
-        end(one, data, scope);
-        end(two, data, scope);
-    });
-}
-
-fn kernel_connects(net: &Net, local: &str) -> (std::net::TcpStream, blocking::TcpStream) {
-    let listener = blocking::TcpListener::bind(net, local).unwrap();
-    let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (ours, peer) = listener.accept().unwrap();
-    assert_eq!(theirs.local_addr().unwrap(), peer);
-    (theirs, ours)
-}
-
-fn stack_connects(net: &Net, local: &str) -> (std::net::TcpStream, blocking::TcpStream) {
-    let listener = std::net::TcpListener::bind(local).unwrap();
-    let ours = blocking::TcpStream::connect(net, listener.local_addr().unwrap()).unwrap();
-    (listener.accept().unwrap().0, ours)
-}
-
-fn bulk(tun: impl Device) {
-    let net = Net::spawn_thread(tun, config()).unwrap();
-    let data = pattern(20_000_000);
-    for (kernel, stack) in KERNEL.into_iter().zip(STACK) {
-        let (theirs, ours) = kernel_connects(&net, stack);
-        exchange(theirs, ours, &data);
-        let (theirs, ours) = stack_connects(&net, kernel);
-        exchange(theirs, ours, &data);
-    }
-    let counters = net.counters();
-    assert_eq!((counters.in_errs, counters.in_csum_errors), (0, 0));
-    assert_eq!(net.link_counters().tx_errors, 0);
 }
 
 #[test]
@@ -159,7 +46,9 @@ fn bulk_with_offload_arrives_intact() {
 
 #[test]
 fn bulk_without_offload_arrives_intact() {
-    in_namespace("bulk_without_offload_arrives_intact", || bulk(Tun::open(&options().plain()).unwrap()));
+    in_namespace("bulk_without_offload_arrives_intact", || {
+        bulk(Tun::open(&options().plain()).unwrap());
+    });
 }
 
 #[test]

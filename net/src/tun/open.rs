@@ -3,12 +3,12 @@
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::{Tun, virtio};
+use super::Tun;
+use crate::descriptor::Descriptor;
 use crate::device::Capabilities;
-use crate::sys;
+use crate::{sys, virtio};
 
 /// What to open. Without more: a new interface `tun%d`, down, without addresses, with every offload.
 #[derive(Clone, Debug, Default)]
@@ -169,9 +169,6 @@ pub(super) fn adopt(fd: OwnedFd, mtu: u32) -> io::Result<Tun> {
         let message = format!("{name} is not a TUN without packet information (IFF_TUN | IFF_NO_PI)");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    let status = rustix::fs::fcntl_getfl(&fd)?;
-    rustix::fs::fcntl_setfl(&fd, status | rustix::fs::OFlags::NONBLOCK)?;
-
     let has_header = flags & libc::IFF_VNET_HDR != 0;
     let capabilities = if has_header {
         sys::tun::set_header_len(fd.as_fd(), virtio::HEADER_LEN as i32)
@@ -180,14 +177,7 @@ pub(super) fn adopt(fd: OwnedFd, mtu: u32) -> io::Result<Tun> {
     } else {
         Capabilities::plain(mtu)
     };
-    Ok(Tun {
-        fd: Arc::new(fd),
-        name,
-        has_header,
-        capabilities,
-        ready: OnceLock::new(),
-        scratch: Mutex::new(Vec::new()),
-    })
+    Ok(Tun { descriptor: Descriptor::new(fd)?, name, has_header, capabilities })
 }
 
 /// Linux finishes a new IPv6 address in a work queue, milliseconds later: until then nobody can bind to it.

@@ -1,4 +1,4 @@
-//! The virtio network header before each packet: 10 bytes, in the machine's byte order on TUN.
+//! The virtio network header before each packet of a TUN or packet socket: 10 bytes, in the machine's byte order.
 
 use lastack_core::wire::transmit::{RxMeta, Transmit, TxChecksum};
 
@@ -21,11 +21,12 @@ const UDP_CHECKSUM: u16 = 6;
 const TCP_FLAGS: usize = 13;
 const CWR: u8 = 0x80;
 
-/// The header of a packet that leaves.
-pub(crate) fn header(packet: &Transmit) -> [u8; HEADER_LEN] {
+/// The header of a packet that leaves behind a link header of `link` bytes (a TUN has none): lengths and places
+/// count from the link header's first byte.
+pub(crate) fn header(packet: &Transmit, link: u16) -> [u8; HEADER_LEN] {
     let TxChecksum::Partial { start, offset } = packet.checksum else { return PLAIN };
     let gso = if packet.segment_size == 0 { GSO_NONE } else { gso_type(&packet.head, start, offset) };
-    encode(NEEDS_CSUM, gso, packet.head.len() as u16, packet.segment_size, start, offset)
+    encode(NEEDS_CSUM, gso, link + packet.head.len() as u16, packet.segment_size, link + start, offset)
 }
 
 fn gso_type(head: &[u8], start: u16, offset: u16) -> u8 {
@@ -71,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_finished_packet_has_an_empty_header() {
-        assert_eq!(header(&transmit(4, TxChecksum::Complete, 0)), PLAIN);
+        assert_eq!(header(&transmit(4, TxChecksum::Complete, 0), 0), PLAIN);
     }
 
     #[test]
@@ -83,20 +84,27 @@ mod tests {
                 1448,
             )
         };
-        assert_eq!(header(&tcp(4)), encode(NEEDS_CSUM, GSO_TCPV4, 60, 1448, 20, 16));
-        assert_eq!(header(&tcp(6)), encode(NEEDS_CSUM, GSO_TCPV6, 60, 1448, 40, 16));
+        assert_eq!(header(&tcp(4), 0), encode(NEEDS_CSUM, GSO_TCPV4, 60, 1448, 20, 16));
+        assert_eq!(header(&tcp(6), 0), encode(NEEDS_CSUM, GSO_TCPV6, 60, 1448, 40, 16));
         let udp = transmit(4, TxChecksum::Partial { start: 20, offset: 6 }, 1472);
-        assert_eq!(header(&udp), encode(NEEDS_CSUM, GSO_UDP_L4, 60, 1472, 20, 6));
+        assert_eq!(header(&udp, 0), encode(NEEDS_CSUM, GSO_UDP_L4, 60, 1472, 20, 6));
 
         let mut with_cwr = tcp(4);
         with_cwr.head[20 + TCP_FLAGS] = CWR;
-        assert_eq!(header(&with_cwr)[1], GSO_TCPV4 | GSO_ECN);
+        assert_eq!(header(&with_cwr, 0)[1], GSO_TCPV4 | GSO_ECN);
     }
 
     #[test]
     fn one_segment_with_a_partial_sum_is_not_marked_for_cutting() {
-        let header = header(&transmit(4, TxChecksum::Partial { start: 20, offset: 16 }, 0));
+        let header = header(&transmit(4, TxChecksum::Partial { start: 20, offset: 16 }, 0), 0);
         assert_eq!(header, encode(NEEDS_CSUM, GSO_NONE, 60, 0, 20, 16));
+    }
+
+    #[test]
+    fn behind_a_link_header_every_place_moves() {
+        let packet = transmit(4, TxChecksum::Partial { start: 20, offset: 16 }, 1448);
+        assert_eq!(super::header(&packet, 14), encode(NEEDS_CSUM, GSO_TCPV4, 74, 1448, 34, 16));
+        assert_eq!(super::header(&transmit(4, TxChecksum::Complete, 0), 14), PLAIN);
     }
 
     #[test]
