@@ -19,7 +19,7 @@ pub enum News {
     /// A connection ended.
     Closed(Box<Closed>),
     /// A RST was sent or received.
-    Reset(Event),
+    Reset(Box<Event>),
 }
 
 /// A watch over one namespace.
@@ -100,7 +100,7 @@ impl Live {
             tracer.wait(Duration::ZERO, &mut |event| {
                 correlator.event(&event);
                 if matches!(event.name, "tcp_send_reset" | "tcp_receive_reset") {
-                    each(News::Reset(event));
+                    each(News::Reset(Box::new(event)));
                 }
             })?;
         }

@@ -37,6 +37,11 @@ pub struct Event {
     pub pid: Option<u32>,
     /// Its name.
     pub comm: Option<Arc<str>>,
+    /// The kernel's own name of the socket, where the tracepoint has it: the same until the socket is freed, also while it
+    /// has no port yet.
+    pub socket: Option<u64>,
+    /// For `sched_process_fork`: the new process, or thread.
+    pub child: Option<u32>,
     /// The kernel's call stack, innermost first.
     pub stack: Vec<String>,
     /// The socket at its end, for `ended`.
@@ -58,6 +63,8 @@ impl Event {
             error: None,
             pid: None,
             comm: None,
+            socket: None,
+            child: None,
             stack: Vec::new(),
             row: None,
         }
@@ -104,8 +111,23 @@ impl Event {
 
     /// One line of NDJSON; unknown values are absent.
     pub fn to_json(&self) -> Value {
-        let Self { at_ns, name, local, peer, cookie, state, old_state, reason, error, pid, comm, stack, row } =
-            self;
+        let Self {
+            at_ns,
+            name,
+            local,
+            peer,
+            cookie,
+            state,
+            old_state,
+            reason,
+            error,
+            pid,
+            comm,
+            stack,
+            row,
+            socket: _,
+            child,
+        } = self;
         let mut out = Map::new();
         out.insert("event".to_owned(), (*name).into());
         out.insert("at_ns".to_owned(), (*at_ns).into());
@@ -122,6 +144,7 @@ impl Event {
         put("reason", reason.as_ref().map(|r| (**r).into()));
         put("error", error.map(Into::into));
         put("pid", pid.map(Into::into));
+        put("child", child.map(Into::into));
         put("comm", comm.as_ref().map(|c| (**c).into()));
         put("stack", (!stack.is_empty()).then(|| stack.clone().into()));
         let info = row.as_ref().and_then(|row| row.socket.info.as_deref());

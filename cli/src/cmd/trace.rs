@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     if args.ends {
         return args.ends_only(&mut shown);
     }
-    match Tracer::open(TraceOptions { drops: args.drops, stacks: args.stacks }) {
+    match Tracer::open(TraceOptions { drops: args.drops, stacks: args.stacks, forks: false }) {
         Ok(mut tracer) => {
             while shown.goes_on() {
                 tracer.wait(TICK, &mut |event| shown.show(&event))?;

@@ -29,6 +29,7 @@ mod tracepoints;
 
 pub use destroyed::Endings;
 pub use diag::Detail;
+pub use owner::sockets_of;
 pub use tracepoints::{Counting, TraceOptions, Tracer};
 
 use bytecode::Compiled;

@@ -115,6 +115,15 @@ fn former(row: &Row, listeners: &HashMap<(u64, u16), Owner>, cgroups: &mut Cgrou
     listener.map(|owner| Owner { fd: None, former, how: OwnerHow::Listener, ..owner.clone() })
 }
 
+/// Which of `pids` holds which socket, by the socket's inode; those we may not look into hold none.
+pub fn sockets_of(pids: &[u32]) -> HashMap<u32, u32> {
+    let mut owners = Owners::default();
+    for pid in pids {
+        owners.scan_process(*pid);
+    }
+    owners.by_inode.into_iter().filter_map(|(inode, owner)| Some((inode, owner.pid?))).collect()
+}
+
 /// `/proc/PID/comm`.
 pub(super) fn command(pid: u32) -> Arc<str> {
     fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "?".into(), |text| text.trim_end().into())

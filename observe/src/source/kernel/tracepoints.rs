@@ -30,6 +30,8 @@ pub struct TraceOptions {
     pub drops: bool,
     /// The kernel's call stack of each event.
     pub stacks: bool,
+    /// New processes, too (`sched:sched_process_fork`).
+    pub forks: bool,
 }
 
 /// What a life is made of: state changes, resets, repeats, ends and errors.
@@ -42,6 +44,7 @@ const LIFE: [&str; 6] = [
     "sock/inet_sk_error_report",
 ];
 const DROPS: &str = "skb/kfree_skb";
+const FORKS: &str = "sched/sched_process_fork";
 
 /// An open trace.
 #[derive(Debug)]
@@ -66,6 +69,9 @@ impl Tracer {
         let mut wanted: Vec<String> = LIFE.iter().map(|name| (*name).to_owned()).collect();
         if options.drops {
             wanted.push(DROPS.to_owned());
+        }
+        if options.forks {
+            wanted.push(FORKS.to_owned());
         }
         let found = tracefs::formats(&wanted)?;
         if found.is_empty() {
@@ -218,7 +224,7 @@ fn filter_of(path: &str) -> Option<&'static str> {
 
 fn name_of(path: &str) -> &'static str {
     LIFE.iter()
-        .chain([&DROPS])
+        .chain([&DROPS, &FORKS])
         .find(|known| **known == path)
         .and_then(|known| known.split('/').nth(1))
         .unwrap_or("?")
@@ -265,13 +271,18 @@ fn fill(event: &mut Event, format: &Format, record: &[u8], pid: u32) {
     } else if format.has("sport") {
         (event.local, event.peer) = (end(format, record, "s"), end(format, record, "d"));
     }
+    event.socket = format.number(record, "skaddr").filter(|address| *address != 0);
+    event.child = format.number(record, "child_pid").map(|pid| pid as u32);
     event.cookie = format.number(record, "sock_cookie").filter(|cookie| *cookie != 0);
     event.reason = format.symbol(record, "reason");
     event.state = state("newstate").or_else(|| state("state"));
     event.old_state = state("oldstate");
     let signed = |name| format.number(record, name).map(|n| (n as u32).cast_signed());
     event.error = signed("error").or_else(|| signed("err")).filter(|error| *error != 0).map(i32::abs);
-    if acted(event) && pid != 0 {
+    // A fork is the parent's own act; its name is of no use.
+    if event.child.is_some() {
+        event.pid = Some(pid);
+    } else if acted(event) && pid != 0 {
         event.pid = Some(pid);
         event.comm = Some(owner::command(pid)).filter(|comm| **comm != *"?");
     }
