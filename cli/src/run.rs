@@ -1,10 +1,11 @@
 //! What `lastack run` and `lastack demo` are made of.
 //!
-//! [`session`] runs a program behind the stack from start to end; [`journal`] takes down what happens, [`words`]
+//! [`session`] runs a program behind the stack from start to end, [`observe`] one that stays where it is; [`journal`] takes down what happens, [`words`]
 //! explains it in two languages, [`report`] is the text at the end; [`rules`] reads `--allow` and `--deny`.
 //! [`scenes`] are the connections that `demo` shows.
 
 pub(crate) mod journal;
+pub(crate) mod observe;
 pub(crate) mod report;
 pub(crate) mod rules;
 pub(crate) mod scenes;

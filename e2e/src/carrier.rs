@@ -141,7 +141,7 @@ impl Seat {
                 if self.mtu != DEFAULT_MTU {
                     command.args(["--mtu", &self.mtu.to_string()]);
                 }
-                command.args(flags).arg("--");
+                command.args(crate::runner::device_flags()).args(flags).arg("--");
                 command
             }
             Kind::Pasta { program } => {

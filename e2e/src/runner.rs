@@ -18,12 +18,44 @@ pub const HOST_V4: &str = "10.0.2.2";
 /// The same, IPv6, as it stands in a URL.
 pub const HOST_V6: &str = "[fd00:6c61::2]";
 
+/// Which link the programs get: `LASTACK_E2E_DEVICE=veth`, or whatever `--device auto` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// What `lastack run` takes by itself; nobody gets a `/dev/net/tun` of its own.
+    Auto,
+    /// A veth pair; nobody finds the machine's `/dev/net/tun`, which is root's, and must take the veth by itself.
+    Veth,
+}
+
+/// The link the tests run over.
+///
+/// # Panics
+/// `LASTACK_E2E_DEVICE` is something else than `veth`.
+#[must_use]
+pub fn device() -> Device {
+    match std::env::var("LASTACK_E2E_DEVICE").as_deref() {
+        Err(_) | Ok("" | "auto") => Device::Auto,
+        Ok("veth") => Device::Veth,
+        Ok(other) => panic!("LASTACK_E2E_DEVICE={other}: `veth` or nothing"),
+    }
+}
+
+/// The flags of `lastack run` that choose the link for a program of this user.
+#[must_use]
+pub fn device_flags() -> &'static [&'static str] {
+    match device() {
+        Device::Auto => &[],
+        Device::Veth => &["--device", "veth"],
+    }
+}
+
 /// Who runs `lastack`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
     /// Whoever runs the test.
     Current,
-    /// uid 65534 without groups, from root, with a `/dev/net/tun` of its own that it may open.
+    /// uid 65534 without groups, from root, with a `/dev/net/tun` of its own that it may open; over a veth, with the
+    /// machine's, which it may not.
     Nobody,
 }
 
@@ -33,19 +65,15 @@ pub fn users() -> Vec<User> {
     if needs::is_root() { vec![User::Current, User::Nobody] } else { vec![User::Current] }
 }
 
-/// Why `lastack run` cannot work here at all, if so.
+/// Why `lastack run` cannot be tested here at all, if so.
 #[must_use]
 pub fn unavailable() -> Option<String> {
-    if !Path::new("/dev/net/tun").exists() {
-        return Some("there is no /dev/net/tun".to_owned());
-    }
-    if !needs::is_root() && !needs::tun_is_for_everyone() {
-        return Some(
-            "/dev/net/tun may not be opened by this user: as root, `chmod 666 /dev/net/tun`, or test as root"
-                .to_owned(),
-        );
-    }
     needs::missing(&["setpriv", "unshare"])
+}
+
+/// Whether nobody is given a TUN: there is one to give, and it is not the veth that is to be tested.
+fn nobody_has_tun() -> bool {
+    device() == Device::Auto && Path::new("/dev/net/tun").exists()
 }
 
 /// One `lastack run`, not yet started.
@@ -66,7 +94,12 @@ impl Runner {
         let dir = servers::directory().expect("a directory for temporary files");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("our own directory");
         let journal = dir.path().join("journal.json").display().to_string();
-        let flags = ["--report", "json", "--output", &journal].map(str::to_owned).to_vec();
+        let mut flags = vec!["--report", "json", "--output", &journal];
+        if user == User::Current {
+            // Nobody has to take the right one by itself.
+            flags.extend(device_flags());
+        }
+        let flags = flags.into_iter().map(str::to_owned).collect();
         Self { user, flags, dir }
     }
 
@@ -131,7 +164,7 @@ pub fn lastack_as(user: User, dir: &Path) -> Command {
         User::Current => Command::new(lastack),
         User::Nobody => {
             let copy = copy_for_all(lastack, dir).expect("our own temporary directory");
-            let mut command = as_nobody(true);
+            let mut command = as_nobody(nobody_has_tun());
             command.arg(copy).env("XDG_RUNTIME_DIR", dir).env("HOME", dir);
             command
         }

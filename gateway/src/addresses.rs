@@ -67,6 +67,46 @@ impl Addresses {
     }
 }
 
+/// Which families the program gets a default route for: none that leads nowhere, so that a program on a host without
+/// IPv6 does not try it first and wait. A host with neither, offline, keeps both: the stack then answers that there is
+/// no way, and the attempt is written down.
+pub fn default_routes() -> [bool; 2] {
+    let v4 = leads_out(Ipv4Addr::new(192, 0, 2, 1).into()) || has_route_v4(&read("/proc/net/route"));
+    let v6 = leads_out(v6_documentation()) || has_route_v6(&read("/proc/net/ipv6_route"));
+    if v4 || v6 { [v4, v6] } else { [true, true] }
+}
+
+fn v6_documentation() -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// True: the host has a way to `address`, which nobody has. No packet is sent for a datagram socket's connect(2).
+fn leads_out(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    std::net::UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect((address, 9)).is_ok())
+}
+
+/// `/proc/net/route`: the main table, a line of names first.
+fn has_route_v4(table: &str) -> bool {
+    table.lines().skip(1).any(|line| line.split_whitespace().next().is_some_and(|name| name != "lo"))
+}
+
+/// `/proc/net/ipv6_route`: every table. The host's own addresses are on `lo`; link-local and multicast lead nowhere.
+fn has_route_v6(table: &str) -> bool {
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let (Some(to), Some(device)) = (words.next(), words.last()) else { return false };
+        device != "lo" && !to.starts_with("fe8") && !to.starts_with("ff")
+    })
+}
+
 /// The resolvers in a `resolv.conf`, at most three as glibc has it; without any, the host's own (resolv.conf(5)).
 pub fn resolvers(resolv_conf: &str) -> Vec<SocketAddr> {
     let named: Vec<SocketAddr> = resolv_conf
@@ -112,6 +152,19 @@ mod tests {
     fn closed_loopback_leads_nowhere() {
         assert_eq!(to(&addresses(false), "10.0.2.2:80"), Destination::Nowhere);
         assert_eq!(to(&addresses(false), "10.0.2.3:53"), host("192.0.2.53:53"), "names still resolve");
+    }
+
+    #[test]
+    fn a_family_without_a_way_out_of_the_host_is_seen() {
+        let head = "Iface\tDestination\tGateway\n";
+        assert!(!has_route_v4(head) && has_route_v4(&format!("{head}eth0\t0000000A\t00000000\n")));
+        let route = |to: &str, device: &str| {
+            format!("{to} 40 {0} 00 {0} 00000100 00000001 00000000 00000001 {device}\n", "0".repeat(32))
+        };
+        let link_local = route(&format!("fe80{}", "0".repeat(28)), "eth0");
+        let own = route(&format!("2001{}1", "0".repeat(27)), "lo");
+        assert!(!has_route_v6(&(link_local.clone() + &own)));
+        assert!(has_route_v6(&(link_local + &route(&format!("2001{}", "0".repeat(28)), "eth0"))));
     }
 
     #[test]

@@ -20,7 +20,9 @@ use tokio::task::JoinHandle;
 use crate::addresses::{self, Destination};
 use crate::dns::{self, Route, Served};
 use crate::host::HostStream;
-use crate::journal::{Certainty, ClosedBy, Connection, Entry, How, Inside, Outside, Reason, Verdict, states};
+use crate::journal::{
+    Certainty, ClosedBy, Connection, Direction, Entry, How, Inside, Outside, Reason, Verdict, states,
+};
 use crate::owner::Protocol;
 use crate::relay::{Outcome, Relay};
 use crate::rules;
@@ -173,6 +175,8 @@ fn begin(session: &Session, pending: &PendingConnection) -> Connection {
         local,
         remote,
         host_remote: None,
+        device: session.device,
+        direction: Direction::Out,
         opened: pending.arrived(),
         handshake_us: None,
         duration_us: 0,
@@ -324,7 +328,7 @@ async fn established(session: &Arc<Session>, stream: TcpStream, host: HostStream
         local: record.local,
         remote: record.remote,
         host_remote,
-        handshake_us,
+        handshake_us: Some(handshake_us),
     }));
     let mut relay = Relay::new(stream, host, session.policy.clone());
     tokio::select! {

@@ -13,6 +13,7 @@ use lastack::core::time::Instant;
 use serde::Serialize;
 
 use crate::owner::Owner;
+use crate::sandbox::DeviceKind;
 
 macro_rules! identifiers {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
@@ -55,6 +56,16 @@ identifiers!(
         Lastack = "lastack",
         /// Nobody: it timed out, or it is still open.
         Nobody = "none",
+    }
+);
+
+identifiers!(
+    /// Who opened a connection.
+    Direction {
+        /// The program connected.
+        Out = "out",
+        /// The program listened.
+        In = "in",
     }
 );
 
@@ -182,6 +193,10 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// Where it really went; `None`: nowhere.
     pub host_remote: Option<SocketAddr>,
+    /// The link to the program, where it has one of ours.
+    pub device: Option<DeviceKind>,
+    /// Who opened it.
+    pub direction: Direction,
     /// When its SYN came.
     pub opened: Instant,
     /// From SYN to established, microseconds; `None`: never.
@@ -223,6 +238,8 @@ pub struct Flow {
     pub remote: SocketAddr,
     /// Where it really went; `None`: nowhere.
     pub host_remote: Option<SocketAddr>,
+    /// The link to the program, where it has one of ours.
+    pub device: Option<DeviceKind>,
     /// When the first datagram came.
     pub opened: Instant,
     /// From the first to the last datagram, microseconds.
@@ -279,11 +296,13 @@ impl Connection {
             protocol: "tcp",
             pid: self.owner.as_ref().map(|owner| owner.pid),
             process: self.owner.as_ref().map(|owner| &*owner.process),
+            cgroup: self.owner.as_ref().and_then(|owner| owner.cgroup.as_deref()),
             family: family(self.remote),
             local: self.local,
             remote: self.remote,
             host_remote: self.host_remote,
-            direction: "out",
+            direction: self.direction,
+            device: self.device.map(DeviceKind::name),
             opened_ns: self.opened.as_nanos(),
             handshake_us: self.handshake_us,
             duration_us: self.duration_us,
@@ -315,11 +334,13 @@ impl Flow {
             protocol: "udp",
             pid: self.owner.as_ref().map(|owner| owner.pid),
             process: self.owner.as_ref().map(|owner| &*owner.process),
+            cgroup: self.owner.as_ref().and_then(|owner| owner.cgroup.as_deref()),
             family: family(self.remote),
             local: self.local,
             remote: self.remote,
             host_remote: self.host_remote,
             direction: "out",
+            device: self.device.map(DeviceKind::name),
             opened_ns: self.opened.as_nanos(),
             duration_us: self.duration_us,
             bytes_up: self.bytes_up,
@@ -346,12 +367,16 @@ struct ConnectionLine<'a> {
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'a str>,
     family: u8,
     local: SocketAddr,
     remote: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     host_remote: Option<SocketAddr>,
-    direction: &'static str,
+    direction: Direction,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'static str>,
     opened_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     handshake_us: Option<u64>,
@@ -384,12 +409,16 @@ struct FlowLine<'a> {
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'a str>,
     family: u8,
     local: SocketAddr,
     remote: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     host_remote: Option<SocketAddr>,
     direction: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'static str>,
     opened_ns: u64,
     duration_us: u64,
     bytes_up: u64,
@@ -485,10 +514,12 @@ mod tests {
     fn line_has_the_contracts_fields_in_order() {
         let connection = Connection {
             id: 1,
-            owner: Some(Owner { pid: 4711, process: "curl".into() }),
+            owner: Some(Owner { pid: 4711, process: "curl".into(), cgroup: Some("app.service".into()) }),
             local: "10.0.2.100:40122".parse().unwrap(),
             remote: "10.0.2.2:8080".parse().unwrap(),
             host_remote: Some("127.0.0.1:8080".parse().unwrap()),
+            device: Some(DeviceKind::Veth),
+            direction: Direction::Out,
             opened: Instant::from_nanos(17),
             handshake_us: Some(412),
             duration_us: 5120,
@@ -512,9 +543,9 @@ mod tests {
         assert_eq!(
             connection.to_json("text", None),
             concat!(
-                r#"{"event":"connection","id":1,"protocol":"tcp","pid":4711,"process":"curl","family":4,"#,
+                r#"{"event":"connection","id":1,"protocol":"tcp","pid":4711,"process":"curl","cgroup":"app.service","family":4,"#,
                 r#""local":"10.0.2.100:40122","remote":"10.0.2.2:8080","host_remote":"127.0.0.1:8080","#,
-                r#""direction":"out","opened_ns":17,"handshake_us":412,"duration_us":5120,"bytes_up":81,"#,
+                r#""direction":"out","device":"veth","opened_ns":17,"handshake_us":412,"duration_us":5120,"bytes_up":81,"#,
                 r#""bytes_down":12345,"inside":{"segments_up":9,"segments_down":11,"retransmits":0,"rtt_us":61},"#,
                 r#""outside":{"rtt_us":210,"retransmits":0,"unacked_bytes":0},"closed_by":"program","how":"fin","#,
                 r#""reason":null,"certainty":"observed","lost_data":false,"lost_bytes":0,"#,

@@ -3,6 +3,7 @@
 //! In reading order: [`sandbox`] makes the namespace; [`Gateway`] forwards what comes out of it, [`addresses`] says
 //! where to and [`rules`] whether, [`dns`] which names; [`host`] is the host's side of a connection, [`relay`] joins both sides;
 //! [`owner`] says whose it is, [`aborts`] and [`verdict`] how and why it ended, [`journal`] writes it down.
+//! [`program`] runs one without any of this.
 #![deny(missing_docs)]
 
 pub mod aborts;
@@ -14,6 +15,7 @@ pub mod journal;
 mod netlink;
 pub mod owner;
 pub mod pool;
+pub mod program;
 pub mod relay;
 pub mod rules;
 pub mod sandbox;

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
@@ -36,6 +36,15 @@ impl Message {
         self.bytes.extend_from_slice(value);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self
+    }
+
+    /// Adds an attribute that is made of attributes, behind `fixed`.
+    fn nested(self, kind: u16, fixed: &[u8], attributes: &[(u16, &[u8])]) -> Self {
+        let mut inner = Self { bytes: fixed.to_vec() };
+        for (kind, value) in attributes {
+            inner = inner.attribute(*kind, value);
+        }
+        self.attribute(kind, &inner.bytes)
     }
 
     fn finish(mut self) -> Vec<u8> {
@@ -128,6 +137,41 @@ pub(crate) fn link_up(netlink: &Netlink, index: u32, mtu: Option<u32>, queue: Op
     netlink.ask(message).map(drop)
 }
 
+/// A veth pair to be made: one end here, the other in another namespace, both down and without ARP.
+#[derive(Debug)]
+pub(crate) struct VethPair<'a> {
+    pub(crate) name: &'a str,
+    /// Address of the end that is here.
+    pub(crate) mac: [u8; 6],
+    pub(crate) other_name: &'a str,
+    pub(crate) other_namespace: BorrowedFd<'a>,
+    pub(crate) mtu: u32,
+}
+
+/// Makes a veth pair.
+pub(crate) fn add_veth(netlink: &Netlink, pair: &VethPair<'_>) -> io::Result<()> {
+    let mut link = [0_u8; 16];
+    link[8..12].copy_from_slice(&(libc::IFF_NOARP as u32).to_ne_bytes());
+    link[12..16].copy_from_slice(&(libc::IFF_NOARP as u32).to_ne_bytes());
+    let name = |name: &str| [name.as_bytes(), b"\0"].concat();
+    let (mtu, namespace) = (pair.mtu.to_ne_bytes(), pair.other_namespace.as_raw_fd().to_ne_bytes());
+    let other = Message { bytes: Vec::new() }.nested(
+        VETH_INFO_PEER,
+        &link,
+        &[
+            (libc::IFLA_IFNAME, &name(pair.other_name)),
+            (libc::IFLA_MTU, &mtu),
+            (libc::IFLA_NET_NS_FD, &namespace),
+        ],
+    );
+    let message = Message::new(libc::RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &link)
+        .attribute(libc::IFLA_IFNAME, &name(pair.name))
+        .attribute(libc::IFLA_ADDRESS, &pair.mac)
+        .attribute(libc::IFLA_MTU, &mtu)
+        .nested(libc::IFLA_LINKINFO, &[], &[(IFLA_INFO_KIND, b"veth"), (IFLA_INFO_DATA, &other.bytes)]);
+    netlink.ask(message).map(drop)
+}
+
 /// Gives the interface an address, without duplicate address detection.
 pub(crate) fn add_address(netlink: &Netlink, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
     let (family, bytes) = family_and_bytes(address);
@@ -170,6 +214,9 @@ const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 const IFA_F_NODAD: u8 = 2;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -182,6 +229,13 @@ mod tests {
         assert_eq!(u32::from_ne_bytes(bytes[..4].try_into().unwrap()), 32);
         assert_eq!(u16::from_ne_bytes(bytes[6..8].try_into().unwrap()), NLM_F_REQUEST | NLM_F_ACK);
         assert_eq!(u16::from_ne_bytes(bytes[20..22].try_into().unwrap()), 9, "the pad is not counted");
+    }
+
+    #[test]
+    fn nested_attributes_count_in_the_length_of_their_own() {
+        let bytes = Message { bytes: Vec::new() }.nested(18, &[], &[(1, b"veth"), (2, &[9])]).bytes;
+        assert_eq!(u16::from_ne_bytes(bytes[..2].try_into().unwrap()), 4 + 8 + 8);
+        assert_eq!((&bytes[8..12], bytes[16]), (&b"veth"[..], 9));
     }
 
     #[test]

@@ -23,6 +23,29 @@ pub struct Owner {
     pub pid: u32,
     /// Its name (`/proc/PID/comm`).
     pub process: Arc<str>,
+    /// The service or container it is in, where its control group says so.
+    pub cgroup: Option<Arc<str>>,
+}
+
+impl Owner {
+    /// The process of that number as it is now; `None`: it is gone.
+    pub fn of_process(pid: u32) -> Option<Self> {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        Some(Self { pid, process: Arc::from(comm.trim_end()), cgroup: unit(&groups) })
+    }
+}
+
+/// The service, scope or container that `/proc/PID/cgroup` names: the last part of the path that is no slice.
+fn unit(groups: &str) -> Option<Arc<str>> {
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    path.rsplit('/').find_map(|part| {
+        let id = part.trim_end_matches(".scope").rsplit('-').next().unwrap_or(part);
+        if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Some(format!("container:{}", &id[..12]).into());
+        }
+        (part.ends_with(".service") || part.ends_with(".scope")).then(|| part.into())
+    })
 }
 
 /// Transport protocol of a flow.
@@ -86,7 +109,7 @@ impl Owners {
         let holder = self.last.filter(|pid| holds(*pid, &link));
         let pid = holder.or_else(|| descendants(self.top).into_iter().find(|pid| holds(*pid, &link)))?;
         self.last = Some(pid);
-        named(pid)
+        Owner::of_process(pid)
     }
 
     /// True when the program still has a socket from `local` to `remote`.
@@ -98,7 +121,7 @@ impl Owners {
         if self.listed.is_none_or(|at| now.saturating_since(at) >= LIST_AGE) {
             self.listed = Some(now);
             self.sole = match descendants(self.top)[..] {
-                [pid] => named(pid),
+                [pid] => Owner::of_process(pid),
                 _ => None,
             };
         }
@@ -148,11 +171,6 @@ fn holds(pid: u32, link: &str) -> bool {
         .any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == link))
 }
 
-fn named(pid: u32) -> Option<Owner> {
-    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(Owner { pid, process: Arc::from(comm.trim_end()) })
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -188,6 +206,21 @@ mod tests {
         let (local, remote) = (socket.local_addr().unwrap(), peer.local_addr().unwrap());
         let owner = owners().owner(Instant::ZERO, Protocol::Udp, local, remote).expect("found");
         assert_eq!(owner.pid, std::process::id());
+    }
+
+    #[test]
+    fn services_and_containers_are_named() {
+        let hash = "4f".repeat(32);
+        for (groups, expected) in [
+            ("1:cpu:/\n0::/system.slice/nginx.service\n".to_owned(), Some("nginx.service")),
+            (format!("0::/system.slice/docker-{hash}.scope\n"), Some("container:4f4f4f4f4f4f")),
+            (format!("0::/kubepods/pod1/{hash}\n"), Some("container:4f4f4f4f4f4f")),
+            ("0::/user.slice/session-3.scope\n".to_owned(), Some("session-3.scope")),
+            ("0::/user.slice\n".to_owned(), None),
+            ("0::/\n".to_owned(), None),
+        ] {
+            assert_eq!(unit(&groups).as_deref(), expected, "{groups}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A network namespace with one program in it, made without privileges.
 //!
-//! Owns:    [`Sandbox`], the parent's side: starting the helper, its user map, the TUN descriptor, the program's fate.
+//! Owns:    [`Sandbox`], the parent's side: starting the helper, its user map, the link's descriptor, the program's fate.
 //! Input:   [`SandboxConfig`]; signals to pass on.
-//! Output:  the TUN and sock_diag descriptors of the namespace, then [`ProgramEvent`]s.
+//! Output:  the link and a sock_diag descriptor of the namespace, then [`ProgramEvent`]s.
 //! Rules:   the helper is this same binary, run anew with one thread: `unshare` with CLONE_NEWUSER refuses a process
 //!          that has a runtime's threads. [`enter_if_asked`] must therefore be the first thing in `main`.
 //! Not here: the network behind the device (`forward`).
@@ -10,6 +10,7 @@
 mod failure;
 mod files;
 mod helper;
+mod link;
 mod message;
 pub(crate) mod processes;
 
@@ -20,11 +21,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode};
 
+use lastack::{Device, Tun, Veth};
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use failure::{SandboxError, Stage};
+pub use link::{DeviceChoice, DeviceKind};
 use message::{FromHelper, ToHelper};
 
 use crate::{signals, sys};
@@ -42,18 +45,25 @@ pub struct SandboxConfig {
     pub mtu: u32,
     /// The program sees itself as uid 0.
     pub root_map: bool,
+    /// The program's link.
+    pub device: DeviceChoice,
+    /// Whether there is a default route for IPv4, for IPv6. Without it the addresses of [`crate::addresses`] are still
+    /// reached. Default both.
+    pub default_routes: [bool; 2],
     /// A directory that the program sees empty: where control sockets are.
     pub hidden: Option<PathBuf>,
 }
 
 impl SandboxConfig {
-    /// `program` with `arguments`, MTU 1500, the user's own uid.
+    /// `program` with `arguments`, MTU 1500, the user's own uid, the best link there is.
     pub fn new(program: impl Into<OsString>, arguments: impl IntoIterator<Item = OsString>) -> Self {
         Self {
             program: program.into(),
             arguments: arguments.into_iter().collect(),
             mtu: 1500,
             root_map: false,
+            device: DeviceChoice::default(),
+            default_routes: [true; 2],
             hidden: None,
         }
     }
@@ -62,6 +72,10 @@ impl SandboxConfig {
 /// What the namespace turned out to have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Facts {
+    /// The link.
+    pub device: DeviceKind,
+    /// A TUN was tried first, and this errno was the answer.
+    pub tun_refused: Option<i32>,
     /// There is a user namespace (root does without where they are refused).
     pub user_namespace: bool,
     /// IPv6 is configured.
@@ -93,7 +107,8 @@ pub struct Sandbox {
     socket: OwnedFd,
     helper: Child,
     facts: Facts,
-    tun: Option<OwnedFd>,
+    mtu: u32,
+    link: Option<OwnedFd>,
     diag: Option<OwnedFd>,
 }
 
@@ -116,6 +131,8 @@ impl Sandbox {
         command
             .args([HELPER, &helper::socket_argument(&theirs), &config.mtu.to_string()])
             .arg(if config.root_map { "1" } else { "0" })
+            .arg(config.device.number().to_string())
+            .args(config.default_routes.map(|route| if route { "1" } else { "0" }))
             .arg(config.hidden.as_deref().map_or(OsStr::new(""), |path| path.as_os_str()))
             .arg(&config.program)
             .args(&config.arguments);
@@ -125,8 +142,16 @@ impl Sandbox {
         let mut sandbox = Self {
             socket,
             helper,
-            facts: Facts { user_namespace: false, ipv6: false, resolver: false, sysctls: false },
-            tun: None,
+            facts: Facts {
+                device: DeviceKind::Tun,
+                tun_refused: None,
+                user_namespace: false,
+                ipv6: false,
+                resolver: false,
+                sysctls: false,
+            },
+            mtu: config.mtu,
+            link: None,
             diag: None,
         };
         sandbox.settle()?;
@@ -143,14 +168,17 @@ impl Sandbox {
                     let written = user && self.write_full_maps();
                     ToHelper::Maps { written }.send(&self.socket).map_err(talk)?;
                 }
-                Some((FromHelper::Ready { ipv6, resolver, sysctls }, fds)) => {
+                Some((FromHelper::TunRefused(errno), _)) => self.facts.tun_refused = Some(errno),
+                Some((FromHelper::Ready { veth, ipv6, resolver, sysctls }, fds)) => {
                     let mut fds = fds.into_iter();
-                    (self.tun, self.diag) = (fds.next(), fds.next());
-                    self.facts = Facts { ipv6, resolver, sysctls, ..self.facts };
+                    (self.link, self.diag) = (fds.next(), fds.next());
+                    let device = if veth { DeviceKind::Veth } else { DeviceKind::Tun };
+                    self.facts = Facts { device, ipv6, resolver, sysctls, ..self.facts };
                     return Ok(());
                 }
                 Some((FromHelper::Failed(stage, errno), _)) => {
-                    return Err(SandboxError::new(stage, io::Error::from_raw_os_error(errno)));
+                    let error = SandboxError::new(stage, io::Error::from_raw_os_error(errno));
+                    return Err(error.after_tun(self.facts.tun_refused));
                 }
                 Some(_) => return Err(talk(io::Error::from(io::ErrorKind::InvalidData))),
                 None => return Err(talk(io::Error::from(io::ErrorKind::UnexpectedEof))),
@@ -177,9 +205,16 @@ impl Sandbox {
         self.facts
     }
 
-    /// The TUN descriptor; `None` when it was taken already.
-    pub fn take_tun(&mut self) -> Option<OwnedFd> {
-        self.tun.take()
+    /// The stack's end of the link; `None` when it was taken already.
+    ///
+    /// # Errors
+    /// The link cannot be used.
+    pub fn take_device(&mut self) -> io::Result<Option<Box<dyn Device>>> {
+        let Some(fd) = self.link.take() else { return Ok(None) };
+        Ok(Some(match self.facts.device {
+            DeviceKind::Tun => Box::new(Tun::from_fd(fd, self.mtu)?),
+            DeviceKind::Veth => Box::new(Veth::from_fd(fd, self.mtu, link::PROGRAM_MAC)?),
+        }))
     }
 
     /// A sock_diag socket of the namespace; `None` when it was taken already.
@@ -246,7 +281,10 @@ impl ProgramEvents {
                     FromHelper::Stopped(signal) => return ProgramEvent::Stopped(signal),
                     FromHelper::Exited(status) => return ProgramEvent::Exited(exit_status(status)),
                     FromHelper::AllGone => return ProgramEvent::AllGone,
-                    FromHelper::Unshared { .. } | FromHelper::Ready { .. } | FromHelper::Failed(..) => {}
+                    FromHelper::Unshared { .. }
+                    | FromHelper::TunRefused(_)
+                    | FromHelper::Ready { .. }
+                    | FromHelper::Failed(..) => {}
                 },
                 Ok(Ok(None) | Err(_)) => return ProgramEvent::AllGone,
                 Err(_would_block) => {}
@@ -256,7 +294,7 @@ impl ProgramEvents {
 }
 
 /// The shell's number for a wait status: the exit code, or 128 + the signal.
-fn exit_status(status: i32) -> u8 {
+pub(crate) fn exit_status(status: i32) -> u8 {
     if libc::WIFSIGNALED(status) {
         128 + libc::WTERMSIG(status) as u8
     } else {

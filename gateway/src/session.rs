@@ -20,6 +20,7 @@ use crate::owner::{Owner, Owners, Protocol};
 use crate::pool::Pool;
 use crate::relay::Policy;
 use crate::rules::{Rules, Verdict};
+use crate::sandbox::DeviceKind;
 
 /// How a gateway behaves.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Namespace {
     pub sock_diag: OwnedFd,
     /// A process that lives in it as long as anything; the program's processes descend from it.
     pub helper_pid: u32,
+    /// The program's link.
+    pub device: DeviceKind,
 }
 
 impl Default for GatewayConfig {
@@ -89,8 +92,8 @@ pub struct Opened {
     pub remote: SocketAddr,
     /// Where it really went.
     pub host_remote: SocketAddr,
-    /// From SYN to established, microseconds.
-    pub handshake_us: u64,
+    /// From SYN to established, microseconds; `None`: nobody saw the SYN.
+    pub handshake_us: Option<u64>,
 }
 
 /// Is told every [`Note`]. Must not wait: it runs where the packets do.
@@ -119,6 +122,7 @@ pub(crate) struct Session {
     pub(crate) pool: Arc<Pool>,
     pub(crate) max_flows: usize,
     pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) device: Option<DeviceKind>,
     owners: Option<Mutex<Owners>>,
     inside_aborts: Option<Mutex<AbortCounters>>,
     outside_aborts: Mutex<AbortCounters>,
@@ -156,6 +160,7 @@ impl Session {
             pool: Pool::new(LARGE_READ),
             max_flows,
             phase,
+            device: namespace.as_ref().map(|inside| inside.device),
             owners: namespace.map(|inside| Mutex::new(Owners::new(inside.sock_diag, inside.helper_pid))),
             inside_aborts: inside_aborts.map(Mutex::new),
             outside_aborts: Mutex::new(AbortCounters::of_process(std::process::id())),

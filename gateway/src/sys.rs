@@ -21,6 +21,8 @@ pub(crate) enum Namespaces {
     UserNetMount,
     /// Network and mount: for root where user namespaces are refused.
     NetMount,
+    /// Network.
+    Net,
 }
 
 /// Moves this process, which must have one thread, into new namespaces.
@@ -28,6 +30,7 @@ pub(crate) fn unshare(which: Namespaces) -> io::Result<()> {
     let flags = match which {
         Namespaces::UserNetMount => libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS,
         Namespaces::NetMount => libc::CLONE_NEWNET | libc::CLONE_NEWNS,
+        Namespaces::Net => libc::CLONE_NEWNET,
     };
     // SAFETY: no pointer is passed; with one thread nothing else relies on the old namespaces.
     check(unsafe { libc::unshare(flags) }).map(drop)

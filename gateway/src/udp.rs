@@ -82,6 +82,7 @@ fn begin(session: &Arc<Session>, any: &Arc<UdpAny>, flows: &Flows, first: &Datag
         local: first.from,
         remote: first.to,
         host_remote: None,
+        device: session.device,
         opened: session.net.now(),
         duration_us: 0,
         bytes_up: 0,

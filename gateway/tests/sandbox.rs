@@ -5,10 +5,9 @@
 
 use std::ffi::OsString;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::process::{Command, ExitCode, Stdio};
 
-use lastack_gateway::sandbox::{self, ProgramEvent, Sandbox, SandboxConfig};
+use lastack_gateway::sandbox::{self, DeviceChoice, ProgramEvent, Sandbox, SandboxConfig};
 
 fn main() -> ExitCode {
     if let Some(code) = sandbox::enter_if_asked() {
@@ -28,9 +27,10 @@ fn main() -> ExitCode {
         };
     }
     for (name, test) in [
-        ("exit_status_is_the_programs", exit_status_is_the_programs as fn()),
+        ("either_link_has_the_same_addresses", either_link_has_the_same_addresses as fn()),
+        ("missing_family_has_no_default_route", missing_family_has_no_default_route),
+        ("exit_status_is_the_programs", exit_status_is_the_programs),
         ("missing_program_is_told_with_its_errno", missing_program_is_told_with_its_errno),
-        ("program_sees_its_addresses_and_resolver", program_sees_its_addresses_and_resolver),
         ("signal_reaches_the_program", signal_reaches_the_program),
         ("leftover_processes_are_ended", leftover_processes_are_ended),
         ("dropping_the_sandbox_ends_the_program", dropping_the_sandbox_ends_the_program),
@@ -86,24 +86,44 @@ fn missing_program_is_told_with_its_errno() {
     assert_eq!(all_events(&sandbox, |_| {}), [ProgramEvent::NotStarted(13)]);
 }
 
-fn program_sees_its_addresses_and_resolver() {
+fn either_link_has_the_same_addresses() {
     // Each step's number is its exit code, so that a failure names itself.
-    let all = events(
-        "exec </dev/null
-         ip -4 -o addr show dev tun0 | grep -q 'inet 10.0.2.100/24' || exit 1
-         ip -6 -o addr show dev tun0 | grep -q 'inet6 fd00:6c61::100/64' || exit 2
-         [ $(ip -6 -o addr show dev tun0 | wc -l) = 1 ] || exit 3
-         ip -4 route show default | grep -q tun0 || exit 4
-         ip -6 route show default | grep -q tun0 || exit 5
+    let script = "exec </dev/null
+         ip -4 -o addr show dev LINK | grep -q 'inet 10.0.2.100/24' || exit 1
+         ip -6 -o addr show dev LINK | grep -q 'inet6 fd00:6c61::100/64' || exit 2
+         [ $(ip -6 -o addr show dev LINK | wc -l) = 1 ] || exit 3
+         ip -4 route show default | grep -q LINK || exit 4
+         ip -6 route show default | grep -q LINK || exit 5
          ip link show dev lo | grep -q LOWER_UP || exit 6
          grep -q '^nameserver 10.0.2.3$' /etc/resolv.conf || exit 7
          [ \"$(cat /proc/sys/net/ipv4/ip_local_port_range | tr '\t' ' ')\" = '1024 65535' ] || exit 8
          [ \"$(cat /proc/sys/net/ipv4/tcp_tw_reuse)\" = 1 ] || exit 9
          ls -l /proc/self/fd | grep -E 'tun|netlink|socket' && exit 10
-         ip link show dev tun0 | grep -q 'mtu 1500' || exit 11",
-        |_| {},
-    );
-    assert_eq!(all[1], ProgramEvent::Exited(0));
+         ip link show dev LINK | grep -q 'mtu 1500' || exit 11
+         [ $(ip -o link | wc -l) = 2 ] || exit 12";
+    for (device, name) in [(DeviceChoice::Tun, "tun0"), (DeviceChoice::Veth, "veth0")] {
+        let config = SandboxConfig { device, ..config(&script.replace("LINK", name)) };
+        let sandbox = match Sandbox::create(&config) {
+            Ok(sandbox) => sandbox,
+            Err(error) if device == DeviceChoice::Tun => {
+                println!("no TUN here: {error}");
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!((sandbox.facts().device.interface(), sandbox.facts().tun_refused), (name, None));
+        assert_eq!(all_events(&sandbox, |_| {})[1], ProgramEvent::Exited(0), "{name}");
+    }
+}
+
+fn missing_family_has_no_default_route() {
+    let script = "exec </dev/null
+         ip -4 route show default | grep -q dev || exit 1
+         ip -6 route show default | grep -q dev && exit 2
+         ip -6 route get fd00:6c61::2 | grep -q dev || exit 3";
+    let config = SandboxConfig { default_routes: [true, false], ..config(script) };
+    let sandbox = Sandbox::create(&config).expect("a sandbox");
+    assert_eq!(all_events(&sandbox, |_| {})[1], ProgramEvent::Exited(0));
 }
 
 fn signal_reaches_the_program() {
@@ -151,7 +171,7 @@ fn killed_parent_leaves_no_process() {
 
 fn be_a_parent() -> ExitCode {
     let mut sandbox = Sandbox::create(&config("echo; (sleep 1004 &) ; exec sleep 1004")).expect("a sandbox");
-    let _tun: Option<OwnedFd> = sandbox.take_tun();
+    let _device = sandbox.take_device().expect("a device");
     all_events(&sandbox, |_| {});
     ExitCode::FAILURE
 }

@@ -57,8 +57,8 @@ pub(crate) fn run(_args: &Args, globals: &Globals) -> Result<ExitCode, Failure> 
     match session::sandbox(&plan) {
         Ok(sandbox) => {
             demo.say(
-                "A client in its own network namespace, behind lastack's TCP/IP stack (a TUN device). Five connections:",
-                "客户端在自己的网络命名空间里，位于 lastack 的 TCP/IP 栈之后（TUN 设备）。五条连接：",
+                "A client in its own network namespace, behind lastack's TCP/IP stack. Five connections:",
+                "客户端在自己的网络命名空间里，位于 lastack 的 TCP/IP 栈之后。五条连接：",
             )?;
             session::run(plan, sandbox, signals, &journal)?;
         }
@@ -108,6 +108,7 @@ impl Demo {
             arguments: arguments.into_iter().map(Into::into).collect(),
             mtu: 1500,
             root_map: false,
+            device: lastack_gateway::sandbox::DeviceChoice::Auto,
             host_loopback: true,
             resolvers: Vec::new(),
             rules: Rules::default(),

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lastack_gateway::addresses;
+use lastack_gateway::sandbox::{DeviceChoice, Facts};
+use lastack_gateway::signals::Signals;
 
 use crate::args::Globals;
 use crate::failure::{EXIT_OURS, Failure};
 use crate::run::journal::{Form, Journal, Output};
+use crate::run::observe;
 use crate::run::report::Style;
 use crate::run::rules::RuleFlags;
 use crate::run::session::{self, Plan};
@@ -29,6 +32,7 @@ Exit status: CMD's own (128 + N for signal N); 125 a failure of lastack, 126 CMD
 
 Examples:
   lastack run -- curl -s http://10.0.2.2:8080/       how its connection to a local server lived and ended
+  lastack run --observe -- ./job                     the same without a namespace, from what the kernel tells
   lastack run --json --deny '*:25' -- ./job          a journal for machines; mail is refused")]
 pub(crate) struct Args {
     /// The journal: text at the end, json one line a connection, or none (--json is --report json)
@@ -54,9 +58,15 @@ pub(crate) struct Args {
     /// A setting of the stack by Linux's name: net.ipv4.tcp_fin_timeout=10
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     sysctl: Vec<(String, String)>,
-    /// The link: TUN is all this version has
+    /// The link: a TUN, a veth pair with a packet socket, or the first of them that can be had
     #[arg(long, value_enum, value_name = "KIND", default_value_t = Device::Auto)]
     device: Device,
+    /// No namespace and no stack: run CMD as it is and journal its connections from the kernel. What the kernel does
+    /// not tell is absent; root's tracepoints tell who closed first and why
+    #[arg(long, conflicts_with_all = [
+        "allow", "deny", "pcap", "mtu", "seed", "sysctl", "device", "no_host_loopback", "dns", "name", "root_map",
+    ])]
+    observe: bool,
     /// Close this host's loopback (10.0.2.2, fd00:6c61::2) to the program
     #[arg(long)]
     no_host_loopback: bool,
@@ -77,10 +87,22 @@ pub(crate) struct Args {
 /// Which link the program gets.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Device {
-    /// The best there is
+    /// A TUN; where there is none, a veth pair
     Auto,
     /// A TUN device
     Tun,
+    /// A veth pair: needs no device node
+    Veth,
+}
+
+impl From<Device> for DeviceChoice {
+    fn from(device: Device) -> Self {
+        match device {
+            Device::Auto => Self::Auto,
+            Device::Tun => Self::Tun,
+            Device::Veth => Self::Veth,
+        }
+    }
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -97,8 +119,6 @@ fn resolver(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
-    // Both spell the best link there is, as long as there is one kind.
-    let (Device::Auto | Device::Tun) = args.device;
     let form = args.report.unwrap_or(if globals.json { Form::Json } else { Form::Text });
     let rules = args.rules.read()?;
     let pcap = args.pcap.as_deref().map(create).transpose()?;
@@ -108,11 +128,15 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let journal = Journal::open(form, output, args.live, style)
         .map_err(|error| unwritable(args.output.as_deref(), &error))?;
     let (program, arguments) = args.command.split_first().expect("clap requires a program");
+    if args.observe {
+        return observe(args, form, program, arguments, signals, journal);
+    }
     let plan = Plan {
         program: program.clone(),
         arguments: arguments.to_vec(),
         mtu: args.mtu,
         root_map: args.root_map,
+        device: args.device.into(),
         host_loopback: !args.no_host_loopback,
         resolvers: match args.dns {
             Some(resolver) => vec![resolver],
@@ -137,15 +161,52 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     };
     let lost = journal.close().map_err(|error| unwritable(args.output.as_deref(), &error))?;
     if form != Form::None {
-        warn(lost, ended.facts);
+        warn(lost, ended.dropped, ended.facts);
     }
     Ok(ExitCode::from(ended.status))
 }
 
+fn observe(
+    args: &Args,
+    form: Form,
+    program: &OsString,
+    arguments: &[OsString],
+    signals: Signals,
+    journal: Journal,
+) -> Result<ExitCode, Failure> {
+    let observed = match observe::run(program, arguments, signals, &journal) {
+        Ok(observed) => observed,
+        Err(failure) => {
+            journal.discard();
+            return Err(failure);
+        }
+    };
+    let lost = journal.close().map_err(|error| unwritable(args.output.as_deref(), &error))?;
+    if form != Form::None {
+        if lost > 0 {
+            eprintln!("warning: {lost} journal entries were lost: the output was too slow");
+        }
+        if observed.unseen > 0 {
+            eprintln!(
+                "warning: {} short connections of this host ended between two looks; nothing tells whether they were the \
+                 program's: as root every one of its is told",
+                observed.unseen
+            );
+        }
+    }
+    Ok(ExitCode::from(observed.status))
+}
+
 /// What the reader of the journal should know about its limits.
-fn warn(lost: u64, facts: lastack_gateway::sandbox::Facts) {
+fn warn(lost: u64, dropped: u64, facts: Facts) {
     if lost > 0 {
         eprintln!("warning: {lost} journal entries were lost: the output was too slow");
+    }
+    if dropped > 0 {
+        eprintln!(
+            "warning: {dropped} packets of the program found no room in the link's buffer and had to be sent again: \
+             sudo sysctl net.core.rmem_max=8388608 makes it larger, a TUN (--device tun) has no such limit"
+        );
     }
     if !facts.resolver {
         eprintln!(

@@ -181,7 +181,8 @@ fn live_line(note: &Note, lang: Lang) -> String {
     match note {
         Note::Opened(opened) => {
             let process = opened.owner.as_ref().map_or("?", |owner| &*owner.process);
-            format!("#{} {process} → {} ESTAB {}", opened.id, opened.remote, time(opened.handshake_us))
+            let handshake = opened.handshake_us.map(|us| format!(" {}", time(us))).unwrap_or_default();
+            format!("#{} {process} → {} ESTAB{handshake}", opened.id, opened.remote)
         }
         Note::Ended(Entry::Connection(c)) => {
             format!("#{} {} {}: {}", c.id, c.remote, c.verdict.how.name(), explain(c, lang).text)

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use lastack_gateway::journal::{ClosedBy, Connection, Entry, Flow, FlowEnd, How, LookupEnd, Reason};
+use lastack_gateway::journal::{
+    ClosedBy, Connection, Direction, Entry, Flow, FlowEnd, How, LookupEnd, Reason,
+};
+use lastack_gateway::sandbox::DeviceKind;
 
 use crate::args::Lang;
 use crate::run::words::{self, bytes, time};
@@ -38,6 +41,7 @@ pub(crate) struct Report {
     lost: u64,
     bytes_up: u64,
     bytes_down: u64,
+    device: Option<DeviceKind>,
 }
 
 /// How it is to be written.
@@ -86,6 +90,7 @@ impl Report {
 
     fn count(&mut self, connection: &Connection) -> bool {
         let verdict = connection.verdict;
+        self.device = self.device.or(connection.device);
         self.retransmits += u64::from(connection.inside.map_or(0, |leg| leg.retransmits))
             + u64::from(connection.outside.map_or(0, |leg| leg.retransmits));
         self.lost += connection.lost_bytes();
@@ -199,29 +204,36 @@ impl Report {
         if self.lookups > 0 {
             parts.push(counted(self.lookups, "lookup", "lookups", "域名查询"));
         }
+        match self.device {
+            Some(DeviceKind::Tun) => parts.push(style.pick("over TUN", "经由 TUN").to_owned()),
+            Some(DeviceKind::Veth) => parts.push(style.pick("over veth", "经由 veth").to_owned()),
+            None => {}
+        }
         parts.join(" · ")
     }
 }
 
 fn tell_connection(text: &mut String, c: &Connection, style: Style) {
     let process = c.owner.as_ref().map_or("?", |owner| &*owner.process);
-    let _ = write!(text, "{}  {process} → {}", style.paint("1", &format!("#{}", c.id)), c.remote);
+    let arrow = if c.direction == Direction::In { "←" } else { "→" };
+    let _ = write!(text, "{}  {process} {} {}", style.paint("1", &format!("#{}", c.id)), arrow, c.remote);
     if let Some(host) = c.host_remote.filter(|host| *host != c.remote) {
         let _ = write!(text, " ({} {host})", style.pick("host", "主机"));
     }
-    match c.handshake_us {
+    let _ = match c.handshake_us {
         Some(handshake) => {
-            let _ = write!(
+            write!(
                 text,
                 "   SYN {}  ESTAB {}",
                 time(handshake),
                 time(c.duration_us.saturating_sub(handshake))
-            );
-            let _ = write!(text, "  ↑ {}  ↓ {}", bytes(c.bytes_up), bytes(c.bytes_down));
+            )
         }
-        None => {
-            let _ = write!(text, "   SYN {}", time(c.duration_us));
-        }
+        None if c.outside.is_some() => write!(text, "   ESTAB {}", time(c.duration_us)),
+        None => write!(text, "   SYN {}", time(c.duration_us)),
+    };
+    if c.outside.is_some() {
+        let _ = write!(text, "  ↑ {}  ↓ {}", bytes(c.bytes_up), bytes(c.bytes_down));
     }
     for (leg, retransmits) in [
         (style.pick("inside", "内侧"), c.inside.map_or(0, |leg| leg.retransmits)),

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lastack::pcapng::Direction;
-use lastack::{Capture, Config, Net, Tun};
+use lastack::{Capture, Config, Net};
 use lastack_core::observe::control;
 use lastack_core::stack::SysctlError;
 use lastack_gateway::addresses::{self, Addresses};
@@ -24,7 +24,9 @@ use lastack_gateway::dns;
 use lastack_gateway::journal::Entry;
 use lastack_gateway::relay::Policy;
 use lastack_gateway::rules::Rules;
-use lastack_gateway::sandbox::{Facts, ProgramEvent, ProgramEvents, Sandbox, SandboxConfig, SandboxError};
+use lastack_gateway::sandbox::{
+    DeviceChoice, Facts, ProgramEvent, ProgramEvents, Sandbox, SandboxConfig, SandboxError,
+};
 use lastack_gateway::signals::{self, Signals};
 use lastack_gateway::{Gateway, GatewayConfig, Namespace, Note};
 
@@ -43,6 +45,7 @@ pub(crate) struct Plan {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) mtu: u32,
     pub(crate) root_map: bool,
+    pub(crate) device: DeviceChoice,
     pub(crate) host_loopback: bool,
     pub(crate) resolvers: Vec<SocketAddr>,
     pub(crate) rules: Rules,
@@ -60,6 +63,8 @@ pub(crate) struct Ended {
     pub(crate) status: u8,
     /// What its namespace had.
     pub(crate) facts: Facts,
+    /// Packets from the program that found no room on the link, where it can tell.
+    pub(crate) dropped: u64,
 }
 
 /// Leaves signals to [`run`]. To be called before any thread is started: each has a mask of its own.
@@ -72,6 +77,8 @@ pub(crate) fn sandbox(plan: &Plan) -> Result<Sandbox, SandboxError> {
     Sandbox::create(&SandboxConfig {
         mtu: plan.mtu,
         root_map: plan.root_map,
+        device: plan.device,
+        default_routes: addresses::default_routes(),
         hidden: Some(control_directory()),
         ..SandboxConfig::new(plan.program.clone(), plan.arguments.clone())
     })
@@ -174,7 +181,7 @@ async fn serve(
     drop(sandbox);
     // The stack itself goes with everything it holds: TIME-WAIT is of no use to a namespace that is gone.
     driver.abort();
-    result.map(|status| Ended { status, facts })
+    result.map(|status| Ended { status, facts, dropped: net.link_counters().rx_dropped })
 }
 
 fn stack_died(died: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
@@ -188,8 +195,11 @@ fn stack_died(died: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
 }
 
 fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<(Net, lastack::Driver), Failure> {
-    let fd = sandbox.take_tun().expect("a new sandbox has its device");
-    let tun = Tun::from_fd(fd, plan.mtu).map_err(|error| ours("cannot use the TUN device", &error))?;
+    let device = sandbox
+        .take_device()
+        .map_err(|error| ours("cannot use the program's link", &error))?
+        .expect("a new sandbox has its device");
+    let interface = sandbox.facts().device.interface();
     let config = Config {
         seed: plan.seed.map_or([0; 32], seed_bytes),
         addresses: addresses::STACK.to_vec(),
@@ -197,8 +207,8 @@ fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<(Net
         ..Config::default()
     };
     let started = match plan.pcap.as_ref().map(File::try_clone).transpose() {
-        Ok(None) => Net::start(tun, config),
-        Ok(Some(file)) => Capture::new(tun, file, "tun0").and_then(|capture| {
+        Ok(None) => Net::start(device, config),
+        Ok(Some(file)) => Capture::new(device, file, interface).and_then(|capture| {
             let names = names.clone();
             Net::start(capture.annotate(move |direction, packet| names.comment(direction, packet)), config)
         }),
@@ -235,8 +245,8 @@ fn start_gateway(
     journal: &Journal,
     names: Names,
 ) -> io::Result<Gateway> {
-    let namespace =
-        sandbox.take_sock_diag().map(|sock_diag| Namespace { sock_diag, helper_pid: sandbox.helper_pid() });
+    let (helper_pid, device) = (sandbox.helper_pid(), sandbox.facts().device);
+    let namespace = sandbox.take_sock_diag().map(|sock_diag| Namespace { sock_diag, helper_pid, device });
     let config = GatewayConfig {
         addresses: Addresses { host_loopback: plan.host_loopback, resolvers: plan.resolvers.clone() },
         rules: plan.rules.clone(),
@@ -321,7 +331,7 @@ async fn interrupted(signals: &signals::SignalStream) {
     while signals.next().await.number == SIGTSTP {}
 }
 
-fn not_started(errno: i32) -> Failure {
+pub(crate) fn not_started(errno: i32) -> Failure {
     let error = io::Error::from_raw_os_error(errno);
     let failure = |code, remedy: &str| {
         Failure::new("the program was not started", error.to_string(), remedy).code(code)
@@ -332,8 +342,8 @@ fn not_started(errno: i32) -> Failure {
     }
 }
 
-const SIGCONT: i32 = 18;
-const SIGTSTP: i32 = 20;
+pub(crate) const SIGCONT: i32 = 18;
+pub(crate) const SIGTSTP: i32 = 20;
 
 /// Process names by the program's end of a connection, for comments in a capture.
 #[derive(Clone, Debug, Default)]

@@ -69,15 +69,17 @@ pub(crate) fn time(us: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use lastack_gateway::journal::{Certainty, ClosedBy, How, Reason, Verdict};
+    use lastack_gateway::journal::{Certainty, ClosedBy, Direction, How, Reason, Verdict};
 
     pub(in crate::run) fn connection(how: How, reason: Option<Reason>, ended_by: ClosedBy) -> Connection {
         Connection {
             id: 3,
-            owner: Some(lastack_gateway::owner::Owner { pid: 7, process: "myapp".into() }),
+            owner: Some(lastack_gateway::owner::Owner { pid: 7, process: "myapp".into(), cgroup: None }),
             local: "10.0.2.100:4000".parse().unwrap(),
             remote: "10.0.2.2:9000".parse().unwrap(),
             host_remote: Some("127.0.0.1:9000".parse().unwrap()),
+            device: None,
+            direction: Direction::Out,
             opened: lastack::core::time::Instant::ZERO,
             handshake_us: (how == How::Fin || how == How::Reset).then_some(210),
             duration_us: 1_200_000,

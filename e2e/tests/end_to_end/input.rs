@@ -92,20 +92,3 @@ fn without_permission_the_missing_one_is_named() {
     assert_three_lines(&ended, 125);
     assert!(ended.stderr.contains("/dev/net/tun"), "{}", ended.stderr);
 }
-
-#[test]
-fn where_namespaces_are_refused_the_setting_is_named() {
-    needs_run!();
-    // Limits on namespaces are themselves per user namespace: in one of our own we may set them to none.
-    let script = "echo 0 > /proc/sys/user/max_user_namespaces; echo 0 > /proc/sys/user/max_net_namespaces; exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]);
-    command.arg(binaries::lastack()).args(["run", "--", "true"]);
-    let ended = run(&mut command, SHORT).unwrap();
-    assert_three_lines(&ended, 125);
-    assert!(
-        ended.stderr.contains("max_user_namespaces") || ended.stderr.contains("max_net_namespaces"),
-        "{}",
-        ended.stderr
-    );
-}

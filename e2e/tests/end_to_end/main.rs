@@ -7,6 +7,7 @@
 extern crate lastack_e2e;
 
 mod demo;
+mod device;
 mod endings;
 mod files;
 mod input;
@@ -14,8 +15,10 @@ mod laws;
 mod leftovers;
 mod many;
 mod names;
+mod observe;
 mod pcap;
 mod programs;
+mod refusals;
 mod rules;
 
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! The helper process: makes the namespaces, hands the TUN device over, starts the program and stays with it.
+//! The helper process: makes the namespaces and the link, hands the link over, starts the program and stays with it.
 //!
 //! Owns:    the steps from `unshare` to exec, and afterwards the program's tree of processes until none is left.
 //! Rules:   one thread, no runtime; every step that fails is named to the parent. All signals are blocked and read
@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::failure::Stage;
+use super::link::{self, DeviceChoice, DeviceKind};
 use super::message::{FromHelper, ToHelper};
 use super::{files, processes};
 use crate::netlink::{self, Netlink};
@@ -28,13 +29,15 @@ use crate::{addresses, sys};
 const LEFTOVER_PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 /// Packets the TUN device may queue: the kernel's 500 would drop under many flows.
 const TUN_QUEUE: u32 = 5000;
-const TUN_NAME: &str = "tun0";
 
 /// What the parent tells on the command line.
 struct Orders {
     socket: OwnedFd,
     mtu: u32,
     root_map: bool,
+    device: DeviceChoice,
+    /// A default route for IPv4, for IPv6.
+    routes: [bool; 2],
     hidden: OsString,
     program: OsString,
     arguments: Vec<OsString>,
@@ -61,10 +64,13 @@ pub(super) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Orders> {
     let mut number = || arguments.next()?.to_str()?.parse::<u32>().ok();
     let (socket, mtu, root_map) = (number()?, number()?, number()? != 0);
+    let (device, routes) = (DeviceChoice::from_number(number()?)?, [number()? != 0, number()? != 0]);
     Some(Orders {
         socket: sys::inherited_fd(i32::try_from(socket).ok()?).ok()?,
         mtu,
         root_map,
+        device,
+        routes,
         hidden: arguments.next()?,
         program: arguments.next()?,
         arguments: arguments.collect(),
@@ -93,8 +99,11 @@ fn prepare(orders: &Orders) -> Step<()> {
         Some(ToHelper::Maps { .. }) => {}
         _ => return Err((Stage::Talk, io::Error::from(io::ErrorKind::UnexpectedEof))),
     }
-    let tun = at(Stage::Tun, sys::open_tun(TUN_NAME))?;
-    let ipv6 = at(Stage::Interface, configure_interface(orders.mtu))?;
+    let link = link::make(orders.device, orders.mtu, |error| {
+        let refused = FromHelper::TunRefused(error.raw_os_error().unwrap_or(0));
+        at(Stage::Talk, refused.send(socket, &[]))
+    })?;
+    let ipv6 = at(Stage::Interface, configure_interface(link.kind, orders.mtu, orders.routes))?;
     let sysctls = set_sysctls();
     let diag = OwnedFd::from(at(Stage::SockDiag, Netlink::sock_diag())?);
     at(Stage::Mounts, files::make_private())?;
@@ -104,9 +113,9 @@ fn prepare(orders: &Orders) -> Step<()> {
     // Without these bindings names are looked up elsewhere or not at all; connections work all the same.
     let names = if ipv6 { &addresses::DNS[..] } else { &addresses::DNS[..1] };
     let resolver = files::point_names_to(names).unwrap_or(false);
-    let ready = FromHelper::Ready { ipv6, resolver, sysctls };
-    at(Stage::Talk, ready.send(socket, &[tun.as_fd(), diag.as_fd()]))?;
-    drop((tun, diag));
+    let ready = FromHelper::Ready { veth: link.kind == DeviceKind::Veth, ipv6, resolver, sysctls };
+    at(Stage::Talk, ready.send(socket, &[link.fd.as_fd(), diag.as_fd()]))?;
+    drop((link, diag));
     match at(Stage::Talk, ToHelper::receive(socket))? {
         Some(ToHelper::Go) => Ok(()),
         _ => Err((Stage::Talk, io::Error::from(io::ErrorKind::UnexpectedEof))),
@@ -126,21 +135,24 @@ fn enter_namespaces(root: bool) -> Step<bool> {
 }
 
 /// True: IPv6 is there too.
-fn configure_interface(mtu: u32) -> io::Result<bool> {
+fn configure_interface(kind: DeviceKind, mtu: u32, routes: [bool; 2]) -> io::Result<bool> {
+    let name = kind.interface();
     // No router is asked for, no address is made up, none is probed for: the link has two ends and both are ours.
-    for (name, value) in
+    for (setting, value) in
         [("accept_ra", "0"), ("router_solicitations", "0"), ("dad_transmits", "0"), ("addr_gen_mode", "1")]
     {
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{TUN_NAME}/{name}"), value);
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{setting}"), value);
     }
     let netlink = Netlink::route()?;
-    let index = rustix::net::netdevice::name_to_index(&netlink, TUN_NAME)?;
+    let index = rustix::net::netdevice::name_to_index(&netlink, name)?;
     netlink::link_up(&netlink, 1, None, None)?;
-    netlink::link_up(&netlink, index, Some(mtu), Some(TUN_QUEUE))?;
+    // A veth has no queue.
+    netlink::link_up(&netlink, index, Some(mtu), (kind == DeviceKind::Tun).then_some(TUN_QUEUE))?;
     let mut ipv6 = false;
-    for (address, prefix) in addresses::GUEST {
-        let done = netlink::add_address(&netlink, index, address, prefix)
-            .and_then(|()| netlink::add_default_route(&netlink, index, address));
+    for ((address, prefix), has_route) in addresses::GUEST.into_iter().zip(routes) {
+        let done = netlink::add_address(&netlink, index, address, prefix).and_then(|()| {
+            if has_route { netlink::add_default_route(&netlink, index, address) } else { Ok(()) }
+        });
         match done {
             Ok(()) => ipv6 |= address.is_ipv6(),
             // A kernel without IPv6, or with it switched off: IPv4 is enough.

@@ -38,8 +38,12 @@ pub(super) enum FromHelper {
         /// A user namespace is among them.
         user: bool,
     },
-    /// The interface is up; the TUN and sock_diag descriptors come with this message.
+    /// There is no TUN, for this errno; a veth pair is tried instead.
+    TunRefused(i32),
+    /// The interface is up; the link's and the sock_diag descriptor come with this message.
     Ready {
+        /// The link is a veth pair, not a TUN.
+        veth: bool,
         /// IPv6 is there too.
         ipv6: bool,
         /// `/etc/resolv.conf` points to the stack.
@@ -92,8 +96,9 @@ impl FromHelper {
     pub(super) fn send(self, socket: impl AsFd, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let words = match self {
             Self::Unshared { user } => [1, i32::from(user), 0, 0],
-            Self::Ready { ipv6, resolver, sysctls } => {
-                [2, i32::from(ipv6), i32::from(resolver), i32::from(sysctls)]
+            Self::Ready { veth, ipv6, resolver, sysctls } => {
+                let bits = [veth, ipv6, resolver, sysctls].into_iter().rev();
+                [2, bits.fold(0, |bits, bit| bits << 1 | i32::from(bit)), 0, 0]
             }
             Self::Failed(stage, errno) => [3, stage as i32, errno, 0],
             Self::Started { pid } => [4, pid.cast_signed(), 0, 0],
@@ -101,22 +106,27 @@ impl FromHelper {
             Self::Stopped(signal) => [6, signal, 0, 0],
             Self::Exited(status) => [7, status, 0, 0],
             Self::AllGone => [8, 0, 0, 0],
+            Self::TunRefused(errno) => [9, errno, 0, 0],
         };
         send(socket, words, fds)
     }
 
     /// `None`: the helper is gone.
     pub(super) fn receive(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<(Self, Vec<OwnedFd>)>> {
-        let Some(([tag, a, b, c], fds)) = receive(socket, flags)? else { return Ok(None) };
+        let Some(([tag, a, b, _], fds)) = receive(socket, flags)? else { return Ok(None) };
         let message = match tag {
             1 => Self::Unshared { user: a != 0 },
-            2 => Self::Ready { ipv6: a != 0, resolver: b != 0, sysctls: c != 0 },
+            2 => {
+                let bit = |n: u32| a & (1 << n) != 0;
+                Self::Ready { veth: bit(0), ipv6: bit(1), resolver: bit(2), sysctls: bit(3) }
+            }
             3 => Self::Failed(Stage::from_number(a), b),
             4 => Self::Started { pid: a.cast_unsigned() },
             5 => Self::NotStarted(a),
             6 => Self::Stopped(a),
             7 => Self::Exited(a),
             8 => Self::AllGone,
+            9 => Self::TunRefused(a),
             _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
         };
         Ok(Some((message, fds)))
@@ -195,7 +205,9 @@ mod tests {
         }
         for message in [
             FromHelper::Unshared { user: true },
-            FromHelper::Ready { ipv6: true, resolver: false, sysctls: true },
+            FromHelper::TunRefused(libc::ENOENT),
+            FromHelper::Ready { veth: false, ipv6: true, resolver: false, sysctls: true },
+            FromHelper::Ready { veth: true, ipv6: false, resolver: true, sysctls: false },
             FromHelper::Failed(Stage::Tun, libc::EACCES),
             FromHelper::Started { pid: 4711 },
             FromHelper::NotStarted(libc::ENOENT),
@@ -215,7 +227,7 @@ mod tests {
     fn descriptors_travel_beside_a_message() {
         let (parent, helper) = pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        let ready = FromHelper::Ready { ipv6: true, resolver: true, sysctls: true };
+        let ready = FromHelper::Ready { veth: false, ipv6: true, resolver: true, sysctls: true };
         ready.send(&helper, &[file.as_fd(), file.as_fd()]).unwrap();
         let (_, fds) = FromHelper::receive(&parent, RecvFlags::empty()).unwrap().unwrap();
         assert_eq!(fds.len(), 2);

@@ -1,0 +1,546 @@
+//! The program's connections as the kernel tells of them: looks, endings and, where permitted, tracepoints.
+//!
+//! Owns:    [`Watch`]: lives by socket cookie, from the first look that saw one to its ending.
+//! Input:   sock_diag dumps and destroy events of this namespace, tracepoints of the host, `/proc/PID/fd`.
+//! Output:  the journal's notes.
+//! Rules:   a socket is the program's when one of its processes has been seen to hold it, or acted on it in a
+//!          tracepoint. An ending of which neither can be said, and which was not seen to be somebody else's, is counted
+//!          (by [`Watch::finish`]) and not told: destroy events say neither inode nor user.
+//! Not here: what follows from it (`judge`).
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lastack_core::observe::TcpInfo;
+use lastack_core::tcp::state::TcpState;
+use lastack_core::time::Instant;
+use lastack_gateway::aborts::AbortCounters;
+use lastack_gateway::journal::{
+    Certainty, ClosedBy, Connection, Direction, Entry, How, Outside, Reason, Verdict,
+};
+use lastack_gateway::owner::Owner;
+use lastack_gateway::{Note, Opened};
+use lastack_observe::clock;
+use lastack_observe::filter::{Filter, StateSet};
+use lastack_observe::row::Row;
+use lastack_observe::source::kernel::{
+    Detail, Endings, Kernel, Query, Scope, TraceOptions, Tracer, sockets_of,
+};
+use lastack_observe::trace::Event;
+
+use super::judge::{Evidence, first_of, judge};
+
+/// Pairs of addresses of which tracepoints have told; other programs' and other namespaces' among them.
+const TRACED: usize = 50_000;
+/// Endings of one turn for whose TIME-WAIT the kernel is asked.
+const ASKED: usize = 200;
+
+type Pair = (SocketAddr, SocketAddr);
+
+/// What is told as it happens.
+pub(super) type Listener = Box<dyn Fn(Note)>;
+
+/// A connection that lives.
+#[derive(Debug)]
+struct Life {
+    id: u64,
+    owner: Option<Owner>,
+    pair: Pair,
+    direction: Direction,
+    /// Unix time, nanoseconds.
+    opened_ns: u64,
+    states: Vec<(TcpState, u64)>,
+    info: TcpInfo,
+    unread: u32,
+    is_told: bool,
+}
+
+/// What tracepoints said about one end.
+#[derive(Debug, Default)]
+struct Traced {
+    at_ns: u64,
+    states: Vec<(TcpState, u64)>,
+    sent_reset: Option<String>,
+    got_reset: bool,
+    error: Option<i32>,
+    pid: Option<u32>,
+    comm: Option<Arc<str>>,
+}
+
+/// Watches.
+pub(super) struct Watch {
+    kernel: Kernel,
+    endings: Endings,
+    tracer: Option<Tracer>,
+    tell: Listener,
+    /// Every process of the program that was ever seen.
+    processes: HashSet<u32>,
+    /// Ports the program listens on.
+    listening: HashSet<u16>,
+    lives: HashMap<u64, Life>,
+    /// Other programs' sockets.
+    others: HashSet<u64>,
+    traced: HashMap<Pair, Traced>,
+    /// Why an end sent a RST: kept after the end is gone, for the other end on this host.
+    reset_reasons: HashMap<Pair, String>,
+    /// Who connects, by the kernel's name of the socket: a SYN that leaves has no port yet in its tracepoint.
+    connecting: HashMap<u64, Traced>,
+    /// The processes by number, as they were at the last look: what has exited is not asked any more.
+    names: HashMap<u32, Owner>,
+    aborts: AbortCounters,
+    resets: u64,
+    looked_ns: u64,
+    next_id: u64,
+    unseen: u64,
+}
+
+impl Watch {
+    /// Begins, before the program does.
+    pub(super) fn open(tell: Listener) -> io::Result<Self> {
+        let kernel = Kernel::open(&Scope::Own)?;
+        let mut this = Self {
+            endings: Endings::open(&Scope::Own)?,
+            // Not permitted to everybody; without it less is known.
+            tracer: Tracer::open(TraceOptions { forks: true, ..TraceOptions::default() }).ok(),
+            tell,
+            processes: HashSet::new(),
+            listening: HashSet::new(),
+            lives: HashMap::new(),
+            others: HashSet::new(),
+            traced: HashMap::new(),
+            reset_reasons: HashMap::new(),
+            connecting: HashMap::new(),
+            names: HashMap::new(),
+            aborts: AbortCounters::of_process(std::process::id()),
+            resets: resets(&kernel),
+            looked_ns: clock::unix_ns(),
+            next_id: 1,
+            unseen: 0,
+            kernel,
+        };
+        // Whatever is there already is somebody else's.
+        this.look(&[], Detail::Brief)?;
+        Ok(this)
+    }
+
+    /// The program has started as this process.
+    pub(super) fn follow(&mut self, process: u32) {
+        self.processes.insert(process);
+    }
+
+    /// Connections that have not ended.
+    pub(super) fn open_count(&self) -> usize {
+        self.lives.len()
+    }
+
+    /// One look, and what has ended. `processes` are the program's.
+    pub(super) fn turn(&mut self, processes: &[u32]) -> io::Result<()> {
+        self.processes.extend(processes);
+        // A name changes with exec: the last one is the one that counts.
+        self.names.extend(processes.iter().filter_map(|pid| Some((*pid, Owner::of_process(*pid)?))));
+        self.look(processes, Detail::Brief)?;
+        self.drain()
+    }
+
+    /// Tells of those that are still open. Gives how many connections ended between two looks, so that nothing tells
+    /// whose they were.
+    pub(super) fn finish(mut self) -> u64 {
+        // What they have carried so far; without it they are told all the same.
+        let _ = self.look(&[], Detail::Full);
+        let now = clock::unix_ns();
+        let mut left: Vec<Life> = self.lives.drain().map(|(_, life)| life).collect();
+        left.sort_unstable_by_key(|life| life.id);
+        for life in left {
+            let verdict = Verdict {
+                closed_by: ClosedBy::Nobody,
+                how: How::Open,
+                reason: None,
+                certainty: Certainty::Observed,
+                ended_by: ClosedBy::Nobody,
+            };
+            (self.tell)(Note::Ended(Entry::Connection(life.record(verdict, now))));
+        }
+        self.unseen
+    }
+
+    fn look(&mut self, processes: &[u32], detail: Detail) -> io::Result<()> {
+        let without = StateSet::of(TcpState::TimeWait).or(StateSet::of(TcpState::SynRecv));
+        let mut filter = Filter::everything();
+        filter.states = StateSet::ALL.and(without.complement());
+        let rows = self.kernel.rows(&Query { filter, detail, owners: false, v6: None })?;
+        let now = clock::unix_ns();
+        let held = sockets_of(processes);
+        let mut others = HashSet::new();
+        for row in rows {
+            let cookie = row.socket.cookie;
+            let holder = held.get(&row.inode).filter(|_| row.inode != 0);
+            if holder.is_none() && !self.lives.contains_key(&cookie) {
+                others.insert(cookie);
+            } else if row.socket.state == TcpState::Listen {
+                self.listening.insert(row.socket.local.port());
+            } else if row.socket.remote.port() != 0 && row.socket.state != TcpState::Close {
+                let opened_ns = if self.lives.contains_key(&cookie) { now } else { self.looked_ns };
+                let owner = holder.and_then(|pid| self.names.get(pid).cloned());
+                let life = self.life(&row, opened_ns);
+                life.owner = life.owner.take().or(owner);
+                life.see(&row, now);
+                let note = life.note_of_opening();
+                if let Some(note) = note {
+                    (self.tell)(Note::Opened(note));
+                }
+            }
+        }
+        // An ending that was somebody else's at the last look still is.
+        self.others.extend(others);
+        if self.others.len() > TRACED {
+            self.others.clear();
+        }
+        self.looked_ns = now;
+        Ok(())
+    }
+
+    fn life(&mut self, row: &Row, opened_ns: u64) -> &mut Life {
+        let pair = pair(row.socket.local, row.socket.remote);
+        let direction = if self.listening.contains(&pair.0.port()) { Direction::In } else { Direction::Out };
+        let next_id = &mut self.next_id;
+        self.lives.entry(row.socket.cookie).or_insert_with(|| {
+            let id = *next_id;
+            *next_id += 1;
+            Life::new(id, pair, direction, opened_ns)
+        })
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        let mut ended = Vec::new();
+        self.endings.wait(Duration::ZERO, &mut |row| ended.push(row))?;
+        // After the endings: what led to them has been told by then.
+        let mut events = Vec::new();
+        if let Some(tracer) = &mut self.tracer {
+            tracer.wait(Duration::ZERO, &mut |event| events.push(event))?;
+        }
+        for event in events {
+            self.event(&event);
+        }
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let now_resets = resets(&self.kernel);
+        let resets_counted = std::mem::replace(&mut self.resets, now_resets) != now_resets;
+        let mut told = HashSet::new();
+        let mut nobodys = Vec::new();
+        for (nth, row) in ended.into_iter().enumerate() {
+            // A connect that failed has no other end any more; a look may have seen it when it had.
+            let key = match self.lives.get(&row.socket.cookie) {
+                Some(life) => life.pair,
+                None if row.socket.remote.port() == 0 => continue,
+                None => pair(row.socket.local, row.socket.remote),
+            };
+            let traced = self.traced.remove(&key);
+            let acted = traced.as_ref().is_some_and(|traced| self.acted(traced));
+            if self.lives.contains_key(&row.socket.cookie) || acted {
+                told.insert(key);
+                let asks = nth < ASKED && self.tracer.is_none();
+                self.ended(&row, traced.unwrap_or_default(), resets_counted, asks);
+            } else if !self.others.remove(&row.socket.cookie) && self.tracer.is_none() {
+                nobodys.push(key);
+            }
+        }
+        // The other end of one of ours, on this host, is no riddle, and both ends of another are one.
+        let strangers: HashSet<Pair> = nobodys
+            .into_iter()
+            .filter(|(local, remote)| !told.contains(&(*remote, *local)))
+            .map(|(local, remote)| (local.min(remote), local.max(remote)))
+            .collect();
+        self.unseen += strangers.len() as u64;
+        Ok(())
+    }
+
+    fn acted(&self, traced: &Traced) -> bool {
+        traced.pid.is_some_and(|pid| self.processes.contains(&pid))
+    }
+
+    fn ended(&mut self, row: &Row, traced: Traced, resets_counted: bool, asks: bool) {
+        let now = clock::unix_ns();
+        let opened_ns = traced.states.first().map_or(self.looked_ns, |(_, at)| *at);
+        self.life(row, opened_ns);
+        let mut life = self.lives.remove(&row.socket.cookie).expect("made just now");
+        let (local, remote) = life.pair;
+        life.owner = life.owner.take().or_else(|| self.owner(&traced));
+        // A connect that failed has been wiped by then.
+        if let Some(info) = row.socket.info.as_deref().filter(|_| row.socket.remote.port() != 0) {
+            life.info = info.clone();
+        }
+        if !traced.states.is_empty() {
+            life.states.clone_from(&traced.states);
+            life.opened_ns = life.opened_ns.min(opened_ns);
+        }
+        let seen: Vec<TcpState> = life.states.iter().map(|(state, _)| *state).collect();
+        let same_kernel = local.ip().is_loopback() || local.ip() == remote.ip();
+        let evidence = Evidence {
+            first: first_of(&seen),
+            established: is_established(&seen, &life.info),
+            traced: self.tracer.is_some(),
+            sent_reset: traced.sent_reset,
+            got_reset: traced.got_reset,
+            peers_reason: self.reset_reasons.remove(&(remote, local)),
+            error: traced.error,
+            time_wait: if asks { self.time_wait(local, remote) } else { None },
+            resets_counted,
+            abort: if resets_counted && !same_kernel {
+                self.aborts.claim(Instant::from_nanos(now))
+            } else {
+                None
+            },
+            unread: life.unread,
+            info: life.info.clone(),
+        };
+        self.tell_of(life, &evidence, now);
+    }
+
+    fn tell_of(&self, life: Life, evidence: &Evidence, now: u64) {
+        let verdict = judge(evidence);
+        let unread = life.unread;
+        let mut record = life.record(verdict, now);
+        record.host_errno = evidence.error;
+        record.unread_bytes = (verdict.reason == Some(Reason::ClosedWithUnreadData)
+            && verdict.ended_by == ClosedBy::Program
+            && unread > 0)
+            .then_some(u64::from(unread));
+        if !evidence.established {
+            record.outside = None;
+        }
+        (self.tell)(Note::Ended(Entry::Connection(record)));
+    }
+
+    /// Who acted; a process that was gone before a look could see it is known by its number alone, so by no name but
+    /// the tracepoint's.
+    fn owner(&self, traced: &Traced) -> Option<Owner> {
+        let pid = traced.pid.filter(|pid| self.processes.contains(pid))?;
+        let known = self.names.get(&pid).cloned();
+        known.or_else(|| Some(Owner { pid, process: traced.comm.clone()?, cgroup: None }))
+    }
+
+    /// A connect that came to nothing, or a socket that was disconnected: it ends without another end, if it ends.
+    fn failed(&mut self, key: Pair, traced: Traced) {
+        let seen = self.lives.iter().find(|(_, life)| life.pair == key).map(|(cookie, _)| *cookie);
+        if !self.acted(&traced) && seen.is_none() {
+            return;
+        }
+        let opened_ns = traced.states.first().map_or(traced.at_ns, |(_, at)| *at);
+        let known = seen.and_then(|cookie| self.lives.remove(&cookie));
+        let mut life = known.unwrap_or_else(|| {
+            self.next_id += 1;
+            Life::new(self.next_id - 1, key, Direction::Out, opened_ns)
+        });
+        life.owner = life.owner.take().or_else(|| self.owner(&traced));
+        life.states.clone_from(&traced.states);
+        let seen: Vec<TcpState> = traced.states.iter().map(|(state, _)| *state).collect();
+        let evidence = Evidence {
+            first: first_of(&seen),
+            established: is_established(&seen, &life.info),
+            traced: true,
+            sent_reset: traced.sent_reset,
+            got_reset: traced.got_reset,
+            error: traced.error,
+            info: life.info.clone(),
+            ..Evidence::default()
+        };
+        self.tell_of(life, &evidence, traced.at_ns);
+    }
+
+    /// Whose end of a connection is in TIME-WAIT, as far as both are on this host.
+    fn time_wait(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<ClosedBy> {
+        let port = local.port();
+        let filter = format!("( sport = :{port} or dport = :{port} )");
+        let mut filter = Filter::parse(&[filter.as_str()]).ok()?;
+        filter.states = StateSet::of(TcpState::TimeWait);
+        let rows =
+            self.kernel.rows(&Query { filter, detail: Detail::Brief, owners: false, v6: None }).ok()?;
+        let of = |wanted: Pair| rows.iter().any(|row| pair(row.socket.local, row.socket.remote) == wanted);
+        match (of((local, remote)), of((remote, local))) {
+            (true, true) => Some(ClosedBy::Both),
+            (true, false) => Some(ClosedBy::Program),
+            (false, true) => Some(ClosedBy::Remote),
+            (false, false) => None,
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        if let (Some(parent), Some(child)) = (event.pid, event.child) {
+            if self.processes.contains(&parent) {
+                self.processes.insert(child);
+            }
+            return;
+        }
+        let (Some(local), Some(peer)) = (event.local, event.peer) else { return };
+        if event.state == Some(TcpState::SynSent)
+            && let Some(socket) = event.socket
+        {
+            bound(&mut self.connecting);
+            let mut traced = Traced::default();
+            traced.take(event);
+            self.connecting.insert(socket, traced);
+            return;
+        }
+        if local.port() == 0 || peer.port() == 0 {
+            return;
+        }
+        bound(&mut self.traced);
+        let key = pair(local, peer);
+        if let Some(begun) = event.socket.and_then(|socket| self.connecting.remove(&socket)) {
+            self.traced.insert(key, begun);
+        }
+        let traced = self.traced.entry(key).or_default();
+        traced.take(event);
+        if let Some(reason) = traced.sent_reset.clone() {
+            if self.reset_reasons.len() >= TRACED {
+                self.reset_reasons.clear();
+            }
+            self.reset_reasons.insert(key, reason);
+        }
+        // tcp_disconnect() wipes the other end's address before the socket's ending is told.
+        let is_wiped = event.name == "tcp_send_reset"
+            && event.reason.as_deref().is_some_and(|reason| reason.ends_with("TCP_STATE"))
+            && traced.states.last().is_some_and(|(state, _)| *state == TcpState::Close);
+        let is_failed = event.old_state == Some(TcpState::SynSent) && event.state == Some(TcpState::Close);
+        if is_wiped || is_failed {
+            let traced = self.traced.remove(&key).expect("entered just now");
+            self.failed(key, traced);
+        }
+    }
+}
+
+/// Forgets the older half when there are too many.
+fn bound<K: Eq + std::hash::Hash>(all: &mut HashMap<K, Traced>) {
+    if all.len() >= TRACED {
+        let mut times: Vec<u64> = all.values().map(|traced| traced.at_ns).collect();
+        times.sort_unstable();
+        let middle = times[times.len() / 2];
+        all.retain(|_, traced| traced.at_ns > middle);
+    }
+}
+
+impl Traced {
+    fn take(&mut self, event: &Event) {
+        self.at_ns = event.at_ns;
+        if event.pid.is_some() {
+            (self.pid, self.comm) = (event.pid, event.comm.clone());
+        }
+        match (event.name, event.state) {
+            ("inet_sock_set_state", Some(state)) => {
+                // The same addresses again: what was told was another connection's.
+                if state == TcpState::Established
+                    && self.states.last().is_some_and(|(last, _)| *last == TcpState::Close)
+                {
+                    *self = Self { at_ns: event.at_ns, ..Self::default() };
+                }
+                self.states.push((state, event.at_ns));
+            }
+            ("tcp_send_reset", _) => {
+                self.sent_reset = Some(event.reason.as_deref().unwrap_or_default().to_owned());
+            }
+            ("tcp_receive_reset", _) => self.got_reset = true,
+            ("inet_sk_error_report", _) => self.error = event.error.or(self.error),
+            _ => {}
+        }
+    }
+}
+
+impl Life {
+    fn new(id: u64, pair: Pair, direction: Direction, opened_ns: u64) -> Self {
+        Self {
+            id,
+            owner: None,
+            pair,
+            direction,
+            opened_ns,
+            states: Vec::new(),
+            info: TcpInfo::default(),
+            unread: 0,
+            is_told: false,
+        }
+    }
+
+    fn see(&mut self, row: &Row, now: u64) {
+        let state = row.socket.state;
+        if self.states.last().is_none_or(|(last, _)| *last != state) {
+            let at = if self.states.is_empty() { self.opened_ns } else { now };
+            self.states.push((state, at));
+        }
+        self.unread = row.socket.recv_q;
+        if let Some(info) = row.socket.info.as_deref() {
+            self.info = info.clone();
+        }
+    }
+
+    fn note_of_opening(&mut self) -> Option<Opened> {
+        let is_open = self.states.last().is_some_and(|(state, _)| *state != TcpState::SynSent);
+        (is_open && !std::mem::replace(&mut self.is_told, is_open)).then(|| Opened {
+            id: self.id,
+            owner: self.owner.clone(),
+            local: self.pair.0,
+            remote: self.pair.1,
+            host_remote: self.pair.1,
+            handshake_us: None,
+        })
+    }
+
+    fn record(self, verdict: Verdict, now: u64) -> Connection {
+        let Self { id, owner, pair: (local, remote), direction, opened_ns, states, info, .. } = self;
+        let since = |at: u64| at.saturating_sub(opened_ns) / 1000;
+        // Its ending is read a little later than it came.
+        let now = states.last().filter(|(state, _)| *state == TcpState::Close).map_or(now, |(_, at)| *at);
+        let sent = info.bytes_sent.saturating_sub(info.bytes_retrans);
+        // Linux: tcp_fin() counts the FIN among the bytes received.
+        let seen: Vec<TcpState> = states.iter().map(|(state, _)| *state).collect();
+        let fin =
+            verdict.how == How::Fin || matches!(first_of(&seen), Some(ClosedBy::Remote | ClosedBy::Both));
+        Connection {
+            id,
+            owner,
+            local,
+            remote,
+            host_remote: None,
+            device: None,
+            direction,
+            opened: Instant::from_nanos(opened_ns),
+            handshake_us: None,
+            duration_us: since(now),
+            bytes_up: sent,
+            bytes_down: info.bytes_received.saturating_sub(u64::from(fin)),
+            inside: None,
+            outside: Some(Outside {
+                rtt_us: info.rtt,
+                retransmits: info.total_retrans,
+                unacked_bytes: sent.saturating_sub(info.bytes_acked),
+            }),
+            verdict,
+            host_errno: None,
+            lost_up: 0,
+            lost_down: 0,
+            unread_bytes: None,
+            states: states.into_iter().map(|(state, at)| (state, since(at))).collect(),
+        }
+    }
+}
+
+/// A connection whose handshake was finished has a round-trip time, or was seen to be.
+fn is_established(seen: &[TcpState], info: &TcpInfo) -> bool {
+    seen.iter().any(|state| !matches!(state, TcpState::SynSent | TcpState::SynRecv | TcpState::Close))
+        || info.bytes_acked > 0
+        || info.bytes_received > 0
+}
+
+/// Both ends as people know them: an IPv6 socket may carry IPv4.
+fn pair(local: SocketAddr, remote: SocketAddr) -> Pair {
+    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    (plain(local), plain(remote))
+}
+
+/// Connections of this namespace that a RST has ended so far.
+fn resets(kernel: &Kernel) -> u64 {
+    kernel.figures().iter().map(|namespace| namespace.counter("EstabResets")).sum()
+}
