@@ -232,7 +232,7 @@ fn tell_connection(text: &mut String, c: &Connection, style: Style) {
         None if c.outside.is_some() => write!(text, "   ESTAB {}", time(c.duration_us)),
         None => write!(text, "   SYN {}", time(c.duration_us)),
     };
-    if c.outside.is_some() {
+    if c.handshake_us.is_some() || c.outside.is_some() {
         let _ = write!(text, "  ↑ {}  ↓ {}", bytes(c.bytes_up), bytes(c.bytes_down));
     }
     for (leg, retransmits) in [
