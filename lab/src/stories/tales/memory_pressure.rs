@@ -8,14 +8,14 @@ use crate::stories::{Ending, Knob, OnLinux, Side, Stage, Story, Told};
 pub(super) const STORY: Story = Story {
     id: "memory-pressure",
     title: text(
-        "TCP's memory is full: buffers shrink, and an orphan that holds some is killed",
-        "TCP 内存已满：缓冲区缩小，占用内存的孤儿被杀",
+        "TCP's memory is full: an orphan that holds some of it is reset",
+        "TCP 内存已满：占用内存的孤儿被复位",
     ),
     rules: &["memory.pressure"],
     excerpts: &[7],
     what: &[text(
-        "tcp_mem bounds what all TCP buffers together may hold, in pages: below the first number all is well, above the second the stack is under pressure, and the third is the end. Here they are 8, 16 and 24 pages (96 KiB at most). A server writes to a client that does not read: the counter TCPMemoryPressures moves. Then it closes, and an orphan with a full buffer is more than can be borne: it is reset (TCPAbortOnMemory).",
-        "tcp_mem 限制所有 TCP 缓冲区总共可占用的内存，单位是页：低于第一个数一切正常，高于第二个数进入压力状态，第三个数是极限。这里是 8、16、24 页（最多 96 KiB）。服务器向不读取的客户端写数据：计数器 TCPMemoryPressures 增加。然后它关闭，一个缓冲区已满的孤儿无法容忍：它被复位（TCPAbortOnMemory）。",
+        "tcp_mem bounds what all TCP buffers together may hold, in pages: below the first number all is well, above the second the stack is under pressure, and the third is the end. Here they are 4, 8 and 12 pages (48 KiB at most). A server writes to a client that does not read, until its send buffer alone holds more than that. Then it closes, and an orphan with a full buffer is more than can be borne: it is reset, and what it held is lost (TCPAbortOnMemory).",
+        "tcp_mem 限制所有 TCP 缓冲区总共可占用的内存，单位是页：低于第一个数一切正常，高于第二个数进入压力状态，第三个数是极限。这里是 4、8、12 页（最多 48 KiB）。服务器向不读取的客户端写数据，直到仅它的发送缓冲区就超过这个数。然后它关闭，一个缓冲区已满的孤儿无法容忍：它被复位，所占的数据丢失（TCPAbortOnMemory）。",
     )],
     taught: Side::Server,
     settings: &[("tcp_mem", "4 8 12")],
