@@ -36,6 +36,11 @@ impl SourceArgs {
         }
     }
 
+    /// True for this host's own kernel, here and now.
+    pub(crate) fn is_own_kernel(&self) -> bool {
+        !self.is_file() && self.stack_name().is_none() && self.scope() == Scope::Own
+    }
+
     /// True when the sockets come from a file.
     pub(crate) fn is_file(&self) -> bool {
         self.from.is_some()

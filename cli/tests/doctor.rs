@@ -413,3 +413,49 @@ fn pages_and_predictions_in_both_languages() {
         );
     }
 }
+
+#[test]
+fn whether_run_works_here_is_said_with_what_would_allow_it() {
+    let works = |output: std::process::Output| -> Value {
+        let document: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
+        document["run"].clone()
+    };
+    // It is what `run` itself comes to.
+    let ran = lastack(&["run", "--report", "none", "--", "true"]).status.success();
+    assert_eq!(works(lastack(&["doctor", "--json", "--interval", "0"]))["works"], ran);
+    // Namespaces switched off, in a user namespace of our own: the knob is named.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && echo 0 > /proc/sys/user/max_net_namespaces && exec \"$@\"";
+    let refused = |more: &[&str]| {
+        std::process::Command::new("unshare")
+            .args([
+                "-r",
+                "sh",
+                "-c",
+                script,
+                "sh",
+                env!("CARGO_BIN_EXE_lastack"),
+                "doctor",
+                "--interval",
+                "0",
+            ])
+            .args(more)
+            .env("LANG", "C")
+            .output()
+            .expect("unshare runs")
+    };
+    let output = refused(&["--json"]);
+    if output.stdout.is_empty() {
+        support::skipped(&format!("no user namespaces: {}", String::from_utf8_lossy(&output.stderr)));
+        return;
+    }
+    let run = works(output);
+    assert_eq!(run["works"], false, "{run}");
+    assert!(run["cause"].as_str().is_some_and(|cause| cause.contains("max_user_namespaces")), "{run}");
+    assert!(run["try"].as_str().is_some_and(|next| next.contains("sysctl")), "{run}");
+    let text = String::from_utf8_lossy(&refused(&[]).stdout).into_owned();
+    assert!(text.contains("lastack run does not work here: "), "{text}");
+    // Another namespace or a file says nothing about this host.
+    let own = std::process::id().to_string();
+    assert!(works(lastack(&["doctor", "--json", "--interval", "0", "--netns", &own])).is_null());
+}

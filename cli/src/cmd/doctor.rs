@@ -19,6 +19,10 @@ use crate::failure::Failure;
 use crate::source_args::SourceArgs;
 use crate::text::{Paint, paragraph};
 
+mod run_check;
+
+use run_check::RunCheck;
+
 /// The command line of `doctor`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -88,13 +92,18 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let findings = doctor::examine(&now, before.as_ref(), &limits);
+    // Of this host and nothing else: a file, another namespace or a stack says nothing about it.
+    let runs = args.source.is_own_kernel().then(RunCheck::now);
     if globals.json {
-        document(&findings, &now, capture.as_ref(), lang, out)?;
+        document(&findings, &now, capture.as_ref(), runs.as_ref(), lang, out)?;
     } else {
         if let Some(capture) = &capture {
             capture::report(capture, lang, &paint, out)?;
         }
         report(&findings, &now, lang, &paint, out)?;
+        if let Some(runs) = &runs {
+            runs.write(lang, out)?;
+        }
     }
     out.flush()?;
     let worst = findings.iter().map(|finding| finding.severity).max();
@@ -156,6 +165,7 @@ fn document(
     findings: &[Finding],
     now: &Snapshot,
     capture: Option<&Capture>,
+    runs: Option<&RunCheck>,
     lang: Lang,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -166,6 +176,9 @@ fn document(
     });
     if let Some(capture) = capture {
         document["connections"] = capture::values(capture, lang).into();
+    }
+    if let Some(runs) = runs {
+        document["run"] = runs.to_json();
     }
     if !now.missing.is_empty() {
         document["missing"] =
