@@ -7,4 +7,4 @@ pub mod fragments;
 pub mod icmp;
 pub mod pmtu;
 
-mod by_address;
+pub(crate) mod by_address;

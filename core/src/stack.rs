@@ -16,6 +16,8 @@ mod egress;
 mod epilogue;
 mod ingress;
 mod isn;
+#[cfg(test)]
+mod limits_tests;
 mod link;
 pub(crate) mod listeners;
 mod notices;
@@ -334,7 +336,7 @@ impl Stack {
             notices: Notices::default(),
             epilogues: Epilogues::new(),
             max_connections: config.max_connections,
-            world: World::new(config.sysctl, config.event_limit),
+            world: World::new(config.sysctl, config.event_limit, Rng::from_key(rng.key())),
             link,
         }
     }
@@ -519,7 +521,7 @@ impl Stack {
 
     /// What is true of the connection now, whether told already or not.
     pub fn readiness(&self, id: ConnectionId) -> Readiness {
-        self.held(id).map_or(Readiness::default(), |socket| socket.connection.readiness())
+        self.held(id).map_or(Readiness::default(), |socket| socket.connection.readiness(&self.world.sysctl))
     }
 
     /// Ends one or both directions. `Err`: not connected (`ENOTCONN`).
@@ -571,6 +573,21 @@ impl Stack {
     /// The options of a connection.
     pub fn options(&self, id: ConnectionId) -> Option<&TcpOptions> {
         Some(self.held(id)?.connection.options())
+    }
+
+    /// Receive and send buffer as they are now, bytes (`SO_RCVBUF` and `SO_SNDBUF` read back).
+    pub fn buffers(&self, id: ConnectionId) -> Option<(u32, u32)> {
+        Some(self.held(id)?.connection.buffers())
+    }
+
+    /// Most that the connection's window may be, bytes (`TCP_WINDOW_CLAMP` read back).
+    pub fn window_clamp(&self, id: ConnectionId) -> Option<u32> {
+        Some(self.held(id)?.connection.window_clamp())
+    }
+
+    /// The connection's timestamp clock (`TCP_TIMESTAMP` read back), milliseconds with the pair's offset.
+    pub fn timestamp(&self, now: Instant, id: ConnectionId) -> Option<u32> {
+        Some(self.held(id)?.connection.timestamp(now))
     }
 
     /// `TCP_QUICKACK` as it reads back: the connection is not in ping-pong mode, its ACKs do not wait for replies.

@@ -6,6 +6,7 @@ pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod ecn;
 pub(crate) mod half_open;
+pub(crate) mod metrics;
 pub mod options;
 pub(crate) mod paws;
 pub(crate) mod rate_limit;

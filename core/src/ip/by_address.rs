@@ -1,4 +1,4 @@
-//! A small bounded map from address to value where the entry with the earliest time makes room.
+//! A small bounded map from address (or pair of addresses) to value where the entry with the earliest time makes room.
 //!
 //! Ordered, so that the same calls forget the same entries (no hash order), and no peer can make it slow or large.
 
@@ -9,24 +9,24 @@ use crate::time::Instant;
 
 /// At most `limit` addresses.
 #[derive(Debug)]
-pub(super) struct ByAddress<V> {
-    entries: BTreeMap<IpAddr, (Instant, V)>,
-    by_time: BTreeSet<(Instant, IpAddr)>,
+pub(crate) struct ByAddress<V, K = IpAddr> {
+    entries: BTreeMap<K, (Instant, V)>,
+    by_time: BTreeSet<(Instant, K)>,
     limit: usize,
 }
 
-impl<V> ByAddress<V> {
-    pub(super) fn new(limit: usize) -> Self {
+impl<V, K: Ord + Copy> ByAddress<V, K> {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { entries: BTreeMap::new(), by_time: BTreeSet::new(), limit }
     }
 
     /// The address's time and value.
-    pub(super) fn get(&self, address: IpAddr) -> Option<(Instant, &V)> {
+    pub(crate) fn get(&self, address: K) -> Option<(Instant, &V)> {
         self.entries.get(&address).map(|(time, value)| (*time, value))
     }
 
     /// Sets an address's time and value. A new address in a full map replaces the one with the earliest time.
-    pub(super) fn set(&mut self, address: IpAddr, time: Instant, value: V) {
+    pub(crate) fn set(&mut self, address: K, time: Instant, value: V) {
         if let Some((old, _)) = self.entries.insert(address, (time, value)) {
             self.by_time.remove(&(old, address));
         } else if self.entries.len() > self.limit
@@ -38,19 +38,19 @@ impl<V> ByAddress<V> {
     }
 
     /// Forgets an address.
-    pub(super) fn remove(&mut self, address: IpAddr) {
+    pub(crate) fn remove(&mut self, address: K) {
         if let Some((time, _)) = self.entries.remove(&address) {
             self.by_time.remove(&(time, address));
         }
     }
 
     /// The earliest time and its address.
-    pub(super) fn earliest(&self) -> Option<(Instant, IpAddr)> {
+    pub(crate) fn earliest(&self) -> Option<(Instant, K)> {
         self.by_time.first().copied()
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         assert_eq!(self.entries.len(), self.by_time.len());
         self.entries.len()
     }

@@ -53,7 +53,7 @@ impl Stack {
         let (tuple, pair) = if asked_port != 0 {
             self.bound_pair(now, SocketAddr::new(source, asked_port), remote, &options)?
         } else {
-            self.chosen_pair(now, source, remote)?
+            self.chosen_pair(now, source, remote, options.local_port_range)?
         };
         let packed = Packed::new(&tuple).ok_or(ConnectError::InvalidDestination)?;
         let (iss, ts_recent) = match pair {
@@ -118,9 +118,10 @@ impl Stack {
         now: Instant,
         source: IpAddr,
         remote: SocketAddr,
+        own_range: [u16; 2],
     ) -> Result<(FourTuple, Pair), ConnectError> {
         let Self { ports, sockets, world, .. } = self;
-        let range = world.sysctl.ip_local_port_range;
+        let range = narrowed(world.sysctl.ip_local_port_range, own_range);
         let cx = world.cx(now);
         let pair_at = |port| FourTuple { local: SocketAddr::new(source, port), remote };
         ports
@@ -132,9 +133,29 @@ impl Stack {
     }
 }
 
+/// Linux `inet_sk_get_local_port_range`: the socket's own bounds, where they lie inside.
+fn narrowed([low, high]: [u16; 2], own: [u16; 2]) -> [u16; 2] {
+    let bound = |port: u16, otherwise: u16| if (low..=high).contains(&port) { port } else { otherwise };
+    [bound(own[0], low), bound(own[1], high)]
+}
+
 /// Linux `__inet_check_established`: the pair is free, or in a TIME-WAIT that may be taken over.
 fn examine(sockets: &mut Sockets, tuple: &FourTuple, bound: bool, cx: &Cx<'_>) -> Option<Pair> {
     let Some(time_wait) = sockets.find(&Packed::new(tuple)?) else { return Some(Pair::Free) };
     let (iss, ts_recent) = sockets.time_wait_mut(time_wait)?.mini.reusable(tuple, bound, cx)?;
     Some(Pair::TakeOver { time_wait, iss, ts_recent })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sockets_own_port_range_counts_only_inside_the_stacks() {
+        let stack = [32_768, 60_999];
+        assert_eq!(narrowed(stack, [0, 0]), stack);
+        assert_eq!(narrowed(stack, [40_000, 40_010]), [40_000, 40_010]);
+        assert_eq!(narrowed(stack, [1_000, 40_000]), [32_768, 40_000]);
+        assert_eq!(narrowed(stack, [50_000, 61_000]), [50_000, 60_999]);
+    }
 }

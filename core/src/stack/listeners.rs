@@ -325,8 +325,10 @@ impl Stack {
         }
         if refused.is_none() && !cookie_mode && iss.is_none() && sysctl.tcp_syncookies == 0 {
             // Linux: "Without syncookies last quarter of backlog is filled with destinations, proven to be alive."
-            let most = sysctl.tcp_max_syn_backlog;
-            if most.saturating_sub(listener.syn_queue) < most >> 2 {
+            let most = sysctl.tcp_max_syn_backlog.cast_signed();
+            let left = most.wrapping_sub(listener.syn_queue.cast_signed());
+            let proven = self.world.metrics.is_proven(tuple, now);
+            if left < most >> 2 && !proven {
                 refused = Some(DropReason::SynQueueFull);
             }
         }

@@ -43,8 +43,7 @@ impl Stack {
         let ready = socket.connection.take_readiness();
         let queued = socket.connection.queued_bytes();
         let before = core::mem::replace(&mut socket.charged, queued);
-        let limits = &mut self.world.limits;
-        limits.queued_bytes = limits.queued_bytes.saturating_add(queued).saturating_sub(before);
+        self.world.limits.account(queued, before, &self.world.sysctl, &mut self.world.counters);
         let (in_table, holder) = (socket.in_table, socket.holder);
         if owes && !core::mem::replace(&mut socket.owes, true) {
             self.owing.push_back(id);
@@ -116,8 +115,8 @@ impl Stack {
     pub(crate) fn forget(&mut self, now: Instant, id: ConnectionId) {
         self.leave_table(id, true);
         let Some(socket) = self.sockets.remove_connection(id) else { return };
-        let limits = &mut self.world.limits;
-        limits.queued_bytes = limits.queued_bytes.saturating_sub(socket.charged);
+        let world = &mut self.world;
+        world.limits.account(0, socket.charged, &world.sysctl, &mut world.counters);
         let connection = &socket.connection;
         // A FIN-WAIT-2 that goes on as a mini socket has not ended.
         if !self.epilogues.contains_key(&connection.cookie()) {

@@ -4,7 +4,8 @@
 //! Input:   text as a person writes it to `/proc/sys/net/ipv4/…`.
 //! Output:  text as `/proc/sys` prints it; a refused write leaves the old value.
 //! Rules:   specification 8.1. Numbers are decimal, `0x…` or octal (`0…`), as `proc_dointvec` reads them.
-//! Differs: `tcp_timewait_len` is Lastack's own; switches that Linux keeps in a byte read back as 0 or 1.
+//! Differs: `tcp_timewait_len` is Lastack's own; switches that Linux keeps in a byte read back as 0 or 1; times read back as
+//!          written, not rounded to jiffies, and those below zero, which Linux takes and treats as zero, read back as 0.
 
 use core::fmt::Write as _;
 
@@ -24,6 +25,12 @@ enum Kind {
     Switch(Field<bool>, u64),
     Byte(Field<u8>, u64, u64),
     Word(Field<u32>, u64, u64),
+    /// Any C int; below zero as the kernel's unsigned comparisons see it.
+    Int(Field<u32>),
+    /// At most what another setting says.
+    WordUpTo(Field<u32>, u64, fn(&Sysctl) -> u32),
+    /// Seconds that the kernel keeps in jiffies, in an int; below zero: none.
+    Seconds(Field<Duration>),
     /// A duration, counted in this many nanoseconds.
     Time(Field<Duration>, u64, u64, u64),
     Words(Field<[u32; 3]>, u64, u64),
@@ -72,6 +79,8 @@ macro_rules! settings {
 }
 
 const INT_MAX: u64 = i32::MAX as u64;
+/// Linux `proc_dointvec_jiffies` at 250 Hz: seconds whose jiffies fit in an int.
+const JIFFIES_MAX_S: u64 = INT_MAX / 250;
 const UINT_MAX: u64 = u32::MAX as u64;
 const S: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
@@ -82,9 +91,8 @@ settings! {
     "net.ipv4." {
         tcp_abort_on_overflow Switch(255) "" "RST instead of silence when the final ACK finds the accept queue full. Does not affect SYNs, and does not cure an overflow.";
         tcp_app_win Byte(0, 31) "shift" "Part of the window kept for the application's buffer; 31: none.";
-        tcp_autocorking Switch(1) "" "Holds a small segment while an earlier one is still in the host's queue.";
-        tcp_base_mss Word(0, INT_MAX) "bytes" "Where path MTU probing starts; only with tcp_mtu_probing.";
-        tcp_challenge_ack_limit Word(0, INT_MAX) "ACKs a second" "Stack-wide limit of challenge ACKs (RFC 5961); 2147483647: no limit.";
+        tcp_base_mss Int "bytes" "Where path MTU probing starts; only with tcp_mtu_probing.";
+        tcp_challenge_ack_limit Int "ACKs a second" "Stack-wide limit of challenge ACKs (RFC 5961); 2147483647: no limit.";
         tcp_comp_sack_delay Time(NS, 0, u64::MAX) "nanoseconds" "Longest time SACK compression holds an ACK (Linux: tcp_comp_sack_delay_ns).";
         tcp_comp_sack_nr Byte(0, 255) "ACKs" "Most ACKs that SACK compression absorbs; 0: off.";
         tcp_congestion_control Congestion "" "Congestion control of new sockets; children take their listener's.";
@@ -92,25 +100,25 @@ settings! {
         tcp_early_retrans Byte(0, 4) "" "3 or 4: tail loss probes on. RFC 5827's early retransmit no longer exists.";
         tcp_ecn Byte(0, 2) "" "0 off, 1 ask and accept, 2 accept only.";
         tcp_ecn_fallback Switch(1) "" "A repeated SYN does not ask for ECN again (RFC 3168 6.1.1.1).";
-        tcp_fin_timeout Time(S, 0, INT_MAX) "seconds" "Life of an orphan's FIN-WAIT-2, at least 3.5 RTO. Does not shorten TIME-WAIT, FIN-WAIT-1 or an owned FIN-WAIT-2; 61 to 89 make it shorter than 60.";
+        tcp_fin_timeout Seconds "seconds" "Life of an orphan's FIN-WAIT-2, at least 3.5 RTO. Does not shorten TIME-WAIT, FIN-WAIT-1 or an owned FIN-WAIT-2; 61 to 89 make it shorter than 60.";
         tcp_frto Byte(0, 255) "" "Not 0: detect spurious time-outs (RFC 5682).";
         tcp_invalid_ratelimit Time(MS, 0, INT_MAX) "milliseconds" "Least time between ACKs for invalid segments of a socket; also limits answers to keepalives, and challenge ACKs.";
-        tcp_keepalive_intvl Time(S, 0, 32_767) "seconds" "Between keepalive probes. Nothing happens without SO_KEEPALIVE.";
+        tcp_keepalive_intvl Seconds "seconds" "Between keepalive probes. Nothing happens without SO_KEEPALIVE.";
         tcp_keepalive_probes Byte(0, 255) "probes" "Unanswered keepalive probes before RST and ETIMEDOUT.";
-        tcp_keepalive_time Time(S, 0, 32_767) "seconds" "Idle time before the first keepalive probe. Nothing happens without SO_KEEPALIVE.";
-        tcp_limit_output_bytes Word(0, INT_MAX) "bytes" "Most bytes of a connection in the device's queue. Not a bandwidth limit.";
+        tcp_keepalive_time Seconds "seconds" "Idle time before the first keepalive probe. Nothing happens without SO_KEEPALIVE.";
         tcp_max_orphans Word(0, INT_MAX) "sockets" "Most connections without an application; also bites at a half and a quarter. TIME-WAIT does not count.";
         tcp_max_reordering Word(1, INT_MAX) "segments" "Cap of the measured reordering degree.";
-        tcp_max_syn_backlog Word(0, INT_MAX) "requests" "Only for the last-quarter rule with cookies off. The SYN queue's length is the listener's backlog.";
-        tcp_max_tw_buckets Word(0, INT_MAX) "sockets" "Most mini sockets; above, connections go straight to CLOSE. Lowering it removes protection, it cures nothing.";
+        tcp_max_syn_backlog Int "requests" "Only for the last-quarter rule with cookies off. The SYN queue's length is the listener's backlog.";
+        tcp_max_tw_buckets Int "sockets" "Most mini sockets; above, connections go straight to CLOSE. Lowering it removes protection, it cures nothing.";
         tcp_mem Pages "pages" "Memory of all queues: low, pressure, high. Pages of 4096 bytes, not bytes.";
         tcp_min_rtt_wlen Time(S, 0, 86_400) "seconds" "Window of the minimum round-trip time.";
         tcp_min_snd_mss Word(48, 65_535) "bytes" "Floor of the peer's segment size.";
         tcp_min_tso_segs Byte(1, 255) "segments" "Least size of an automatic super-segment.";
         tcp_moderate_rcvbuf Switch(255) "" "Grow receive buffers by what the application reads. SO_RCVBUF turns it off for a socket.";
         tcp_mtu_probe_floor Word(48, 65_535) "bytes" "Least segment size that a black hole makes path MTU probing try.";
-        tcp_mtu_probing Byte(0, 2) "" "0 off, 1 after a black hole, 2 always (RFC 4821).";
-        tcp_no_metrics_save Switch(255) "" "Do not remember path metrics at close.";
+        tcp_mtu_probing Byte(0, 255) "" "0 off, 1 after a black hole, 2 always (RFC 4821).";
+        tcp_no_metrics_save Switch(255) "" "Do not remember path metrics (round trip, reordering, window) at an orderly close. What is remembered still serves.";
+        tcp_no_ssthresh_metrics_save Switch(1) "" "Do not remember the slow-start threshold among the path metrics.";
         tcp_notsent_lowat Word(0, UINT_MAX) "bytes" "Writable only below this many unsent bytes. Not a send buffer limit.";
         tcp_orphan_retries Byte(0, 255) "exponent" "Patience with an orphan's silent peer; 0 means 8 while RTO is below its maximum. Does not bound a zero window whose peer answers.";
         tcp_pacing_ca_ratio Word(0, 1000) "percent" "Pacing rate beside cwnd / srtt in congestion avoidance.";
@@ -119,11 +127,11 @@ settings! {
         tcp_probe_interval Time(S, 0, 17_179_869) "seconds" "How long a path MTU that was found is believed before wider ones are tried.";
         tcp_probe_threshold Word(0, INT_MAX) "bytes" "Path MTU probing ends when its range is smaller.";
         tcp_recovery Byte(0, 255) "bits" "1 RACK, 2 static reordering window, 4 no duplicate-ACK threshold.";
-        tcp_reordering Word(1, INT_MAX) "segments" "First reordering degree of a connection.";
+        tcp_reordering WordUpTo(1, |s| s.tcp_max_reordering) "segments" "First reordering degree of a connection.";
         tcp_retries1 Byte(0, 255) "exponent" "When the path is suspected; nothing an application sees.";
         tcp_retries2 Byte(0, 255) "exponent" "When unacknowledged data is given up: 15 is 924.6 s. Not a count of retransmissions.";
         tcp_rfc1337 Switch(255) "" "RST cannot kill TIME-WAIT.";
-        tcp_rmem Words(4096, INT_MAX) "bytes" "Receive buffer: least, first, most (not limited by rmem_max).";
+        tcp_rmem Words(1, INT_MAX) "bytes" "Receive buffer: least, first, most (not limited by rmem_max).";
         tcp_rto_max Time(MS, 1_000, 120_000) "milliseconds" "Longest RTO of new sockets (Linux: tcp_rto_max_ms).";
         tcp_rto_min Time(US, 1, INT_MAX) "microseconds" "Shortest RTO of new sockets (Linux: tcp_rto_min_us).";
         tcp_sack Switch(255) "" "Offer and accept selective acknowledgments.";
@@ -175,6 +183,7 @@ macro_rules! not_applicable {
 not_applicable! {
     "net.ipv4.tcp_adv_win_scale" "no effect in Linux since 6.6: the window follows the measured payload share";
     "net.ipv4.ip_autobind_reuse" "explicitly bound ports are never shared by connect";
+    "net.ipv4.tcp_autocorking" "nothing queues between the stack and its link, so there is no earlier segment to wait for";
     "net.ipv4.tcp_available_ulp" "upper-layer protocols such as kernel TLS are the application's here";
     "net.ipv4.tcp_backlog_ack_defer" "a stack has no socket lock, so no backlog behind one";
     "net.ipv4.tcp_child_ehash_entries" "the connection table grows by itself";
@@ -189,9 +198,9 @@ not_applicable! {
     "net.ipv4.tcp_fastopen_key" "TCP Fast Open is not offered";
     "net.ipv4.tcp_fwmark_accept" "packets carry no firewall mark here";
     "net.ipv4.tcp_l3mdev_accept" "a stack has one link and no VRF";
+    "net.ipv4.tcp_limit_output_bytes" "nothing queues between the stack and its link: what may leave leaves at once";
     "net.ipv4.tcp_low_latency" "no effect in Linux since 4.14";
     "net.ipv4.tcp_migrate_req" "half-open connections do not move between listeners";
-    "net.ipv4.tcp_no_ssthresh_metrics_save" "the threshold is never remembered, Linux's default";
     "net.ipv4.tcp_plb_enabled" "a stack cannot choose among paths";
     "net.ipv4.tcp_plb_cong_thresh" "a stack cannot choose among paths";
     "net.ipv4.tcp_plb_idle_rehash_rounds" "a stack cannot choose among paths";
@@ -269,7 +278,9 @@ impl Setting {
         match self.kind {
             Kind::Switch(field, _) => u8::from(*field.0(sysctl)).to_string(),
             Kind::Byte(field, ..) => field.0(sysctl).to_string(),
-            Kind::Word(field, ..) => field.0(sysctl).to_string(),
+            Kind::Word(field, ..) | Kind::WordUpTo(field, ..) => field.0(sysctl).to_string(),
+            Kind::Int(field) => field.0(sysctl).cast_signed().to_string(),
+            Kind::Seconds(field) => field.0(sysctl).as_secs().to_string(),
             Kind::Time(field, unit, ..) => (field.0(sysctl).as_nanos() / u128::from(unit)).to_string(),
             Kind::Words(field, ..) => list(&mut field.0(sysctl).iter().map(|n| u64::from(*n))),
             Kind::Pages(field) => list(&mut field.0(sysctl).iter().copied()),
@@ -290,6 +301,11 @@ impl Setting {
             Kind::Byte(_, low, high) | Kind::Word(_, low, high) | Kind::Time(_, _, low, high) => {
                 format!("{low}..={high}")
             }
+            Kind::Int(_) => format!("{}..={}", i32::MIN, i32::MAX),
+            Kind::Seconds(_) => format!("0..={JIFFIES_MAX_S}"),
+            Kind::WordUpTo(_, low, high) => {
+                format!("{low}..={} (tcp_max_reordering)", high(&Sysctl::default()))
+            }
             Kind::Words(_, low, high) => format!("three numbers, each {low}..={high}"),
             Kind::Pages(_) => "three numbers".to_owned(),
             Kind::Ports(_) => "two ports, 1..=65535, the first not above the second".to_owned(),
@@ -300,17 +316,33 @@ impl Setting {
     /// Writes `value`; a refused one leaves the old.
     pub fn set(&self, sysctl: &mut Sysctl, value: &str) -> Result<(), SysctlError> {
         let invalid = || SysctlError::Invalid(format!("{}: {}", self.name, self.range()));
+        // Linux proc_dointvec(): what follows the first number is not read.
         let number = |low: u64, high: u64| {
-            let mut words = value.split_ascii_whitespace();
-            match (words.next().and_then(parse_number), words.next()) {
-                (Some(number), None) if (low..=high).contains(&number) => Ok(number),
-                _ => Err(invalid()),
-            }
+            let number = value.split_ascii_whitespace().next().and_then(parse_number);
+            number.filter(|number| (low..=high).contains(number)).ok_or_else(invalid)
+        };
+        let signed = |most: fn(bool) -> u64| {
+            let word = value.split_ascii_whitespace().next().unwrap_or_default();
+            let (digits, below_zero) = word.strip_prefix('-').map_or((word, false), |digits| (digits, true));
+            let number = parse_number(digits).filter(|number| *number <= most(below_zero));
+            let number = number.and_then(|number| i64::try_from(number).ok());
+            number.map(|number| if below_zero { -number } else { number }).ok_or_else(invalid)
         };
         match self.kind {
             Kind::Switch(field, high) => *field.1(sysctl) = number(0, high)? != 0,
             Kind::Byte(field, low, high) => *field.1(sysctl) = number(low, high)? as u8,
             Kind::Word(field, low, high) => *field.1(sysctl) = number(low, high)? as u32,
+            Kind::WordUpTo(field, low, high) => {
+                let high = u64::from(high(sysctl));
+                *field.1(sysctl) = number(low, high)? as u32;
+            }
+            Kind::Int(field) => {
+                *field.1(sysctl) = signed(|below_zero| INT_MAX + u64::from(below_zero))? as u32
+            }
+            Kind::Seconds(field) => {
+                let seconds = signed(|_| JIFFIES_MAX_S)?;
+                *field.1(sysctl) = Duration::from_secs(seconds.max(0) as u64);
+            }
             Kind::Time(field, unit, low, high) => {
                 *field.1(sysctl) = Duration::from_nanos(number(low, high)?.saturating_mul(unit));
             }
@@ -418,6 +450,11 @@ mod tests {
             ("net.ipv4.ip_local_port_range", "1024\t65535"),
             ("tcp_congestion_control", "reno\n"),
             ("tcp_sack", "2"),
+            ("tcp_retries1", "4 9"),
+            ("tcp_keepalive_time", "-1"),
+            ("tcp_max_tw_buckets", "-1"),
+            ("tcp_max_reordering", "1000"),
+            ("tcp_reordering", "999"),
         ] {
             assert_eq!(set(&mut sysctl, name, value), Ok(()), "{name}");
         }
@@ -429,6 +466,9 @@ mod tests {
         assert_eq!(sysctl.ip_local_port_range, [1024, 65_535]);
         assert_eq!(sysctl.tcp_congestion_control, CongestionKind::Reno);
         assert!(sysctl.tcp_sack);
+        assert_eq!((sysctl.tcp_retries1, sysctl.tcp_reordering), (4, 999));
+        assert_eq!((sysctl.tcp_keepalive_time, sysctl.tcp_max_tw_buckets), (Duration::ZERO, u32::MAX));
+        assert_eq!(get(&sysctl, "tcp_max_tw_buckets").as_deref(), Ok("-1"));
     }
 
     #[test]
@@ -440,10 +480,13 @@ mod tests {
             ("tcp_rto_max_ms", "999"),
             ("tcp_retries2", "256"),
             ("tcp_retries2", "-1"),
-            ("tcp_retries2", "8 9"),
             ("tcp_retries2", ""),
             ("tcp_retries2", "eight"),
-            ("tcp_rmem", "4096 100"),
+            ("tcp_rmem", "4096 0"),
+            ("tcp_reordering", "301"),
+            ("tcp_fin_timeout", "8589935"),
+            ("tcp_max_tw_buckets", "2147483648"),
+            ("tcp_max_tw_buckets", "-2147483649"),
             ("ip_local_port_range", "5000 4000"),
             ("ip_local_port_range", "0 4000"),
             ("tcp_congestion_control", "bbr"),

@@ -183,6 +183,7 @@ impl Connection {
     fn on_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> ControlFlow<Disposition, Acked> {
         let header = &segment.header;
         let predicted = self.is_predicted(segment);
+        cx.counters.tcp_hp_hits += u64::from(predicted && !segment.payload.is_empty());
         let mut view = self.ack_view(segment, cx.now);
         view.predicted = predicted;
         let verdict = self.send.on_ack(&view, &self.options, cx);
@@ -294,6 +295,7 @@ impl Connection {
             }
             TcpState::Closing => Step::Break(self.enter_time_wait(cx)),
             TcpState::LastAck => {
+                self.save_metrics(cx);
                 self.finish(Ending::Fin, cx);
                 Step::Break(Disposition::Closed)
             }
@@ -435,6 +437,7 @@ impl Connection {
     fn enter_time_wait(&mut self, cx: &mut Cx<'_>) -> Disposition {
         let lifetime = cx.sysctl.tcp_timewait_len;
         let time_wait = self.remains(false, lifetime, cx);
+        self.save_metrics(cx);
         self.finish(Ending::Fin, cx);
         Disposition::TimeWait(time_wait)
     }
@@ -454,6 +457,17 @@ impl Connection {
         TimeWait::new(&remains, cx.now)
     }
 
+    /// An end in order: what was measured serves the next connection (Linux `tcp_update_metrics`).
+    fn save_metrics(&self, cx: &mut Cx<'_>) {
+        if cx.sysctl.tcp_no_metrics_save {
+            return;
+        }
+        let known = cx.metrics.get(&self.tuple, cx.now);
+        if let Some(way) = self.send.measured(known, cx.sysctl) {
+            cx.metrics.set(&self.tuple, way, cx.now);
+        }
+    }
+
     fn three_and_a_half_rto(&self) -> Duration {
         self.send.rto() * 7 / 2
     }
@@ -471,7 +485,7 @@ impl Connection {
     fn send_challenge(&mut self, cx: &mut Cx<'_>) {
         if self.challenge.is_exceeded(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
             cx.counters.tcp_ack_skipped_challenge += 1;
-        } else {
+        } else if cx.limits.challenges.allow(cx.now, cx.sysctl.tcp_challenge_ack_limit) {
             cx.counters.tcp_challenge_ack += 1;
             self.acks.send_now();
         }

@@ -7,7 +7,10 @@ use crate::id::FourTuple;
 use crate::observe::Counters;
 use crate::observe::event::{Event, EventKind, EventLog};
 use crate::observe::reason::{DropReason, ResetReason};
+use crate::rng::Rng;
 use crate::sysctl::Sysctl;
+use crate::tcp::metrics::Metrics;
+use crate::tcp::rate_limit::ChallengeBudget;
 use crate::time::Instant;
 use crate::wire::segment::SegmentHeader;
 
@@ -19,13 +22,14 @@ pub(crate) struct Cx<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) events: &'a mut EventLog,
     pub(crate) limits: &'a mut Limits,
+    pub(crate) metrics: &'a mut Metrics,
     /// Header-only segments that leave at the next `poll_transmit`, in order: resets, SYN-ACKs, and the
     /// answers of mini sockets. A connection's own ACKs are not here: `Connection::poll_transmit` makes them.
     pub(crate) replies: &'a mut Replies,
 }
 
 /// Stack-wide sums that decisions of one connection depend on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Limits {
     /// Connections no application holds (Linux `orphan_count`).
     pub(crate) orphans: u32,
@@ -33,7 +37,41 @@ pub(crate) struct Limits {
     pub(crate) time_waits: u32,
     /// Bytes queued in all send and receive queues.
     pub(crate) queued_bytes: u64,
+    /// Linux `tcp_memory_pressure`: from above the second to below the first number of `tcp_mem`.
+    pub(crate) under_pressure: bool,
+    /// Challenge ACKs left in this second.
+    pub(crate) challenges: ChallengeBudget,
 }
+
+impl Limits {
+    /// `rng`: for the challenge ACKs' budget.
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self {
+            orphans: 0,
+            time_waits: 0,
+            queued_bytes: 0,
+            under_pressure: false,
+            challenges: ChallengeBudget::new(rng),
+        }
+    }
+}
+
+impl Limits {
+    /// A connection's queues hold `queued` bytes now and held `before` (Linux `tcp_enter_memory_pressure`, `tcp_leave_memory_pressure`).
+    pub(crate) fn account(&mut self, queued: u64, before: u64, sysctl: &Sysctl, counters: &mut Counters) {
+        self.queued_bytes = self.queued_bytes.saturating_add(queued).saturating_sub(before);
+        let pages = self.queued_bytes / PAGE;
+        if self.under_pressure {
+            self.under_pressure = pages > sysctl.tcp_mem[0];
+        } else if pages > sysctl.tcp_mem[1] {
+            self.under_pressure = true;
+            counters.tcp_memory_pressures += 1;
+        }
+    }
+}
+
+/// Bytes a page, the unit of `tcp_mem`.
+const PAGE: u64 = 4096;
 
 /// One header-only segment to send.
 #[derive(Debug)]
@@ -112,7 +150,9 @@ pub(crate) mod testing {
     use super::{Cx, Limits, Replies};
     use crate::id::FourTuple;
     use crate::observe::{Counters, EventLog, EventMask};
+    use crate::rng::Rng;
     use crate::sysctl::Sysctl;
+    use crate::tcp::metrics::Metrics;
     use crate::time::Instant;
 
     /// A pair of addresses for tests.
@@ -129,6 +169,7 @@ pub(crate) mod testing {
         pub(crate) counters: Counters,
         pub(crate) events: EventLog,
         pub(crate) limits: Limits,
+        pub(crate) metrics: Metrics,
         pub(crate) replies: Replies,
     }
 
@@ -141,7 +182,8 @@ pub(crate) mod testing {
                 sysctl: Sysctl::default(),
                 counters: Counters::default(),
                 events,
-                limits: Limits::default(),
+                limits: Limits::new(Rng::from_number(1)),
+                metrics: Metrics::default(),
                 replies: Replies::default(),
             }
         }
@@ -153,6 +195,7 @@ pub(crate) mod testing {
                 counters: &mut self.counters,
                 events: &mut self.events,
                 limits: &mut self.limits,
+                metrics: &mut self.metrics,
                 replies: &mut self.replies,
             }
         }

@@ -84,6 +84,8 @@ pub struct TcpOptions {
     pub ttl: u8,
     /// `IP_MINTTL`; 0: off.
     pub min_ttl: u8,
+    /// `IP_LOCAL_PORT_RANGE`: first and last port for `connect` to choose from, within `ip_local_port_range`; 0: as that says.
+    pub local_port_range: [u16; 2],
     /// `IP_RECVERR`: ICMP errors are told by the next call instead of at the give-up. Default false.
     pub recverr: bool,
 }
@@ -131,6 +133,7 @@ impl Default for TcpOptions {
             tos: 0,
             ttl: 64,
             min_ttl: 0,
+            local_port_range: [0, 0],
             recverr: false,
         }
     }
@@ -170,11 +173,15 @@ pub enum TcpOption {
     Tos(u8),
     Ttl(i32),
     MinTtl(i32),
+    /// The first port in the lower, the last in the upper 16 bits.
+    LocalPortRange(u32),
     RecvErr(bool),
 }
 
 /// Linux `SOCK_MIN_RCVBUF`, bytes.
 pub const SOCK_MIN_RCVBUF: u32 = 2304;
+/// Just more than one of Linux's 4 ms jiffies: `TCP_TIMEOUT_MIN` is two of them, and times are rounded up.
+const TIMEOUT_MIN_US: i32 = 4_001;
 /// Linux `SOCK_MIN_SNDBUF`, bytes.
 pub const SOCK_MIN_SNDBUF: u32 = 4608;
 
@@ -208,29 +215,34 @@ impl TcpOptions {
             TcpOption::Linger2(s) => self.linger2 = Linger2::For(seconds(s.min(120))),
             TcpOption::DeferAccept(s) => self.defer_accept_rounds = defer_accept_rounds(s),
             TcpOption::WindowClamp(bytes) => {
-                let bytes = range(bytes, 0, i32::MAX)? as u32;
-                self.window_clamp = if bytes == 0 { 0 } else { bytes.max(SOCK_MIN_RCVBUF / 2) };
+                self.window_clamp =
+                    if bytes == 0 { 0 } else { (bytes.max(0) as u32).max(SOCK_MIN_RCVBUF / 2) };
             }
             TcpOption::SynCnt(n) => self.syncnt = Some(range(n, 1, 127)? as u8),
             TcpOption::QuickAck(_) => {} // transient state of a live connection, nothing to store
             TcpOption::Congestion(kind) => self.congestion = Some(kind),
             TcpOption::RcvBuf(bytes) => {
-                self.rcvbuf = Some(((bytes.max(0) as u32).min(rmem_max) * 2).max(SOCK_MIN_RCVBUF));
+                // Linux: min_t(u32, val, rmem_max): below zero is very much.
+                self.rcvbuf =
+                    Some((bytes.cast_unsigned().min(rmem_max).saturating_mul(2)).max(SOCK_MIN_RCVBUF));
             }
             TcpOption::SndBuf(bytes) => {
-                self.sndbuf = Some(((bytes.max(0) as u32).min(wmem_max) * 2).max(SOCK_MIN_SNDBUF));
+                self.sndbuf =
+                    Some((bytes.cast_unsigned().min(wmem_max).saturating_mul(2)).max(SOCK_MIN_SNDBUF));
             }
-            TcpOption::RcvLowat(bytes) => self.rcvlowat = (bytes.max(0) as u32).max(1),
+            TcpOption::RcvLowat(bytes) => {
+                self.rcvlowat = if bytes < 0 { i32::MAX as u32 } else { (bytes as u32).max(1) };
+            }
             TcpOption::NotsentLowat(bytes) => self.notsent_lowat = (bytes != 0).then_some(bytes),
             TcpOption::OobInline(on) => self.oobinline = on,
             TcpOption::RtoMaxMs(ms) => {
                 self.rto_max = Some(Duration::from_millis(range(ms, 1_000, 120_000)? as u64));
             }
             TcpOption::RtoMinUs(us) => {
-                self.rto_min = Some(Duration::from_micros(range(us, 1, 200_000)? as u64));
+                self.rto_min = Some(Duration::from_micros(range(us, TIMEOUT_MIN_US, 200_000)? as u64));
             }
             TcpOption::DelackMaxUs(us) => {
-                self.delack_max = Some(Duration::from_micros(range(us, 1, 200_000)? as u64));
+                self.delack_max = Some(Duration::from_micros(range(us, TIMEOUT_MIN_US, 200_000)? as u64));
             }
             TcpOption::ThinLinearTimeouts(on) => self.thin_linear_timeouts = on,
             TcpOption::ReuseAddr(on) => self.reuseaddr = on,
@@ -240,6 +252,13 @@ impl TcpOptions {
             TcpOption::Ttl(-1) => self.ttl = 64,
             TcpOption::Ttl(hops) => self.ttl = range(hops, 1, 255)? as u8,
             TcpOption::MinTtl(hops) => self.min_ttl = range(hops, 0, 255)? as u8,
+            TcpOption::LocalPortRange(bits) => {
+                let ports = [bits as u16, (bits >> 16) as u16];
+                if ports[0] > ports[1] && ports[1] != 0 {
+                    return Err(OptionError::OutOfRange);
+                }
+                self.local_port_range = ports;
+            }
             TcpOption::RecvErr(on) => self.recverr = on,
         }
         Ok(())
@@ -290,6 +309,16 @@ mod tests {
     }
 
     #[test]
+    fn buffers_below_zero_are_as_large_as_may_be() {
+        let mut options = TcpOptions::default();
+        for option in [TcpOption::RcvBuf(-1), TcpOption::SndBuf(-1), TcpOption::WindowClamp(-1)] {
+            options.set(option, 4 << 20, 4 << 20).expect("taken");
+        }
+        assert_eq!((options.rcvbuf, options.sndbuf), (Some(8 << 20), Some(8 << 20)));
+        assert_eq!(options.window_clamp, SOCK_MIN_RCVBUF / 2);
+    }
+
+    #[test]
     fn out_of_range_leaves_the_old_value() {
         let mut options = TcpOptions::default();
         let before = options.clone();
@@ -298,6 +327,8 @@ mod tests {
             TcpOption::KeepIdle(32768),
             TcpOption::RtoMaxMs(999),
             TcpOption::UserTimeout(-1),
+            TcpOption::RtoMinUs(4_000),
+            TcpOption::LocalPortRange(0x0001_0002),
         ] {
             assert_eq!(options.set(bad, 4 << 20, 4 << 20), Err(OptionError::OutOfRange));
         }

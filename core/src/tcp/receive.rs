@@ -486,6 +486,24 @@ impl Receiver {
         self.rcvbuf_locked = true;
     }
 
+    /// `SO_RCVLOWAT` on a live connection (Linux `tcp_set_rcvlowat`): at most half of what the buffer may become, and the
+    /// buffer is made large enough for it. Gives what it is.
+    pub(crate) fn make_room_for(&mut self, lowat: u32, sysctl: &Sysctl) -> u32 {
+        let most = if self.rcvbuf_locked { self.rcvbuf } else { sysctl.tcp_rmem[2] };
+        let lowat = lowat.min(most / 2).max(1);
+        let space = u64::from(lowat) * 256 / u64::from(self.scaling_ratio);
+        if !self.rcvbuf_locked && space > u64::from(self.rcvbuf) {
+            self.rcvbuf = space.min(u64::from(u32::MAX)) as u32;
+            self.window_clamp = self.window_of(self.rcvbuf);
+        }
+        lowat
+    }
+
+    /// The receive buffer, bytes (Linux `sk_rcvbuf`).
+    pub(crate) fn rcvbuf(&self) -> u32 {
+        self.rcvbuf
+    }
+
     /// `TCP_WINDOW_CLAMP` on a live connection.
     pub(crate) fn set_window_clamp(&mut self, clamp: u32) {
         self.window_clamp = clamp;

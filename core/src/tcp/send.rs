@@ -14,6 +14,7 @@ mod cwnd;
 mod give_up;
 mod info;
 mod loss;
+mod metrics;
 mod mtu_probe;
 mod nagle;
 mod on_demand;
@@ -41,6 +42,7 @@ use crate::error::SocketError;
 use crate::observe::event::{Event, EventKind, EventMask};
 use crate::tcp::congestion::Congestion;
 use crate::tcp::context::Cx;
+use crate::tcp::metrics::Way;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::send::chrono::{Chrono, Limit};
 use crate::tcp::send::cwnd::Cwnd;
@@ -73,6 +75,8 @@ pub(crate) struct SenderConfig {
     pub(crate) gso_max_segs: u16,
     /// Round-trip sample of the handshake; `None` where there was none (first RTO is then 3 s).
     pub(crate) handshake_rtt: Option<Duration>,
+    /// What earlier connections learnt about the way.
+    pub(crate) way: Option<Way>,
     /// SYN or SYN-ACK was repeated: first cwnd is 1 (Linux `tcp_init_cwnd` after `undo_marker`).
     pub(crate) syn_was_repeated: bool,
 }
@@ -380,9 +384,7 @@ impl Sender {
             self.cwnd.window.snd_ssthresh = crate::tcp::congestion::INFINITE_SSTHRESH;
             self.congestion = Congestion::new(self.congestion.kind());
         }
-        if self.rtt.srtt_us == 0 {
-            self.rtt.no_handshake_sample();
-        }
+        self.take_over(config.way, cx.sysctl);
         self.backoff = 0;
         self.expand_sndbuf(cx);
         self.unsettled = true;

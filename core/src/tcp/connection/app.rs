@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::error::{OptionError, RecvError, RecvOobError, SendError, SocketError};
 use crate::stack::Readiness;
+use crate::sysctl::Sysctl;
 use crate::tcp::connection::Connection;
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOption;
@@ -204,7 +205,7 @@ impl Connection {
     }
 
     /// What is true now (Linux `tcp_poll`).
-    pub(crate) fn readiness(&self) -> Readiness {
+    pub(crate) fn readiness(&self, sysctl: &Sysctl) -> Readiness {
         let mut bits = 0;
         let mut set = |claim: bool, fact: Readiness| bits |= if claim { fact.0 } else { 0 };
         let closed = self.state == TcpState::Close;
@@ -212,7 +213,9 @@ impl Connection {
             && self.life.established_at.is_some();
         set(self.is_readable() || self.rcv_shutdown || self.error.is_some(), Readiness::READABLE);
         set(
-            self.snd_shutdown || closed || (self.state.can_send() && self.send.free_space() > 0),
+            self.snd_shutdown
+                || closed
+                || (self.state.can_send() && self.send.is_pollable(&self.options, sysctl)),
             Readiness::WRITABLE,
         );
         set(connected, Readiness::CONNECTED);
@@ -265,7 +268,13 @@ impl Connection {
             TcpOption::WindowClamp(_) if self.options.window_clamp > 0 => {
                 self.recv.set_window_clamp(self.options.window_clamp);
             }
-            TcpOption::RcvLowat(_) if self.is_readable() => self.tell(Readiness::READABLE),
+            TcpOption::RcvLowat(_) => {
+                let lowat = self.recv.make_room_for(self.options.rcvlowat, cx.sysctl);
+                Arc::make_mut(&mut self.options).rcvlowat = lowat;
+                if self.is_readable() {
+                    self.tell(Readiness::READABLE);
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -263,6 +263,7 @@ impl Connection {
     /// The full connection ends; a mini socket waits for the peer's FIN.
     fn leave_fin_wait_2(&mut self, lifetime: Duration, cx: &mut Cx<'_>) -> Disposition {
         let mini = self.remains(true, lifetime, cx);
+        self.save_metrics(cx);
         self.finish(Ending::FinWait2Expired, cx);
         Disposition::TimeWait(mini)
     }

@@ -196,6 +196,11 @@ impl Connection {
     /// Linux `tcp_grow_window`.
     fn grow_window(&mut self, len: u32, cx: &Cx<'_>) {
         let advmss = self.ack_env(cx).advmss;
+        if cx.limits.under_pressure {
+            // Linux tcp_adjust_rcv_ssthresh().
+            self.recv.rcv_ssthresh = self.recv.rcv_ssthresh.min(4 * advmss);
+            return;
+        }
         if self.recv.grow_window(len, advmss, self.acks.rcv_mss(), self.reorder.charge(), cx.sysctl) {
             self.acks.quick_once();
         }

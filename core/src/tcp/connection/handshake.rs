@@ -147,6 +147,7 @@ impl Connection {
             timestamps: self.ts.is_some(),
             gso_max_segs: self.gso_max_segs.min(most_segs.min(65_535) as u16),
             handshake_rtt,
+            way: cx.metrics.get(&self.tuple, cx.now),
             syn_was_repeated,
         }
     }

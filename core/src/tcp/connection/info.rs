@@ -6,6 +6,7 @@ use crate::observe::life::Life;
 use crate::observe::{SocketRow, TcpInfo};
 use crate::tcp::connection::Connection;
 use crate::tcp::options::TcpOptions;
+use crate::tcp::paws::ts_clock;
 use crate::tcp::state::TcpState;
 use crate::time::Instant;
 
@@ -32,6 +33,21 @@ impl Connection {
     /// `TCP_QUICKACK` read back.
     pub(crate) fn is_quickack(&self, pingpong_thresh: u8) -> bool {
         self.acks.is_quickack(pingpong_thresh)
+    }
+
+    /// Receive and send buffer, bytes (Linux `sk_rcvbuf`, `sk_sndbuf`).
+    pub(crate) fn buffers(&self) -> (u32, u32) {
+        (self.recv.rcvbuf(), self.send.sndbuf())
+    }
+
+    /// Most that the window may be, bytes (`TCP_WINDOW_CLAMP` read back).
+    pub(crate) fn window_clamp(&self) -> u32 {
+        self.recv.window_clamp()
+    }
+
+    /// Our timestamp clock as the peer sees it (`TCP_TIMESTAMP` read back).
+    pub(crate) fn timestamp(&self, now: Instant) -> u32 {
+        ts_clock(now, self.ts.map_or(0, |ts| ts.offset))
     }
 
     pub(crate) fn options(&self) -> &TcpOptions {

@@ -137,6 +137,28 @@ pub(super) fn orphan_retries(alive: bool, soft_error: bool, cx: &Cx<'_>) -> u32 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::context::testing::TestCx;
+    use crate::tcp::options::TcpOptions;
+    use crate::tcp::seq::SeqNum;
+    use crate::time::Instant;
+
+    /// Specification 1.9: the limit bites at 100, 50 or 25 percent.
+    #[test]
+    fn an_orphan_may_count_for_two_or_four() {
+        let mut world = TestCx::at(Instant::from_millis(1_000));
+        world.sysctl.tcp_max_orphans = 4;
+        let sender = Sender::new(SeqNum(1), &TcpOptions::default(), &world.cx());
+        let mut is_ended = |orphans, may_reset, soft_error, after_s: u64| {
+            world.limits.orphans = orphans;
+            world.now = Instant::from_millis(1_000 + after_s * 1_000);
+            sender.out_of_resources(may_reset, soft_error, &mut world.cx()).is_some()
+        };
+        assert!(!is_ended(4, true, false, 0) && is_ended(5, true, false, 0), "all of it");
+        assert!(!is_ended(2, false, false, 0) && is_ended(3, false, false, 0), "no patience left: half");
+        assert!(!is_ended(2, true, true, 0) && is_ended(3, true, true, 0), "an ICMP error: half");
+        assert!(!is_ended(2, true, false, 241) && is_ended(3, true, false, 241), "silent for long: half");
+        assert!(!is_ended(1, true, true, 241) && is_ended(2, true, true, 241), "both: a quarter");
+    }
 
     /// Specification 13.1.
     #[test]

@@ -48,6 +48,7 @@ pub(super) const START: Instant = Instant::from_millis(1_000);
 
 pub(super) fn config() -> SenderConfig {
     SenderConfig {
+        way: None,
         mss: 1000,
         net_header_len: 20,
         sack: true,
