@@ -6,6 +6,7 @@
 //! Rules:   Linux `net/socket.c`, `af_inet.c`, `tcp.c`: which errno, and when it is told.
 //! Not here: TCP itself (`lastack_core`), scripts.
 
+mod kept;
 mod options;
 mod ready;
 mod wheel;
@@ -25,7 +26,7 @@ use lastack_core::time::Instant;
 use lastack_core::wire::offload::Segments;
 use lastack_core::wire::transmit::{RxMeta, Transmit};
 
-use crate::target::{Call, Done, Fd, Outcome, Output, Sent};
+use crate::target::{Call, Done, Fd, Outcome, Output, Sent, Via};
 use ready::Epoll;
 pub(crate) use wheel::Wheel;
 
@@ -69,6 +70,8 @@ struct TcpSocket {
     linger_since: Option<Instant>,
     /// `shutdown` ended receiving.
     shut_read: bool,
+    /// Options that change nothing, as they were set.
+    kept: BTreeMap<(i32, i32), i32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -296,7 +299,10 @@ impl Posix {
             Call::Accept(fd) => self.accept(*fd),
             Call::Connect(fd, Some(to)) => self.connect(*fd, *to, first),
             Call::Connect(fd, None) => self.disconnect(*fd).into(),
-            Call::Receive { fd, lens, flags, .. } => self.receive(*fd, lens.iter().sum(), *flags, progress),
+            Call::Receive { fd, lens, flags, via } => {
+                let attempt = self.receive(*fd, lens.iter().sum(), *flags, progress, first);
+                if *via == Via::Message { self.with_message(*fd, attempt) } else { attempt }
+            }
             Call::Send { fd, lens, flags, .. } => self.send(*fd, lens.iter().sum(), *flags, progress),
             Call::Close(fd) => self.close(*fd),
             Call::Shutdown(fd, how) => self.shutdown(*fd, *how).into(),
@@ -343,6 +349,7 @@ impl Posix {
             quickack: None,
             linger_since: None,
             shut_read: false,
+            kept: BTreeMap::new(),
         })))
     }
 
@@ -403,9 +410,9 @@ impl Posix {
 
     fn accept(&mut self, fd: Fd) -> Attempt {
         let now = self.now;
-        let (listener, nonblocking, mapped) = match self.tcp(fd) {
-            Ok(TcpSocket { role: Role::Listener(id), nonblocking, mapped, .. }) => {
-                (*id, *nonblocking, *mapped)
+        let (listener, nonblocking, mapped, kept) = match self.tcp(fd) {
+            Ok(TcpSocket { role: Role::Listener(id), nonblocking, mapped, kept, .. }) => {
+                (*id, *nonblocking, *mapped, kept.clone())
             }
             Ok(_) => return Outcome::error(libc::EINVAL).into(),
             Err(outcome) => return outcome.into(),
@@ -425,6 +432,7 @@ impl Posix {
                     quickack: None,
                     linger_since: None,
                     shut_read: false,
+                    kept,
                 };
                 let outcome = self.add(Descriptor::Tcp(Box::new(socket)));
                 outcome.with(peer.map_or(Output::None, Output::Peer)).into()
@@ -498,7 +506,18 @@ impl Posix {
         Outcome::ok(0)
     }
 
-    fn receive(&mut self, fd: Fd, len: usize, flags: i32, progress: usize) -> Attempt {
+    /// Linux `tcp_recvmsg`: the message's flags, and with `TCP_INQ` how much more waits.
+    fn with_message(&mut self, fd: Fd, attempt: Attempt) -> Attempt {
+        match attempt {
+            Attempt::Done(outcome) if outcome.value >= 0 && outcome.output == Output::None => {
+                let inq = self.inq_hint(fd);
+                outcome.with(Output::Message { flags: 0, inq }).into()
+            }
+            attempt => attempt,
+        }
+    }
+
+    fn receive(&mut self, fd: Fd, len: usize, flags: i32, progress: usize, first: bool) -> Attempt {
         let now = self.now;
         let (role, nonblocking) = match self.tcp(fd) {
             Ok(socket) => (socket.role, socket.nonblocking),
@@ -508,22 +527,32 @@ impl Posix {
             let left = self.tcp(fd).ok().and_then(|socket| socket.left.take());
             return Outcome::error(left.unwrap_or(libc::ENOTCONN)).into();
         };
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            // ICMP errors are told by the next call, not queued.
+            return Outcome::error(libc::EAGAIN).into();
+        }
         let peek = flags & libc::MSG_PEEK != 0;
+        let dont_wait = nonblocking || flags & libc::MSG_DONTWAIT != 0;
         if flags & libc::MSG_OOB != 0 {
             return match self.stack.recv_oob(id, peek) {
                 Ok(byte) => {
                     let told = if byte.is_some() { libc::MSG_OOB } else { 0 };
                     let read = i64::from(byte.is_some() && len > 0);
                     let cut = if byte.is_some() && len == 0 { libc::MSG_TRUNC } else { 0 };
-                    Outcome::ok(read).with(Output::MessageFlags(told | cut)).into()
+                    Outcome::ok(read).with(Output::Message { flags: told | cut, inq: None }).into()
                 }
                 Err(error) => Outcome::error(error.errno()).into(),
             };
         }
-        // Linux tcp_recvmsg_locked(): "Are we at urgent data? Stop if we have read anything".
-        if progress > 0 && self.stack.is_at_mark(id) {
+        if progress > 0 && self.reading_ends(id) {
             return Outcome::ok(progress as i64).into();
         }
+        // Linux sk_wait_data(): woken when SO_RCVLOWAT bytes wait, however many were read before.
+        if !first && !self.stack.readiness(id).intersects(Readiness::READABLE) {
+            return Attempt::Waits { progress, deadline: None };
+        }
+        let lowat = self.stack.options(id).map_or(1, |options| options.rcvlowat as usize);
+        let target = if flags & libc::MSG_WAITALL != 0 { len } else { len.min(lowat) };
         let mut buffer = vec![0; len - progress];
         let received =
             if peek { self.stack.peek(now, id, &mut buffer) } else { self.stack.recv(now, id, &mut buffer) };
@@ -531,17 +560,33 @@ impl Posix {
             Ok(0) => Outcome::ok(progress as i64).into(),
             Ok(read) => {
                 let total = progress + read;
-                if flags & libc::MSG_WAITALL != 0 && total < len && !nonblocking && !peek {
+                if total < target && !dont_wait && !peek {
                     return Attempt::Waits { progress: total, deadline: None };
                 }
                 Outcome::ok(total as i64).into()
             }
-            Err(RecvError::WouldBlock) if nonblocking || flags & libc::MSG_DONTWAIT != 0 => {
-                Outcome::error(libc::EAGAIN).into()
-            }
+            Err(RecvError::WouldBlock) if dont_wait => Outcome::error(libc::EAGAIN).into(),
             Err(RecvError::WouldBlock) => Attempt::Waits { progress, deadline: None },
             Err(error) => Outcome::error(error.errno()).into(),
         }
+    }
+
+    /// Linux `tcp_recvmsg_locked`: something was read, and what is next is the mark, an error or the end. That is left for
+    /// the next call.
+    fn reading_ends(&self, id: ConnectionId) -> bool {
+        let ended = self.stack.readiness(id).intersects(Readiness::READABLE);
+        self.stack.is_at_mark(id) || (self.stack.recv_available(id) == 0 && ended)
+    }
+
+    /// Linux `tcp_inq_hint`: after the peer's FIN never 0, so that the program reads on to the end of file.
+    fn inq_hint(&mut self, fd: Fd) -> Option<i32> {
+        let socket = self.tcp(fd).ok()?;
+        let Role::Connection { id, .. } = socket.role else { return None };
+        if socket.kept.get(&(libc::IPPROTO_TCP, libc::TCP_INQ)) != Some(&1) {
+            return None;
+        }
+        let fin = self.stack.readiness(id).intersects(Readiness::PEER_CLOSED);
+        Some(self.stack.recv_available(id) as i32 + i32::from(fin))
     }
 
     fn send(&mut self, fd: Fd, len: usize, flags: i32, progress: usize) -> Attempt {
@@ -550,6 +595,9 @@ impl Posix {
             Ok(socket) => (socket.role, socket.nonblocking),
             Err(outcome) => return outcome.into(),
         };
+        if flags & libc::MSG_FASTOPEN != 0 {
+            return Outcome::error(libc::EOPNOTSUPP).into();
+        }
         let Role::Connection { id, .. } = role else {
             let left = self.tcp(fd).ok().and_then(|socket| socket.left.take());
             return Outcome::error(left.unwrap_or(libc::EPIPE)).into();
@@ -677,6 +725,8 @@ impl Posix {
         let row = self.stack.tuple(id).and_then(|tuple| self.row(tuple.local, tuple.remote));
         let value = match request {
             SIOCINQ => self.stack.recv_available(id) as i32,
+            // Linux: the SYN is not data.
+            SIOCOUTQ if matches!(self.stack.state(id), Some(TcpState::SynSent | TcpState::SynRecv)) => 0,
             SIOCOUTQ => row.map_or(0, |row| row.send_q as i32),
             SIOCOUTQNSD => info.notsent_bytes as i32,
             SIOCATMARK => self.stack.is_at_mark(id).into(),

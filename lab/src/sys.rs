@@ -243,8 +243,13 @@ pub(crate) fn accept(fd: RawFd) -> Sys<(i64, Option<SocketAddr>)> {
     }
 }
 
-/// `read`, `recv` or `recvmsg`; gives the byte count and the message flags.
-pub(crate) fn receive(fd: RawFd, lens: &[usize], flags: c_int, via: crate::target::Via) -> Sys<(i64, i32)> {
+/// `read`, `recv` or `recvmsg`; gives the byte count, the message flags and `TCP_CM_INQ`.
+pub(crate) fn receive(
+    fd: RawFd,
+    lens: &[usize],
+    flags: c_int,
+    via: crate::target::Via,
+) -> Sys<(i64, i32, Option<i32>)> {
     let mut buffers: Vec<Vec<u8>> = lens.iter().map(|len| vec![0; *len]).collect();
     let first = buffers
         .first_mut()
@@ -252,8 +257,10 @@ pub(crate) fn receive(fd: RawFd, lens: &[usize], flags: c_int, via: crate::targe
     // SAFETY: every pointer and length belongs to a buffer that outlives the call.
     unsafe {
         match via {
-            crate::target::Via::ReadWrite => Ok((check(libc::read(fd, first.0, first.1) as i64)?, 0)),
-            crate::target::Via::Socket => Ok((check(libc::recv(fd, first.0, first.1, flags) as i64)?, 0)),
+            crate::target::Via::ReadWrite => Ok((check(libc::read(fd, first.0, first.1) as i64)?, 0, None)),
+            crate::target::Via::Socket => {
+                Ok((check(libc::recv(fd, first.0, first.1, flags) as i64)?, 0, None))
+            }
             crate::target::Via::Message => {
                 let mut parts: Vec<libc::iovec> = buffers
                     .iter_mut()
@@ -262,8 +269,20 @@ pub(crate) fn receive(fd: RawFd, lens: &[usize], flags: c_int, via: crate::targe
                 let mut header: libc::msghdr = zeroed();
                 header.msg_iov = parts.as_mut_ptr();
                 header.msg_iovlen = parts.len();
+                let mut control = [0u64; 16];
+                header.msg_control = control.as_mut_ptr().cast();
+                header.msg_controllen = size_of_val(&control);
                 let len = check(libc::recvmsg(fd, &raw mut header, flags) as i64)?;
-                Ok((len, header.msg_flags))
+                let mut inq = None;
+                let mut message = libc::CMSG_FIRSTHDR(&raw const header);
+                while !message.is_null() {
+                    if ((*message).cmsg_level, (*message).cmsg_type) == (libc::IPPROTO_TCP, libc::TCP_CM_INQ)
+                    {
+                        inq = Some(core::ptr::read_unaligned(libc::CMSG_DATA(message).cast::<i32>()));
+                    }
+                    message = libc::CMSG_NXTHDR(&raw const header, message);
+                }
+                Ok((len, header.msg_flags, inq))
             }
         }
     }

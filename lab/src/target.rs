@@ -189,8 +189,13 @@ pub enum Output {
     Ready(Vec<i16>),
     /// `epoll_wait`: masks and data.
     Events(Vec<(u32, u64)>),
-    /// `recvmsg`: the message flags.
-    MessageFlags(i32),
+    /// `recvmsg`: the message flags, and with `TCP_INQ` the bytes that wait.
+    Message {
+        /// `msg_flags`
+        flags: i32,
+        /// `TCP_CM_INQ`
+        inq: Option<i32>,
+    },
 }
 
 /// A call that has returned.

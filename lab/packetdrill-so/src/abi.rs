@@ -331,13 +331,37 @@ unsafe extern "C" fn recvmsg(data: Data, fd: c_int, message: *mut msghdr, flags:
     unsafe {
         let lens = lens((*message).msg_iov, (*message).msg_iovlen);
         let outcome = call(data, fd, |fd| Call::Receive { fd, lens, flags, via: Via::Message });
-        (*message).msg_flags = match outcome.output {
-            Output::MessageFlags(flags) => flags,
-            _ => 0,
+        let (flags, inq) = match outcome.output {
+            Output::Message { flags, inq } => (flags, inq),
+            _ => (0, None),
         };
-        (*message).msg_controllen = 0;
+        (*message).msg_flags = flags;
+        write_inq(&mut *message, inq);
         (*message).msg_namelen = 0;
         give(&outcome) as ssize_t
+    }
+}
+
+/// The one control message there is.
+///
+/// # Safety
+/// `msg_control` is null or points to `msg_controllen` bytes.
+unsafe fn write_inq(message: &mut msghdr, inq: Option<i32>) {
+    let room = core::mem::replace(&mut message.msg_controllen, 0);
+    let Some(inq) = inq else { return };
+    // SAFETY: no memory is involved in the sizes; written only if it fits.
+    unsafe {
+        let space = libc::CMSG_SPACE(size_of::<i32>() as u32) as usize;
+        if message.msg_control.is_null() || room < space {
+            message.msg_flags |= libc::MSG_CTRUNC;
+            return;
+        }
+        let header = message.msg_control.cast::<libc::cmsghdr>();
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<i32>() as u32) as usize;
+        (*header).cmsg_level = libc::IPPROTO_TCP;
+        (*header).cmsg_type = libc::TCP_CM_INQ;
+        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(inq);
+        message.msg_controllen = space;
     }
 }
 
@@ -452,6 +476,8 @@ unsafe extern "C" fn setsockopt(
             OptionValue::Bytes(bytes.iter().copied().take_while(|byte| *byte != 0).collect())
         }
         (_, _, Some(value), _) => OptionValue::Int(value),
+        // Linux: do_tcp_setsockopt(), sk_setsockopt(): "if (optlen < sizeof(int))"; the IP levels take a byte.
+        (libc::IPPROTO_TCP | libc::SOL_SOCKET, _, None, _) => return fail(libc::EINVAL),
         (_, _, None, _) => match bytes.first() {
             Some(byte) => OptionValue::Int(i32::from(*byte)),
             None => return fail(libc::EINVAL),

@@ -115,8 +115,8 @@ fn perform(call: &Call) -> Outcome {
             .map(|(child, peer)| Outcome::ok(child).with(peer.map_or(Output::None, Output::Peer))),
         Call::Connect(fd, address) => sys::connect(fd.0, *address).map(Outcome::ok),
         Call::Receive { fd, lens, flags, via } => {
-            sys::receive(fd.0, lens, *flags, *via).map(|(len, flags)| {
-                let output = if *via == Via::Message { Output::MessageFlags(flags) } else { Output::None };
+            sys::receive(fd.0, lens, *flags, *via).map(|(len, flags, inq)| {
+                let output = if *via == Via::Message { Output::Message { flags, inq } } else { Output::None };
                 Outcome::ok(len).with(output)
             })
         }

@@ -2,19 +2,22 @@
 //!
 //! Rules: specification 8.2. Linux: `do_tcp_setsockopt()`, `do_tcp_getsockopt()`, `sk_setsockopt()`.
 
+use lastack_core::id::ConnectionId;
 use lastack_core::tcp::options::{CongestionKind, Linger2, TcpOption, TcpOptions, defer_accept_seconds};
 use lastack_core::time::Duration;
 
+use super::kept::{self, Rule};
 use super::{Posix, Role};
 use crate::script::symbols;
 use crate::target::{Fd, OptionValue, Outcome, Output};
 
 impl Posix {
     pub(super) fn set_option(&mut self, fd: Fd, level: i32, name: i32, value: &OptionValue) -> Outcome {
+        if let Some((_, rule)) = kept::find(level, name) {
+            return self.keep_option(fd, level, name, rule, value);
+        }
         let option = match option_of(level, name, value) {
-            Ok(Some(option)) => option,
-            // Accepted, without a meaning for a stack.
-            Ok(None) => return Outcome::ok(0),
+            Ok(option) => option,
             Err(errno) => return Outcome::error(errno),
         };
         let now = self.now;
@@ -23,6 +26,9 @@ impl Posix {
             Ok(socket) => socket,
             Err(outcome) => return outcome,
         };
+        if option == TcpOption::WindowClamp(0) && !matches!(socket.role, Role::Fresh) {
+            return Outcome::error(libc::EINVAL);
+        }
         if let Err(error) = socket.options.set(option, rmem_max, wmem_max) {
             return Outcome::error(error.errno());
         }
@@ -37,9 +43,35 @@ impl Posix {
         result.map_or_else(|error| Outcome::error(error.errno()), |()| Outcome::ok(0))
     }
 
+    /// An option that changes nothing in a stack.
+    fn keep_option(&mut self, fd: Fd, level: i32, name: i32, rule: Rule, value: &OptionValue) -> Outcome {
+        let somaxconn = self.stack.sysctl().somaxconn;
+        let OptionValue::Int(value) = value else { return Outcome::error(libc::EINVAL) };
+        let socket = match self.tcp(fd) {
+            Ok(socket) => socket,
+            Err(outcome) => return outcome,
+        };
+        let fast_open = [libc::TCP_FASTOPEN, libc::TCP_FASTOPEN_CONNECT, libc::TCP_FASTOPEN_NO_COOKIE];
+        let too_late = matches!(socket.role, Role::Connection { .. })
+            || (matches!(socket.role, Role::Listener(_)) && name == libc::TCP_FASTOPEN_CONNECT);
+        if level == libc::IPPROTO_TCP && fast_open.contains(&name) && too_late {
+            return Outcome::error(libc::EINVAL);
+        }
+        match kept::accept(rule, *value, somaxconn) {
+            Ok(value) => {
+                socket.kept.insert((level, name), value);
+                Outcome::ok(0)
+            }
+            Err(errno) => Outcome::error(errno),
+        }
+    }
+
     pub(super) fn get_option(&mut self, fd: Fd, level: i32, name: i32, len: usize) -> Outcome {
-        let (role, own) = match self.tcp(fd) {
-            Ok(socket) => (socket.role, socket.options.clone()),
+        let (role, own, mapped, quickack, kept) = match self.tcp(fd) {
+            Ok(socket) => {
+                let kept = socket.kept.get(&(level, name)).copied();
+                (socket.role, socket.options.clone(), socket.mapped, socket.quickack, kept)
+            }
             Err(outcome) => return outcome,
         };
         let (options, connection) = match role {
@@ -64,9 +96,7 @@ impl Posix {
             // Neither CUBIC nor Reno has anything to tell.
             (libc::IPPROTO_TCP, libc::TCP_CC_INFO) => Vec::new(),
             (libc::SOL_SOCKET, SO_MEMINFO) => {
-                let sysctl = self.stack.sysctl();
-                let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
-                let sndbuf = options.sndbuf.unwrap_or(sysctl.tcp_wmem[1]);
+                let (rcvbuf, sndbuf) = self.buffers(connection, &options);
                 [0, rcvbuf, 0, sndbuf, 0, 0, 0, 0, 0]
                     .iter()
                     .flat_map(|word: &u32| word.to_ne_bytes())
@@ -87,8 +117,26 @@ impl Posix {
                 int(connection.map_or(0, |id| self.stack.send_buffer(id)) as i32)
             }
             (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => {
-                int(connection.and_then(|id| self.stack.is_quickack(id)).unwrap_or(true).into())
+                let live = connection.and_then(|id| self.stack.is_quickack(id));
+                int(live.or(quickack).unwrap_or(true).into())
             }
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => int(self.buffers(connection, &options).0 as i32),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => int(self.buffers(connection, &options).1 as i32),
+            (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(if mapped { libc::AF_INET6 } else { libc::AF_INET }),
+            (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => int(matches!(role, Role::Listener(_)).into()),
+            (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP) => {
+                let in_use = connection.and_then(|id| self.stack.window_clamp(id));
+                int(in_use.unwrap_or(options.window_clamp) as i32)
+            }
+            (libc::IPPROTO_TCP, libc::TCP_TIMESTAMP) => {
+                let clock = connection.and_then(|id| self.stack.timestamp(self.now, id));
+                int(clock.unwrap_or(self.now.as_millis() as u32).cast_signed())
+            }
+            (libc::IPPROTO_IP, libc::IP_MTU) => match connection {
+                Some(id) => int(self.stack.tcp_info(self.now, id).map_or(0, |info| info.pmtu) as i32),
+                None => return Outcome::error(libc::ENOTCONN),
+            },
+            _ if let Some((first, _)) = kept::find(level, name) => int(kept.unwrap_or(first)),
             _ => match self.value_of(level, name, &options) {
                 Some(value) => int(value),
                 None => return Outcome::error(libc::ENOPROTOOPT),
@@ -96,6 +144,14 @@ impl Posix {
         };
         let bytes = bytes[..bytes.len().min(len)].to_vec();
         Outcome::ok(0).with(Output::Bytes(bytes))
+    }
+
+    /// Receive and send buffer, bytes.
+    fn buffers(&self, connection: Option<ConnectionId>, options: &TcpOptions) -> (u32, u32) {
+        let sysctl = self.stack.sysctl();
+        let first =
+            (options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]), options.sndbuf.unwrap_or(sysctl.tcp_wmem[1]));
+        connection.and_then(|id| self.stack.buffers(id)).unwrap_or(first)
     }
 
     fn value_of(&self, level: i32, name: i32, options: &TcpOptions) -> Option<i32> {
@@ -107,9 +163,9 @@ impl Posix {
                 libc::SO_REUSEPORT => options.reuseport.into(),
                 libc::SO_KEEPALIVE => options.keepalive.into(),
                 libc::SO_OOBINLINE => options.oobinline.into(),
-                libc::SO_RCVBUF => options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]) as i32,
-                libc::SO_SNDBUF => options.sndbuf.unwrap_or(sysctl.tcp_wmem[1]) as i32,
-                libc::SO_RCVLOWAT => options.rcvlowat as i32,
+                libc::SO_RCVLOWAT => {
+                    options.rcvlowat.min(options.rcvbuf.unwrap_or(sysctl.tcp_rmem[2]) / 2) as i32
+                }
                 _ => return None,
             });
         }
@@ -118,6 +174,19 @@ impl Posix {
                 libc::IP_TOS => options.tos.into(),
                 libc::IP_TTL => options.ttl.into(),
                 libc::IP_MINTTL => options.min_ttl.into(),
+                libc::IP_RECVERR => options.recverr.into(),
+                IP_LOCAL_PORT_RANGE => {
+                    let [first, last] = options.local_port_range.map(i32::from);
+                    first | last << 16
+                }
+                _ => return None,
+            });
+        }
+        if level == libc::IPPROTO_IPV6 {
+            return Some(match name {
+                libc::IPV6_TCLASS => options.tos.into(),
+                libc::IPV6_UNICAST_HOPS => options.ttl.into(),
+                libc::IPV6_RECVERR => options.recverr.into(),
                 _ => return None,
             });
         }
@@ -137,7 +206,6 @@ impl Posix {
                 Linger2::Abort => -1,
             },
             libc::TCP_DEFER_ACCEPT => defer_accept_seconds(options.defer_accept_rounds) as i32,
-            libc::TCP_WINDOW_CLAMP => options.window_clamp as i32,
             libc::TCP_USER_TIMEOUT => options.user_timeout.as_millis() as i32,
             libc::TCP_NOTSENT_LOWAT => options.notsent_lowat.unwrap_or(0) as i32,
             libc::TCP_THIN_LINEAR_TIMEOUTS => options.thin_linear_timeouts.into(),
@@ -157,22 +225,23 @@ impl Posix {
 
 /// Linux `SO_MEMINFO`.
 const SO_MEMINFO: i32 = 55;
+const IP_LOCAL_PORT_RANGE: i32 = 51;
 
 fn int(value: i32) -> Vec<u8> {
     value.to_ne_bytes().to_vec()
 }
 
-/// Linux's number → the stack's option. `Ok(None)`: legal, and nothing to do.
-fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<Option<TcpOption>, i32> {
+/// Linux's number → the stack's option.
+fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<TcpOption, i32> {
     let number = match value {
         OptionValue::Int(number) => *number,
         OptionValue::Linger(onoff, seconds) if (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) => {
-            return Ok(Some(TcpOption::Linger((*onoff != 0).then_some((*seconds).max(0) as u32))));
+            return Ok(TcpOption::Linger((*onoff != 0).then_some((*seconds).max(0) as u32)));
         }
         OptionValue::Bytes(bytes) if (level, name) == (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
             return match bytes.as_slice() {
-                b"cubic" => Ok(Some(TcpOption::Congestion(CongestionKind::Cubic))),
-                b"reno" => Ok(Some(TcpOption::Congestion(CongestionKind::Reno))),
+                b"cubic" => Ok(TcpOption::Congestion(CongestionKind::Cubic)),
+                b"reno" => Ok(TcpOption::Congestion(CongestionKind::Reno)),
                 _ => Err(libc::ENOENT),
             };
         }
@@ -188,26 +257,14 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<Option<TcpOpt
         (libc::SOL_SOCKET, libc::SO_RCVBUF) => TcpOption::RcvBuf(number),
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => TcpOption::SndBuf(number),
         (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => TcpOption::RcvLowat(number),
-        (
-            libc::SOL_SOCKET,
-            libc::SO_MARK
-            | libc::SO_PRIORITY
-            | libc::SO_INCOMING_CPU
-            | libc::SO_BUSY_POLL
-            | libc::SO_MAX_PACING_RATE,
-        ) => return Ok(None),
         (libc::IPPROTO_IP, libc::IP_TOS) => TcpOption::Tos(number as u8),
         (libc::IPPROTO_IP, libc::IP_TTL) => TcpOption::Ttl(number),
         (libc::IPPROTO_IP, libc::IP_MINTTL) => TcpOption::MinTtl(number),
         (libc::IPPROTO_IP, libc::IP_RECVERR) => TcpOption::RecvErr(on),
-        (
-            libc::IPPROTO_IP,
-            libc::IP_FREEBIND | libc::IP_BIND_ADDRESS_NO_PORT | libc::IP_MTU_DISCOVER | libc::IP_TRANSPARENT,
-        ) => return Ok(None),
+        (libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE) => TcpOption::LocalPortRange(number.cast_unsigned()),
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => TcpOption::Tos(number as u8),
         (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => TcpOption::Ttl(number),
         (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => TcpOption::RecvErr(on),
-        (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY | libc::IPV6_MTU_DISCOVER) => return Ok(None),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => TcpOption::NoDelay(on),
         (libc::IPPROTO_TCP, libc::TCP_CORK) => TcpOption::Cork(on),
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => TcpOption::MaxSeg(number),
@@ -218,14 +275,17 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<Option<TcpOpt
         (libc::IPPROTO_TCP, libc::TCP_LINGER2) => TcpOption::Linger2(number),
         (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT) => TcpOption::DeferAccept(number),
         (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP) => TcpOption::WindowClamp(number),
-        (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => TcpOption::QuickAck(number & 1 != 0),
+        (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => TcpOption::QuickAck(on),
         (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => TcpOption::UserTimeout(number),
         (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT) => TcpOption::NotsentLowat(number as u32),
+        (libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS) if !matches!(number, 0 | 1) => {
+            return Err(libc::EINVAL);
+        }
         (libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS) => TcpOption::ThinLinearTimeouts(on),
         (libc::IPPROTO_TCP, _) if numbered("TCP_RTO_MAX_MS") => TcpOption::RtoMaxMs(number),
         (libc::IPPROTO_TCP, _) if numbered("TCP_RTO_MIN_US") => TcpOption::RtoMinUs(number),
         (libc::IPPROTO_TCP, _) if numbered("TCP_DELACK_MAX_US") => TcpOption::DelackMaxUs(number),
         _ => return Err(libc::ENOPROTOOPT),
     };
-    Ok(Some(option))
+    Ok(option)
 }
