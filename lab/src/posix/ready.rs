@@ -36,8 +36,7 @@ impl Epoll {
 impl Posix {
     /// Linux `tcp_poll()`.
     fn mask(&mut self, fd: Fd) -> Option<u32> {
-        let socket = self.tcp(fd).ok()?;
-        let (role, shut_read) = (socket.role, socket.shut_read);
+        let role = self.tcp(fd).ok()?.role;
         let (input, output) = (libc::POLLIN | libc::POLLRDNORM, libc::POLLOUT | libc::POLLWRNORM);
         let mask = match role {
             Role::Fresh => output | libc::POLLHUP,
@@ -62,8 +61,7 @@ impl Posix {
                 let shut = if shut { input | libc::POLLRDHUP } else { 0 };
                 // Linux tcp_done(): both directions of a socket in CLOSE are shut down.
                 let closed = self.stack.state(id) == Some(TcpState::Close);
-                let shut = if shut_read { input | libc::POLLRDHUP } else { 0 };
-                let ended = shut | if closed { input | output | libc::POLLRDHUP | libc::POLLHUP } else { 0 };
+                let ended = if closed { input | output | libc::POLLRDHUP | libc::POLLHUP } else { 0 };
                 let true_facts = facts.into_iter().filter(|(fact, _)| ready.intersects(*fact));
                 true_facts.fold(ended | shut, |mask, (_, bits)| mask | bits)
             }
