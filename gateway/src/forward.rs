@@ -26,7 +26,7 @@ use crate::journal::{
 use crate::owner::Protocol;
 use crate::relay::{Outcome, Relay};
 use crate::rules;
-use crate::session::{GatewayConfig, Listener, Note, Opened, Phase, Session};
+use crate::session::{GatewayConfig, Listener, Note, OpenGuard, Opened, Phase, Session};
 use crate::udp;
 use crate::verdict::{Answer, judge, judge_dial};
 
@@ -149,22 +149,40 @@ impl Drop for Gateway {
     }
 }
 
-/// One connection's life.
+/// One connection's life: made here, carried in a task of its own. What making takes is much more than what carrying
+/// takes, and is gone while the connection lives.
 async fn connection(session: Arc<Session>, pending: PendingConnection) {
     let guard = session.count_open();
-    let mut record = begin(&session, &pending);
-    tokio::select! {
+    let mut record = Box::new(begin(&session, &pending));
+    let ends = tokio::select! {
         biased;
-        () = attempt(&session, pending, &mut record) => {}
+        ends = attempt(&session, pending, &mut record) => ends,
         // Only a connection that is not established yet is dropped here: a relay watches for itself.
-        () = session.over() => record.verdict = verdict(ClosedBy::Nobody, How::Open, None),
+        () = session.over() => {
+            record.verdict = verdict(ClosedBy::Nobody, How::Open, None);
+            None
+        }
+    };
+    match ends {
+        Some(Ends { inside, outside }) => {
+            tokio::spawn(carry(session, guard, record, Relay::new(inside, outside)));
+        }
+        None => tell_ended(&session, record),
     }
-    record.duration_us = since(&session, &record);
+}
+
+/// Both ends of a connection that was made.
+struct Ends {
+    inside: TcpStream,
+    outside: HostStream,
+}
+
+fn tell_ended(session: &Session, mut record: Box<Connection>) {
+    record.duration_us = since(session, &record);
     if record.states.is_empty() {
         record.states = vec![(TcpState::SynRecv, 0), (TcpState::Close, record.duration_us)];
     }
-    session.tell(Note::Ended(Entry::Connection(record)));
-    drop(guard);
+    session.tell(Note::Ended(Entry::Connection(*record)));
 }
 
 fn begin(session: &Session, pending: &PendingConnection) -> Connection {
@@ -201,17 +219,22 @@ fn since(session: &Session, record: &Connection) -> u64 {
     session.net.now().saturating_since(record.opened).as_micros() as u64
 }
 
-/// Decides, dials, answers, relays; everything learnt goes into `record`.
-async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mut Connection) {
+/// Decides, dials, answers; everything learnt goes into `record`. `None`: there is nothing to carry.
+async fn attempt(
+    session: &Arc<Session>,
+    pending: PendingConnection,
+    record: &mut Connection,
+) -> Option<Ends> {
     let route = dns::route(session, record.remote);
     if route == Some(Route::Resolver) {
-        return answer(session, pending, record).await;
+        answer(session, pending, record).await;
+        return None;
     }
     let is_server = route == Some(Route::Server);
     if route == Some(Route::Refused) || !is_server && session.verdict(record.remote) == rules::Verdict::Deny {
         record.verdict = verdict(ClosedBy::Lastack, How::Denied, Some(Reason::DeniedByRule));
         let _ = pending.refuse();
-        return;
+        return None;
     }
     let Destination::Host(host_remote) = session.addresses.destination(record.remote) else {
         // The resolver's address has one port; the host's may be closed as a whole.
@@ -221,23 +244,22 @@ async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mu
             verdict(ClosedBy::Remote, How::Refused, Some(Reason::NoListener))
         };
         let _ = pending.refuse();
-        return;
+        return None;
     };
     record.host_remote = Some(host_remote);
     let mut pending = pending;
     let Some(dialled) = dial(session, &mut pending, host_remote, record).await else {
         record.verdict = verdict(ClosedBy::Nobody, How::Timeout, Some(Reason::ProgramGone));
         let _ = pending.drop();
-        return;
+        return None;
     };
     match dialled {
         Ok(host) => match pending.accept().await {
-            Ok(stream) => {
-                established(session, stream, host.with_pool(session.pool.clone()), record).await;
-            }
+            Ok(inside) => Some(Ends { inside, outside: host.with_pool(session.pool.clone()) }),
             Err(_) => {
                 host.reset();
                 record.verdict = verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone));
+                None
             }
         },
         Err(error) => {
@@ -249,6 +271,7 @@ async fn attempt(session: &Arc<Session>, pending: PendingConnection, record: &mu
                 Answer::Unreachable(why) => pending.unreachable(why),
                 Answer::Silence | Answer::Retry => pending.drop(),
             };
+            None
         }
     }
 }
@@ -317,9 +340,9 @@ fn is_shortage(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| judge_dial(errno).0 == Answer::Retry)
 }
 
-/// Both ends are connected: carries the connection to its end.
-async fn established(session: &Arc<Session>, stream: TcpStream, host: HostStream, record: &mut Connection) {
-    let handshake_us = since(session, record);
+/// Both ends are connected: carries the connection to its end. An idle connection is this future: it holds little.
+async fn carry(session: Arc<Session>, guard: OpenGuard, mut record: Box<Connection>, mut relay: Relay) {
+    let handshake_us = since(&session, &record);
     record.handshake_us = Some(handshake_us);
     let host_remote = record.host_remote.expect("it was dialled");
     session.tell(Note::Opened(Opened {
@@ -330,15 +353,16 @@ async fn established(session: &Arc<Session>, stream: TcpStream, host: HostStream
         host_remote,
         handshake_us: Some(handshake_us),
     }));
-    let mut relay = Relay::new(stream, host, session.policy.clone());
     tokio::select! {
         biased;
-        () = relay.run() => {}
+        () = relay.run(&session.policy) => {}
         () = session.over() => {}
     }
     let outcome = relay.finish();
     record.verdict = judge(&outcome, |by| session.claim_abort(by, host_remote));
-    write_down(record, &outcome);
+    write_down(&mut record, &outcome);
+    tell_ended(&session, record);
+    drop(guard);
 }
 
 fn write_down(record: &mut Connection, outcome: &Outcome) {

@@ -45,6 +45,12 @@ impl Default for Policy {
     }
 }
 
+impl Policy {
+    fn moved(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Who sent the first FIN or RST.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FirstClose {
@@ -114,16 +120,15 @@ pub struct Outcome {
 /// # Ok(()) }
 /// ```
 pub async fn relay(inside: TcpStream, outside: HostStream, policy: &Policy) -> Outcome {
-    let mut relay = Relay::new(inside, outside, policy.clone());
-    relay.run().await;
+    let mut relay = Relay::new(inside, outside);
+    relay.run(policy).await;
     relay.finish()
 }
 
-/// Both directions of one connection.
+/// Both directions of one connection. Thousands of them may be idle: what only an ending needs is boxed.
 pub struct Relay {
     inside: TcpStream,
     outside: HostStream,
-    policy: Policy,
     up: Up,
     down: Down,
     /// The turn in which each side's first FIN or RST was seen, counted from 1.
@@ -133,7 +138,7 @@ pub struct Relay {
     end: Option<End>,
     data_after_inside_fin: bool,
     /// The outside's figures at the end.
-    outside_info: Option<HostInfo>,
+    outside_info: Option<Box<HostInfo>>,
     /// Waits for the outside's RST while nothing is read from it.
     outside_failed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -170,11 +175,10 @@ const TCP_CLOSE: u8 = 7;
 
 impl Relay {
     /// A relay between two open connections.
-    pub fn new(inside: TcpStream, outside: HostStream, policy: Policy) -> Self {
+    pub fn new(inside: TcpStream, outside: HostStream) -> Self {
         Self {
             inside,
             outside,
-            policy,
             up: Up::default(),
             down: Down::default(),
             inside_closed: None,
@@ -189,13 +193,19 @@ impl Relay {
 
     /// Carries the connection until it has ended and everything under way has arrived or is lost. Cancel safe: a
     /// relay whose run was dropped can be finished, and is told as stopped.
-    pub async fn run(&mut self) {
-        let end = std::future::poll_fn(|cx| self.poll_carry(cx)).await;
+    pub async fn run(&mut self, policy: &Policy) {
+        let end = std::future::poll_fn(|cx| self.poll_carry(cx, policy)).await;
         self.end = Some(end);
+        // Boxed: its timers would more than double what an idle connection holds.
+        Box::pin(self.wind_up(end, policy)).await;
+    }
+
+    /// What is under way arrives, or is lost.
+    async fn wind_up(&mut self, end: End, policy: &Policy) {
         match end {
-            End::Clean => self.settle().await,
-            End::Inside(_) => self.deliver_outside().await,
-            End::Outside(_) => self.deliver_inside().await,
+            End::Clean => self.settle(policy).await,
+            End::Inside(_) => self.deliver_outside(policy).await,
+            End::Outside(_) => self.deliver_inside(policy).await,
             End::Killed | End::Stopped => {}
         }
     }
@@ -208,7 +218,7 @@ impl Relay {
             Some(Ending::Killed) => End::Killed,
             _ => end,
         };
-        let outside = self.outside_info.unwrap_or_else(|| self.outside.info());
+        let outside = self.outside_info.as_deref().copied().unwrap_or_else(|| self.outside.info());
         // After the outside's FIN there is nothing left to read.
         let unread = if self.down.eof { 0 } else { self.outside.unread() };
         let bytes_down = self.outside.read() + unread;
@@ -255,15 +265,11 @@ impl Relay {
         }
     }
 
-    fn moved(&self) {
-        self.policy.progress.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Both directions, until both have ended or one side has failed.
-    fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_carry(&mut self, cx: &mut Context<'_>, policy: &Policy) -> Poll<End> {
         self.turn += 1;
-        let up = self.poll_up(cx);
-        let down = self.poll_down(cx);
+        let up = self.poll_up(cx, policy);
+        let down = self.poll_down(cx, policy);
         match (up, down) {
             (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Clean),
@@ -297,14 +303,14 @@ impl Relay {
         Poll::Ready(End::Outside(self.outside.fail()))
     }
 
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_up(&mut self, cx: &mut Context<'_>, policy: &Policy) -> Poll<Result<(), End>> {
         loop {
             if self.up.queue.is_empty() && !self.up.eof && self.up.error.is_none() {
                 ready!(self.fill_up(cx));
             }
             if !self.up.queue.is_empty() {
                 match ready!(self.outside.poll_write(cx, &mut self.up.queue)) {
-                    Ok(_) => self.moved(),
+                    Ok(_) => policy.moved(),
                     Err(error) => {
                         self.outside_closed.get_or_insert(self.turn);
                         return Poll::Ready(Err(End::Outside(errno(&error))));
@@ -318,7 +324,7 @@ impl Relay {
             if !self.up.fin_sent {
                 self.outside.shutdown_write();
                 self.up.fin_sent = true;
-                self.probe_when_idle();
+                self.probe_when_idle(policy);
             }
             return Poll::Ready(Ok(()));
         }
@@ -350,19 +356,19 @@ impl Relay {
         Poll::Ready(())
     }
 
-    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_down(&mut self, cx: &mut Context<'_>, policy: &Policy) -> Poll<Result<(), End>> {
         loop {
             if let Some(chunk) = &self.down.chunk {
                 match ready!(self.inside.poll_write_bytes(cx, chunk)) {
                     Ok(()) => {
                         self.down.chunk = None;
-                        self.moved();
+                        policy.moved();
                     }
                     Err(error) => {
                         let errno = errno(&error);
                         // The inside's reader meets the same end, behind the data that came before it.
                         if self.up.error.is_none() && !self.up.eof && errno != STOPPED {
-                            return self.drain_up(cx, errno);
+                            return self.drain_up(cx, policy, errno);
                         }
                         self.inside_closed.get_or_insert(self.turn);
                         return Poll::Ready(Err(if errno == STOPPED {
@@ -379,7 +385,7 @@ impl Relay {
                     // Not connected any more: the inside's end is told by its reader.
                     let _ = self.inside.shutdown_how(Shutdown::Write);
                     self.down.fin_sent = true;
-                    self.probe_when_idle();
+                    self.probe_when_idle(policy);
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -401,15 +407,15 @@ impl Relay {
     }
 
     /// The inside has failed with `errno` on its sending side: what it sent before is still carried.
-    fn drain_up(&mut self, cx: &mut Context<'_>, errno: i32) -> Poll<Result<(), End>> {
+    fn drain_up(&mut self, cx: &mut Context<'_>, policy: &Policy, errno: i32) -> Poll<Result<(), End>> {
         self.inside_closed.get_or_insert(self.turn);
-        ready!(self.poll_up(cx))?;
+        ready!(self.poll_up(cx, policy))?;
         Poll::Ready(Err(End::Inside(errno)))
     }
 
     /// A half-closed connection may be one that the program's kernel has forgotten: an answer to a probe tells.
-    fn probe_when_idle(&mut self) {
-        let seconds = i32::try_from(self.policy.half_closed_probe.as_secs()).unwrap_or(i32::MAX).max(1);
+    fn probe_when_idle(&mut self, policy: &Policy) {
+        let seconds = i32::try_from(policy.half_closed_probe.as_secs()).unwrap_or(i32::MAX).max(1);
         for option in
             [TcpOption::KeepIdle(seconds), TcpOption::KeepIntvl(seconds), TcpOption::KeepAlive(true)]
         {
@@ -419,10 +425,10 @@ impl Relay {
     }
 
     /// Both FINs are under way: waits until they have arrived, so that what is told about loss is true.
-    async fn settle(&mut self) {
+    async fn settle(&mut self, policy: &Policy) {
         // Not HANGUP: that is true as soon as both have closed, whether our FIN has arrived or not.
         let _ = self.inside.wait_readiness(Readiness::DRAINED).await;
-        let info = self.outside_at_rest().await;
+        let info = self.outside_at_rest(policy).await;
         if info.state == TCP_CLOSE && info.unacked_bytes > 0 {
             self.end = Some(End::Outside(self.outside.fail()));
         } else if let Some(errno) = self.inside_failure() {
@@ -440,27 +446,27 @@ impl Relay {
     }
 
     /// The inside is gone: what it sent before goes on to the outside.
-    async fn deliver_outside(&mut self) {
-        let patience = self.policy.patience;
+    async fn deliver_outside(&mut self, policy: &Policy) {
+        let patience = policy.patience;
         let deliver = async {
             while !self.up.queue.is_empty() {
                 let Self { outside, up, .. } = self;
                 if std::future::poll_fn(|cx| outside.poll_write(cx, &mut up.queue)).await.is_err() {
                     return;
                 }
-                self.moved();
+                policy.moved();
             }
         };
         let _ = tokio::time::timeout(patience, deliver).await;
-        self.outside_at_rest().await;
+        self.outside_at_rest(policy).await;
     }
 
     /// The outside is gone: what it sent before goes on to the inside.
-    async fn deliver_inside(&mut self) {
-        let patience = self.policy.patience;
+    async fn deliver_inside(&mut self, policy: &Policy) {
+        let patience = policy.patience;
         let mut last = 0;
         loop {
-            let rest = std::future::poll_fn(|cx| self.poll_down(cx));
+            let rest = std::future::poll_fn(|cx| self.poll_down(cx, policy));
             if tokio::time::timeout(patience, rest).await.is_ok() {
                 break;
             }
@@ -481,15 +487,15 @@ impl Relay {
     }
 
     /// Waits until the outside's kernel has acknowledged everything, or will not.
-    async fn outside_at_rest(&mut self) -> HostInfo {
+    async fn outside_at_rest(&mut self, policy: &Policy) -> HostInfo {
         let mut info = HostInfo::default();
         let unacked = || {
             info = self.outside.info();
             // A dead socket acknowledges nothing more.
             if info.state == TCP_CLOSE { 0 } else { info.unacked_bytes }
         };
-        wait_until_zero(unacked, self.policy.patience).await;
-        *self.outside_info.insert(info)
+        wait_until_zero(unacked, policy.patience).await;
+        **self.outside_info.insert(Box::new(info))
     }
 }
 
