@@ -131,24 +131,24 @@ fn unfolded(record: &Record) -> Vec<Row> {
                 }
                 rows.push(row);
             }
-            What::State { side, flow, state, timer } => {
-                let lane = *side as usize;
-                let cell = Cell::State(*state);
-                // What arrives decides, then what leaves, then a call.
-                let cause = [Cause::Arrival, Cause::Departure, Cause::Call]
-                    .into_iter()
-                    .find_map(|cause| rows.iter().rposition(|row| row.is(cause, at, *side, *flow)));
-                match cause {
-                    Some(row) => rows[row].lanes[lane].push(cell),
-                    None => {
-                        let mut row = Row::new(at, Some(*flow), Middle::Nothing);
-                        if let Some(timer) = timer {
-                            row.lanes[lane].push(Cell::Timer(timer));
-                        }
-                        row.lanes[lane].push(cell);
-                        rows.push(row);
-                    }
-                }
+            // When all else has its row: Linux's state may be noticed a little before the packet that goes with it.
+            What::State { .. } => {}
+        }
+    }
+    for moment in &record.moments {
+        let What::State { side, flow, state, timer } = &moment.what else { continue };
+        let (at, lane) = (moment.at, *side as usize);
+        // What arrives decides, then what leaves, then a call.
+        let cause = [Cause::Arrival, Cause::Departure, Cause::Call]
+            .into_iter()
+            .find_map(|cause| rows.iter().rposition(|row| row.is(cause, at, *side, *flow)));
+        match cause {
+            Some(row) => rows[row].lanes[lane].push(Cell::State(*state)),
+            None => {
+                let mut row = Row::new(at, Some(*flow), Middle::Nothing);
+                row.lanes[lane].extend(timer.map(Cell::Timer));
+                row.lanes[lane].push(Cell::State(*state));
+                rows.insert(rows.partition_point(|other| other.at <= at), row);
             }
         }
     }
