@@ -33,6 +33,7 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "`TCP_INFO` of a connection that was given up or reset has nothing in flight; Linux leaves `lost`, `retrans`, `sacked` and \
      `notsent_bytes` as they were. In SYN-SENT `snd_mss` is 536; Linux subtracts timestamps already. A socket that failed to \
      connect has no `TCP_INFO` in the lab.",
+    "tcpi_delivery_rate and tcpi_delivery_rate_app_limited are 0: the stack takes no delivery-rate samples.",
     "TCP Fast Open, MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
      for a refusal.",

@@ -204,7 +204,7 @@ tcp_info! {
     max_pacing_rate: u64,
     /// Bytes acknowledged, SYN and FIN counted.
     bytes_acked: u64,
-    /// Bytes received in order.
+    /// Bytes received in order, a FIN counted as one.
     bytes_received: u64,
     /// Segments sent.
     segs_out: u32,

@@ -78,6 +78,8 @@ impl Connection {
             mss_clamp: handover.mss,
             ..Self::begin(setup, options, recv, cx)
         };
+        // Linux tcp_create_openreq_child(): the SYN.
+        connection.segs_in = 1;
         connection.life.opened_at = handover.opened;
         let sample = handover.synack_sent.map(|sent| cx.now.saturating_since(sent));
         let config = connection.sender_config(sample, handover.repeated, cx);

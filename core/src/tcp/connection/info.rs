@@ -91,7 +91,8 @@ impl Connection {
             advmss: self.advmss_less_options(),
             rcv_rtt: self.recv.rtt().map_or(0, us),
             rcv_space: self.recv.space(),
-            bytes_received: self.life.bytes_received,
+            // Linux tcp_rcv_nxt_update(): a FIN's sequence number counts.
+            bytes_received: self.life.bytes_received + u64::from(self.recv.fin),
             segs_out: self.segs_out,
             segs_in: self.segs_in,
             data_segs_in: self.data_segs_in,

@@ -26,6 +26,8 @@ pub(super) struct LossTotals {
     /// Segments delivered, told by an ACK with ECE.
     pub(super) delivered_ce: u32,
     pub(super) total_rto: u32,
+    /// Flow-hash changes after a time-out (Linux `timeout_rehash`).
+    pub(super) rehash: u32,
     total_rto_recoveries: u32,
     total_rto_time_ms: u32,
     /// When the present run of time-outs began.
@@ -40,6 +42,7 @@ impl LossTotals {
         dsack_dups: 0,
         delivered_ce: 0,
         total_rto: 0,
+        rehash: 0,
         total_rto_recoveries: 0,
         total_rto_time_ms: 0,
         rto_stamp: None,
@@ -60,6 +63,14 @@ impl LossTotals {
             self.total_rto_time_ms =
                 self.total_rto_time_ms.saturating_add(now.saturating_since(since).as_millis() as u32);
         }
+    }
+}
+
+impl LossTotals {
+    /// Linux `tcp_get_info`: a run of time-outs that goes on counts so far.
+    fn rto_time_ms(&self, now: Instant) -> u32 {
+        let running = self.rto_stamp.map_or(0, |since| now.saturating_since(since).as_millis() as u32);
+        self.total_rto_time_ms.saturating_add(running)
     }
 }
 
@@ -111,8 +122,9 @@ impl Sender {
         info.dsack_dups = losses.dsack_dups;
         info.reord_seen = self.recovery.reord_seen;
         info.snd_wnd = self.snd_wnd;
+        info.rehash = losses.rehash;
         info.total_rto = losses.total_rto;
         info.total_rto_recoveries = losses.total_rto_recoveries;
-        info.total_rto_time = losses.total_rto_time_ms;
+        info.total_rto_time = losses.rto_time_ms(now);
     }
 }

@@ -73,6 +73,7 @@ impl Sender {
                 return verdict;
             }
             cx.counters.tcp_timeout_rehash += 1;
+            self.recovery.totals.rehash += 1;
             if self.retransmits == 0 {
                 self.count_failure(cx);
             }
