@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use lastack_lab::kernel::with_kernel;
+use lastack_lab::kernel::{CubicAllowed, with_kernel};
 use lastack_lab::run::world_of;
 use lastack_lab::script::{parse, symbols};
 use lastack_lab::stack::StackTarget;
@@ -138,6 +138,8 @@ fn told(outcome: &Outcome) -> String {
 fn options_take_and_give_back_what_linuxs_do() {
     let script = parse("0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3").expect("a script");
     let world = world_of(&script, &PathBuf::new()).expect("a world");
+    // Without it no namespace can be made; that is told below.
+    let _cubic = CubicAllowed::ensure();
     let kernel = match with_kernel(&world, |target| ask(target)) {
         Ok(lines) => lines,
         Err(why) => {

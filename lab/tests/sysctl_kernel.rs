@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lastack_core::stack::SysctlError;
 use lastack_core::sysctl::{Sysctl, names};
-use lastack_lab::kernel::with_kernel;
+use lastack_lab::kernel::{CubicAllowed, with_kernel};
 use lastack_lab::run::world_of;
 use lastack_lab::script::parse;
 
@@ -138,6 +138,8 @@ fn unknown() -> Vec<String> {
 fn settings_take_and_print_what_linuxs_do() {
     let script = parse("0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3").expect("a script");
     let world = world_of(&script, &PathBuf::new()).expect("a world");
+    // Without it no namespace can be made; that is told below.
+    let _cubic = CubicAllowed::ensure();
     match with_kernel(&world, |_| (compare(), unknown())) {
         Ok((wrong, unknown)) => {
             assert_eq!(unknown, Vec::<String>::new(), "settings of Linux that are not known here");

@@ -125,7 +125,7 @@ settings! {
         tcp_pacing_ss_ratio Word(0, 1000) "percent" "Pacing rate beside cwnd / srtt in slow start.";
         tcp_pingpong_thresh Byte(1, 255) "replies" "Replies within a delayed ACK's time that make a connection interactive.";
         tcp_probe_interval Time(S, 0, 17_179_869) "seconds" "How long a path MTU that was found is believed before wider ones are tried.";
-        tcp_probe_threshold Word(0, INT_MAX) "bytes" "Path MTU probing ends when its range is smaller.";
+        tcp_probe_threshold Int "bytes" "Path MTU probing ends when its range is smaller.";
         tcp_recovery Byte(0, 255) "bits" "1 RACK, 2 static reordering window, 4 no duplicate-ACK threshold.";
         tcp_reordering WordUpTo(1, |s| s.tcp_max_reordering) "segments" "First reordering degree of a connection.";
         tcp_retries1 Byte(0, 255) "exponent" "When the path is suspected; nothing an application sees.";

@@ -82,7 +82,9 @@ impl Sender {
             return Probing::No;
         }
         let size = (search.high + search.low) / 2;
-        if size > search.high || search.high.saturating_sub(search.low) < cx.sysctl.tcp_probe_threshold {
+        if size > search.high
+            || (search.high.saturating_sub(search.low) as i32) < cx.sysctl.tcp_probe_threshold.cast_signed()
+        {
             self.search_mtu_again(cx);
             return Probing::No;
         }
