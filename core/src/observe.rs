@@ -13,6 +13,6 @@ pub mod reason;
 
 pub use counters::{CounterInfo, Counters};
 pub use event::{Event, EventKind, EventLog, EventMask};
-pub use info::{CaState, SocketRow, TcpInfo, TimerKind, TimerRow};
+pub use info::{CaState, Gauges, SocketRow, TcpInfo, TimerKind, TimerRow};
 pub use life::{Ending, Life, Side};
 pub use reason::{DropReason, ResetReason};

@@ -44,7 +44,7 @@ use crate::error::{
     UdpError,
 };
 use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId, UdpId};
-use crate::observe::{Counters, Event, EventMask, Life, SocketRow, TcpInfo};
+use crate::observe::{Counters, Event, EventMask, Gauges, Life, SocketRow, TcpInfo};
 use crate::rng::Rng;
 use crate::stack::cookies::Cookies;
 use crate::stack::epilogue::Epilogues;
@@ -685,6 +685,12 @@ impl Stack {
     /// The counters.
     pub fn counters(&self) -> &Counters {
         &self.world.counters
+    }
+
+    /// What is in use now, beside the sockets themselves: what Linux has in `/proc/net/sockstat`.
+    pub fn gauges(&self) -> Gauges {
+        let limits = &self.world.limits;
+        Gauges { orphans: limits.orphans.into(), queued_bytes: limits.queued_bytes }
     }
 
     /// The settings.

@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 
 pub use ending::Ending;
 pub use record::Record;
-pub use stage::{Socket, Stage, Told};
+pub use stage::{Scene, Socket, Spectator, Stage, Told};
 pub use wire::Fate;
 
 use crate::kernel::{CubicAllowed, with_kernel};
@@ -156,6 +156,14 @@ impl Story {
     /// A setting is refused.
     pub fn on_stack(&self, options: &Options) -> Result<Record, TargetError> {
         self.perform(Stage::virtual_time(options.short && self.has_short_form()), options)
+    }
+
+    /// As [`Story::on_stack`], shown to `spectator` while it happens.
+    ///
+    /// # Errors
+    /// A setting is refused.
+    pub fn watched(&self, options: &Options, spectator: &mut Spectator<'_>) -> Result<Record, TargetError> {
+        self.perform(Stage::virtual_time(options.short && self.has_short_form()).shown_to(spectator), options)
     }
 
     /// Plays it with Linux on the taught end, in real time.

@@ -130,7 +130,16 @@ impl Row {
     /// The kernel keeps no such time. A recorder's `state_age_ms` is taken when there is one; else it is
     /// inferred, state by state, from what bounds it: the timer that has run, the last ACK, the last data.
     pub fn condition_age_ms(&self) -> Option<u64> {
-        self.socket.state_age_ms.or_else(|| crate::row::age::inferred_ms(&self.socket))
+        let in_state = self.socket.state_age_ms;
+        let inferred = || crate::row::age::inferred_ms(&self.socket);
+        match self.socket.state {
+            // An open connection stalls, or falls silent, long after it was opened.
+            TcpState::Established | TcpState::CloseWait => match (in_state, inferred()) {
+                (Some(state), Some(condition)) => Some(state.min(condition)),
+                (one, other) => one.or(other),
+            },
+            _ => in_state.or_else(inferred),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use core::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::observe::event::{Event, EventMask};
-use crate::observe::info::SocketRow;
+use crate::observe::info::{Gauges, SocketRow};
 use crate::tcp::state::TcpState;
 use crate::time::Instant;
 
@@ -51,7 +51,7 @@ pub fn file_name(name: &str) -> Option<String> {
 pub enum Request {
     /// Every socket: a [`Reply::Socket`] each, then [`Reply::End`].
     Sockets,
-    /// Every counter: [`Reply::Counter`] each, then [`Reply::End`].
+    /// Every counter: [`Reply::Counter`] each, then [`Reply::Gauges`] and [`Reply::End`].
     Counters,
     /// Events of these groups from now on: [`Reply::Event`] each, [`Reply::Lost`] where some did not fit.
     Events {
@@ -110,6 +110,8 @@ pub enum Reply {
         /// Its value.
         value: u64,
     },
+    /// What is in use now.
+    Gauges(Gauges),
     /// One event.
     Event(Box<Event>),
     /// Events that were not told because this client read too slowly, or the stack's queue was full.

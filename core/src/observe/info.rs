@@ -102,6 +102,16 @@ pub struct SocketRow {
     pub info: Option<Box<TcpInfo>>,
 }
 
+/// What a stack has in use, beside its sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Gauges {
+    /// Connections that no application holds any more; bounded by `tcp_max_orphans`.
+    pub orphans: u64,
+    /// Bytes in all send and receive queues; bounded by `tcp_mem`, which counts pages of 4096.
+    pub queued_bytes: u64,
+}
+
 macro_rules! tcp_info {
     ($($(#[$doc:meta])* $field:ident : $type:ty,)+) => {
         /// Linux's `struct tcp_info` as of 6.18 (`tcpi_` left off), same units, same traps

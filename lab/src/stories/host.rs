@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use lastack_core::Stack;
 use lastack_core::observe::SocketRow;
 use lastack_core::stack::{Config, SysctlError};
 use lastack_core::time::Instant;
@@ -96,6 +97,14 @@ impl Host<'_> {
             Self::Kernel(host, _) => {
                 pairs.iter().filter_map(|(local, remote)| host.row(*local, *remote).transpose()).collect()
             }
+        }
+    }
+
+    /// Our stack and its clock; `None` for Linux.
+    pub(super) fn our_stack(&self) -> Option<(&Stack, Instant)> {
+        match self {
+            Self::Stack(host) => Some((host.stack(), Instant::from_nanos(host.now().as_nanos() as u64))),
+            Self::Kernel(..) => None,
         }
     }
 

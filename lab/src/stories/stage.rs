@@ -8,8 +8,10 @@
 use core::net::IpAddr;
 use core::time::Duration;
 
+use lastack_core::Stack;
 use lastack_core::observe::SocketRow;
 use lastack_core::tcp::state::TcpState;
+use lastack_core::time::Instant;
 
 use super::Side;
 use super::host::Host;
@@ -79,8 +81,28 @@ pub struct Socket {
     flow: Option<usize>,
 }
 
-/// The two hosts of a story and all that is between them.
+/// A stack of the story, at a moment: whatever can be looked at, a spectator may look at.
 #[derive(Debug)]
+pub struct Scene<'a> {
+    /// Since the story began.
+    pub at: Duration,
+    /// Which end.
+    pub side: Side,
+    /// The stack.
+    pub stack: &'a Stack,
+    /// Its clock.
+    pub now: Instant,
+}
+
+/// Is shown the two stacks of a story in virtual time: twenty times a second at first, more seldom the longer it lasts, and at
+/// the end.
+pub type Spectator<'s> = dyn FnMut(Scene<'_>) + 's;
+
+/// A spectator looks so often at first, and after so large a part of the time gone by later.
+const SCENE_EVERY: Duration = Duration::from_millis(50);
+const SCENE_PART: u32 = 20;
+
+/// The two hosts of a story and all that is between them.
 pub struct Stage<'k> {
     hosts: [Host<'k>; 2],
     wire: Wire,
@@ -91,6 +113,15 @@ pub struct Stage<'k> {
     now: Duration,
     origin: Duration,
     counters: [Vec<u64>; 2],
+    spectator: Option<&'k mut Spectator<'k>>,
+    /// When the spectator looks again.
+    next_scene: Duration,
+}
+
+impl std::fmt::Debug for Stage<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("now", &self.now).field("hosts", &self.hosts).finish_non_exhaustive()
+    }
 }
 
 impl<'k> Stage<'k> {
@@ -111,13 +142,22 @@ impl<'k> Stage<'k> {
     fn new(mut hosts: [Host<'k>; 2], now: Duration, short: bool, is_real: bool) -> Self {
         let counters = [hosts[0].counters(COUNTERS), hosts[1].counters(COUNTERS)];
         let wire = Wire::new(DELAY);
-        Self { hosts, wire, watch: Watch::default(), is_real, short, now, origin: now, counters }
+        let watch = Watch::default();
+        let next_scene = Duration::ZERO;
+        Self { hosts, wire, watch, is_real, short, now, origin: now, counters, spectator: None, next_scene }
+    }
+
+    /// Shows what happens to `spectator`.
+    pub(super) fn shown_to(mut self, spectator: &'k mut Spectator<'k>) -> Self {
+        self.spectator = Some(spectator);
+        self
     }
 
     /// The end: what was recorded.
     pub(super) fn finish(mut self) -> Told<Record> {
         self.collect()?;
         self.look()?;
+        self.show();
         let mut record = Record {
             moments: Vec::new(),
             flows: Vec::new(),
@@ -183,7 +223,8 @@ impl<'k> Stage<'k> {
     /// Lets the next thing happen, if it is due before `limit`. False: `limit` is reached.
     fn turn(&mut self, limit: Duration) -> Told<bool> {
         let timers = self.hosts.iter().filter_map(Host::next_timer);
-        let next = timers.chain(self.wire.next_arrival()).min().unwrap_or(Duration::MAX);
+        let scene = self.spectator.is_some().then(|| self.origin + self.next_scene);
+        let next = timers.chain(self.wire.next_arrival()).chain(scene).min().unwrap_or(Duration::MAX);
         if self.is_real {
             let wake = next.min(limit).min(self.now + LOOK_EVERY);
             for host in &mut self.hosts {
@@ -233,7 +274,22 @@ impl<'k> Stage<'k> {
             let rows = self.rows(side)?;
             self.watch.on_rows(at, side, &rows);
         }
+        if at >= self.next_scene {
+            self.next_scene = at + SCENE_EVERY.max(at / SCENE_PART);
+            self.show();
+        }
         Ok(())
+    }
+
+    /// The spectator looks.
+    fn show(&mut self) {
+        let at = self.elapsed();
+        let Some(spectator) = &mut self.spectator else { return };
+        for side in Side::BOTH {
+            if let Some((stack, now)) = self.hosts[side as usize].our_stack() {
+                spectator(Scene { at, side, stack, now });
+            }
+        }
     }
 
     // ---- what can go wrong, and what the teller says

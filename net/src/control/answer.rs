@@ -29,11 +29,13 @@ pub(super) fn answer(shard: &Shard, request: Request, output: &mut impl Write) -
             write_line(output, &Reply::End)
         }
         Request::Counters => {
-            let counters = shard.look(|state, _| state.stack.counters().clone());
+            let (counters, gauges) =
+                shard.look(|state, _| (state.stack.counters().clone(), state.stack.gauges()));
             for (info, value) in counters.iter() {
                 let (group, name) = (info.group.into(), info.name.into());
                 write_line(output, &Reply::Counter { group, name, value })?;
             }
+            write_line(output, &Reply::Gauges(gauges))?;
             write_line(output, &Reply::End)
         }
         Request::Kill { cookie } => write_line(output, &kill(shard, KillTarget::Cookie(cookie))),

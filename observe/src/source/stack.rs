@@ -13,20 +13,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lastack_core::observe::control::{self, Reply, Request};
-use lastack_core::observe::{EventKind, EventMask, SocketRow, TimerKind};
+use lastack_core::observe::{EventKind, EventMask, Gauges, SocketRow, TimerKind};
 use lastack_core::tcp::state::TcpState;
 
 use crate::filter::Filter;
 use crate::row::Row;
-use crate::snapshot::{Namespace, Snapshot};
+use crate::snapshot::{HostGauges, Namespace, Snapshot};
 use crate::trace::Event;
 
+/// The unit of `tcp_mem`.
+const PAGE: u64 = 4096;
 /// A server answers at once; this long without an answer is a fault.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest line a server may send.
 const LINE_LIMIT: u64 = 1 << 20;
 /// Settings that rules and predictions read.
-const SETTINGS: &[&str] = &[
+pub const SETTINGS: &[&str] = &[
     "tcp_fin_timeout",
     "tcp_orphan_retries",
     "tcp_retries2",
@@ -36,6 +38,7 @@ const SETTINGS: &[&str] = &[
     "tcp_max_tw_buckets",
     "tcp_max_orphans",
     "tcp_max_syn_backlog",
+    "tcp_mem",
     "tcp_syncookies",
     "tcp_tw_reuse",
     "tcp_tw_reuse_delay",
@@ -119,28 +122,24 @@ impl Stack {
             }
         })?;
         let mut space = Namespace { name: self.name.clone(), ..Namespace::default() };
-        self.ask(&Request::Counters, &mut |reply| {
-            if let Reply::Counter { group, name, value } = reply
-                && matches!(group.as_str(), "Tcp" | "TcpExt" | "Lastack")
+        let mut gauges = Gauges::default();
+        self.ask(&Request::Counters, &mut |reply| match reply {
+            Reply::Counter { group, name, value }
+                if matches!(group.as_str(), "Tcp" | "TcpExt" | "Lastack") =>
             {
                 space.counters.insert(name, value);
             }
+            Reply::Gauges(now) => gauges = now,
+            _ => {}
         })?;
         for name in SETTINGS {
             if let Ok(value) = self.sysctl(name, None) {
                 space.sysctls.insert((*name).to_owned(), value);
             }
         }
-        space.timewait = rows.iter().filter(|row| row.uid.is_none()).count() as u64;
-        space.inuse = rows.len() as u64 - space.timewait;
-        rows.retain(|row| filter.matches(row));
-        Ok(Snapshot {
-            source: self.name.clone(),
-            taken_ns: crate::clock::unix_ns(),
-            rows,
-            namespaces: vec![space],
-            ..Snapshot::default()
-        })
+        let mut snapshot = whole(self.name.clone(), crate::clock::unix_ns(), rows, space, gauges);
+        snapshot.rows.retain(|row| filter.matches(row));
+        Ok(snapshot)
     }
 
     /// Ends one socket.
@@ -278,7 +277,27 @@ fn directory() -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-fn row(socket: SocketRow) -> Row {
+/// A snapshot of a stack: all its rows, its counters and settings, and what it has in use.
+pub fn whole(
+    source: String,
+    taken_ns: u64,
+    rows: Vec<Row>,
+    mut space: Namespace,
+    gauges: Gauges,
+) -> Snapshot {
+    space.timewait = rows.iter().filter(|row| row.uid.is_none()).count() as u64;
+    space.inuse = rows.len() as u64 - space.timewait;
+    let host = HostGauges {
+        orphans: gauges.orphans,
+        allocated: space.inuse,
+        memory_pages: gauges.queued_bytes.div_ceil(PAGE),
+        page_size: PAGE,
+    };
+    Snapshot { source, taken_ns, rows, namespaces: vec![space], host, missing: Vec::new() }
+}
+
+/// A row of a stack's table: what only a kernel has is absent.
+pub fn row(socket: SocketRow) -> Row {
     let record = matches!(socket.state, TcpState::TimeWait | TcpState::NewSynRecv)
         || socket.timer.is_some_and(|timer| timer.kind == TimerKind::TimeWait);
     Row {

@@ -36,7 +36,7 @@ pub(super) const STORY: Story = Story {
 fn play(stage: &mut Stage<'_>) -> Told<()> {
     let (client, server) = stage.establish(80)?;
     stage.says(text("The client's program does not read.", "客户端程序不读取。"));
-    stage.write(server, 200_000)?;
+    stage.write_all_it_takes(server, 16 << 20, Duration::from_millis(100))?;
     stage.wait(Duration::from_secs(3))?;
     stage.says(text("After three seconds it reads again.", "三秒后它恢复读取。"));
     stage.read_all(client, Duration::from_millis(500))

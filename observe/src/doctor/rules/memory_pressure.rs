@@ -56,8 +56,8 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     let limit = if most == u64::MAX { "?".to_owned() } else { bytes(most * host.page_size) };
     let evidence = vec![
         says!(
-            "{memory} in use on the whole host ({used} pages), hard limit {limit}",
-            "整台主机使用 {memory}（{used} 页），硬上限 {limit}"
+            "{memory} in use in all ({used} pages; a kernel counts its whole host's), hard limit {limit}",
+            "共使用 {memory}（{used} 页；内核按整台主机计数），硬上限 {limit}"
         ),
         says!(
             "between the two snapshots: {entered} times under pressure, {pruned} segments dropped for memory",

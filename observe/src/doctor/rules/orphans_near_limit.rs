@@ -47,8 +47,8 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     }
     let shown = limit.map_or_else(|| "?".to_owned(), |limit| limit.to_string());
     let mut evidence = vec![says!(
-        "{orphans} orphans on the whole host, limit {shown} (tcp_max_orphans): {percent} %",
-        "整台主机 {orphans} 个孤儿，上限 {shown}（tcp_max_orphans）：{percent} %"
+        "{orphans} orphans in all (a kernel counts its whole host's), limit {shown} (tcp_max_orphans): {percent} %",
+        "共 {orphans} 个孤儿（内核按整台主机计数），上限 {shown}（tcp_max_orphans）：{percent} %"
     )];
     if aborted > 0 {
         evidence.push(says!(
