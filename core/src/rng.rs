@@ -14,6 +14,11 @@ use siphasher::sip::{SipHasher13, SipHasher24};
 pub(crate) struct HashKey(u64, u64);
 
 impl HashKey {
+    /// The key that these two words are.
+    pub(crate) const fn new(first: u64, second: u64) -> Self {
+        Self(first, second)
+    }
+
     /// A keyed hash for tables inside the stack: SipHash-1-3.
     pub(crate) fn table_hasher(&self) -> SipHasher13 {
         SipHasher13::new_with_keys(self.0, self.1)

@@ -1,6 +1,7 @@
 //! One direction of a wire, with everything that can go wrong on it.
 
-use crate::rng::{HashKey, Rng};
+use crate::impair::{Carried, Chance, Conditions, Loss, Path, QueueLimit, Share};
+use crate::rng::HashKey;
 use crate::time::{Duration, Instant};
 
 /// What becomes of a packet, as a hook decides.
@@ -20,65 +21,56 @@ pub enum Fate {
 /// One direction of a wire. Everything is off at first: packets arrive at once and in order.
 #[derive(Debug)]
 pub struct Wire {
-    rng: Rng,
-    sent: u64,
+    path: Path,
     delay: Duration,
     jitter: Duration,
+    /// Packets since [`Wire::loss_every`] was called.
+    sent: u64,
     loss_every: Option<u64>,
-    /// Of a million packets.
-    loss: u32,
-    reorder: u32,
-    duplicate: u32,
-    reorder_by: Duration,
     mtu: Option<u32>,
     black_hole: bool,
-    /// Bits a second.
-    rate: Option<u64>,
-    /// Bytes that may wait for their turn at that rate.
-    queue: u64,
-    busy_until: Instant,
     cut: bool,
-    /// Packets that came, that were lost, that overtook or were overtaken on purpose, that came twice.
-    counts: [u64; 4],
-}
-
-const MILLION: u32 = 1_000_000;
-
-fn parts(percent: f64) -> u32 {
-    (percent.clamp(0.0, 100.0) * f64::from(MILLION) / 100.0) as u32
+    /// What hooks, cuts and sizes did, beside the path's own counters.
+    entered: u64,
+    dropped: u64,
+    repeated: u64,
 }
 
 impl Wire {
     pub(super) fn new(key: HashKey) -> Self {
+        let conditions = Conditions { jitter_reorders: true, ..Conditions::default() };
         Self {
-            rng: Rng::from_key(key),
-            sent: 0,
+            path: Path::with_chance(Chance::from_key(key), conditions),
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
+            sent: 0,
             loss_every: None,
-            loss: 0,
-            reorder: 0,
-            duplicate: 0,
-            reorder_by: Duration::from_millis(5),
             mtu: None,
             black_hole: false,
-            rate: None,
-            queue: u64::MAX,
-            busy_until: Instant::ZERO,
             cut: false,
-            counts: [0; 4],
+            entered: 0,
+            dropped: 0,
+            repeated: 0,
         }
     }
 
     /// Every packet takes this long.
     pub fn delay(&mut self, delay: Duration) -> &mut Self {
         self.delay = delay;
-        self
+        self.set_delay()
     }
 
     /// Up to so much longer, each packet for itself: packets overtake one another.
     pub fn jitter(&mut self, jitter: Duration) -> &mut Self {
         self.jitter = jitter;
+        self.set_delay()
+    }
+
+    /// A path's jitter goes both ways, a wire's only adds.
+    fn set_delay(&mut self) -> &mut Self {
+        let conditions = self.path.conditions_mut();
+        conditions.delay = self.delay + self.jitter / 2;
+        conditions.jitter = self.jitter / 2;
         self
     }
 
@@ -91,25 +83,25 @@ impl Wire {
 
     /// Loses so many of a hundred, by the seed.
     pub fn loss_percent(&mut self, percent: f64) -> &mut Self {
-        self.loss = parts(percent);
+        self.path.conditions_mut().loss = Loss::Random(Share::percent(percent));
         self
     }
 
     /// Holds back so many of a hundred, by the seed, until others have overtaken them ([`Wire::reorder_by`]).
     pub fn reorder_percent(&mut self, percent: f64) -> &mut Self {
-        self.reorder = parts(percent);
+        self.path.conditions_mut().reorder = Share::percent(percent);
         self
     }
 
     /// How long a packet is held back to be overtaken. Default 5 ms.
     pub fn reorder_by(&mut self, delay: Duration) -> &mut Self {
-        self.reorder_by = delay;
+        self.path.conditions_mut().reorder_by = delay;
         self
     }
 
     /// Delivers so many of a hundred twice, by the seed.
     pub fn duplicate_percent(&mut self, percent: f64) -> &mut Self {
-        self.duplicate = parts(percent);
+        self.path.conditions_mut().duplicate = Share::percent(percent);
         self
     }
 
@@ -127,7 +119,9 @@ impl Wire {
 
     /// Carries so many bits a second; at most `queue` bytes wait for their turn.
     pub fn rate(&mut self, bits_per_second: u64, queue: u64) -> &mut Self {
-        (self.rate, self.queue) = (Some(bits_per_second.max(1)), queue);
+        let conditions = self.path.conditions_mut();
+        conditions.rate = Some(bits_per_second);
+        conditions.queue = QueueLimit { packets: u32::MAX, bytes: queue };
         self
     }
 
@@ -139,31 +133,27 @@ impl Wire {
 
     /// Packets that entered the wire.
     pub fn packets(&self) -> u64 {
-        self.counts[0]
+        self.entered
     }
 
     /// Of these, lost.
     pub fn lost(&self) -> u64 {
-        self.counts[1]
+        self.dropped + self.path.counters().lost + self.path.counters().queue_full
     }
 
     /// Of these, held back.
     pub fn reordered(&self) -> u64 {
-        self.counts[2]
+        self.path.counters().held_back
     }
 
     /// Of these, delivered twice.
     pub fn duplicated(&self) -> u64 {
-        self.counts[3]
+        self.repeated + self.path.counters().duplicated
     }
 
     /// To the router behind the wire and back.
     pub(super) fn round_trip_to_router(&self) -> Duration {
         self.delay
-    }
-
-    fn chance(&mut self, parts: u32) -> bool {
-        parts > 0 && self.rng.below(MILLION) < parts
     }
 
     /// When the packet and its copy arrive; and the MTU it was too big for, where the sender is told.
@@ -174,58 +164,32 @@ impl Wire {
         fate: Fate,
     ) -> ([Option<Instant>; 2], Option<u32>) {
         self.sent += 1;
-        self.counts[0] += 1;
+        self.entered += 1;
         let at = now + self.delay;
         match fate {
-            Fate::Drop => {
-                self.counts[1] += 1;
-                return ([None, None], None);
-            }
+            Fate::Drop => return self.drop(None),
             Fate::Late(late) => return ([Some(at + late), None], None),
             Fate::Twice => {
-                self.counts[3] += 1;
+                self.repeated += 1;
                 return ([Some(at), Some(at)], None);
             }
             Fate::Pass => {}
         }
         if let Some(mtu) = self.mtu.filter(|mtu| len > *mtu as usize) {
-            self.counts[1] += 1;
-            return ([None, None], (!self.black_hole).then_some(mtu));
+            return self.drop((!self.black_hole).then_some(mtu));
         }
-        let every = self.loss_every.is_some_and(|n| self.sent.is_multiple_of(n));
-        if self.cut || every || self.chance(self.loss) {
-            self.counts[1] += 1;
-            return ([None, None], None);
+        if self.cut || self.loss_every.is_some_and(|n| self.sent.is_multiple_of(n)) {
+            return self.drop(None);
         }
-        let Some(mut at) = self.queued(now, len) else {
-            self.counts[1] += 1;
-            return ([None, None], None);
-        };
-        at += self.delay;
-        if !self.jitter.is_zero() {
-            let nanos = u32::try_from(self.jitter.as_nanos()).unwrap_or(u32::MAX);
-            at += Duration::from_nanos(u64::from(self.rng.below(nanos)));
+        match self.path.carry(now, len) {
+            Carried::Arrives { at, twice } => ([Some(at), twice.then_some(at)], None),
+            Carried::Lost(_) => ([None, None], None),
         }
-        if self.chance(self.reorder) {
-            self.counts[2] += 1;
-            at += self.reorder_by;
-        }
-        let copy = self.chance(self.duplicate).then_some(at);
-        self.counts[3] += u64::from(copy.is_some());
-        ([Some(at), copy], None)
     }
 
-    /// When the packet has left at the wire's rate; `None`: the queue is full.
-    fn queued(&mut self, now: Instant, len: usize) -> Option<Instant> {
-        let Some(rate) = self.rate else { return Some(now) };
-        let start = self.busy_until.max(now);
-        let waiting = start.saturating_since(now).as_nanos() * u128::from(rate) / 8_000_000_000;
-        if waiting + len as u128 > u128::from(self.queue) {
-            return None;
-        }
-        let nanos = len as u128 * 8_000_000_000 / u128::from(rate);
-        self.busy_until = start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        Some(self.busy_until)
+    fn drop(&mut self, too_big_for: Option<u32>) -> ([Option<Instant>; 2], Option<u32>) {
+        self.dropped += 1;
+        ([None, None], too_big_for)
     }
 }
 
@@ -234,7 +198,7 @@ mod tests {
     use super::*;
 
     fn wire() -> Wire {
-        Wire::new(Rng::from_number(9).key())
+        Wire::new(crate::rng::Rng::from_number(9).key())
     }
 
     fn arrivals(wire: &mut Wire, n: usize) -> Vec<Option<Instant>> {
