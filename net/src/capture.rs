@@ -11,13 +11,14 @@ use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use lastack_core::wire::offload::Segments;
-use lastack_core::wire::transmit::{RxMeta, Transmit, TxChecksum};
+use lastack_core::wire::transmit::{RxMeta, Transmit};
 
 use crate::clock::Clock;
 use crate::device::{Capabilities, Device};
 use crate::pcapng::{self, Direction};
+use crate::received::undo_offload;
 
 /// Bytes after which a piece of the file goes to the writer.
 const PIECE: usize = 64 * 1024;
@@ -162,31 +163,6 @@ impl Tape {
     }
 }
 
-/// A received packet as the `Transmit` that would put the same on a wire.
-fn undo_offload(out: &mut Transmit, packet: &[u8], meta: RxMeta) {
-    out.clear();
-    let (start, protocol) = match packet.first().map(|first| first >> 4) {
-        Some(4) => (usize::from(packet[0] & 15) * 4, packet.get(9)),
-        _ => (40, packet.get(6)),
-    };
-    let (head, offset) = match protocol {
-        Some(&6) => {
-            let words = packet.get(start + 12).map_or(5, |byte| byte >> 4);
-            (start + usize::from(words) * 4, 16)
-        }
-        Some(&17) => (start + 8, 6),
-        _ => (packet.len(), 0),
-    };
-    let (head, payload) = packet.split_at(head.min(packet.len()));
-    out.head.extend_from_slice(head);
-    out.payload.push(Bytes::copy_from_slice(payload));
-    out.segment_size = meta.segment_size;
-    if offset != 0 {
-        // Whatever the checksum field holds (a partial sum, or a finished one): it is made anew.
-        out.checksum = TxChecksum::Partial { start: start as u16, offset };
-    }
-}
-
 impl<D: Device> Device for Capture<D> {
     fn capabilities(&self) -> Capabilities {
         self.device.capabilities()
@@ -251,6 +227,8 @@ mod tests {
 
     use lastack_core::wire::segment::SegmentHeader;
     use lastack_core::wire::{Body, IpFields, emit, parse};
+
+    use bytes::Bytes;
 
     use super::*;
     use crate::device::MAX_PACKET;

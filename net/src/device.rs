@@ -4,7 +4,7 @@
 //! Output:  packets that begin with the IP header, no link header.
 //! Rules:   one packet (or one super-segment) a call; a call never waits.
 //! Not here: the devices: [`Tun`](crate::Tun), [`Veth`](crate::Veth), [`Memory`](crate::Memory),
-//!          [`Capture`](crate::Capture).
+//!          [`Capture`](crate::Capture), [`Impaired`](crate::Impaired).
 
 use std::io;
 use std::task::{Context, Poll};

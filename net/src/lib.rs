@@ -1,7 +1,7 @@
 //! Runs lastack-core on a real machine: devices, a driver, and sockets for tokio and for threads.
 //!
 //! The modules in reading order: [`device`] (what a link must offer), [`tun`], [`veth`], [`memory`], [`capture`]
-//! with [`pcapng`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`]
+//! with [`pcapng`], [`impair`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`]
 //! (sockets for tokio), [`blocking`] (sockets for threads); [`events`] (what happens); [`control`] (for other
 //! processes to look in).
 //!
@@ -42,11 +42,13 @@ mod descriptor;
 pub mod device;
 pub mod driver;
 pub mod events;
+pub mod impair;
 pub mod incoming;
 pub mod memory;
 pub mod net;
 mod park;
 pub mod pcapng;
+mod received;
 mod rx_buffers;
 mod shard;
 mod sys;
@@ -61,6 +63,7 @@ pub use capture::Capture;
 pub use device::{Capabilities, Device};
 pub use driver::Driver;
 pub use events::{Events, Observed};
+pub use impair::Impaired;
 pub use incoming::{Incoming, PendingConnection};
 pub use memory::Memory;
 pub use net::Net;

@@ -4,7 +4,7 @@
 //! Rules:   packets are as on a wire: MTU-sized, every checksum finished ([`Memory::pair`]); or super-segments
 //!          stay whole as on a virtual link with offload ([`Memory::pair_with_offload`]).
 //!          A full queue answers `WouldBlock`, as a qdisc holds back a local sender; nothing is lost.
-//! Not here: delay, loss (`lastack_core`'s simulator has them in virtual time).
+//! Not here: delay, loss ([`Impaired`](crate::Impaired) around it; `lastack_core`'s simulator has them in virtual time).
 
 use std::collections::VecDeque;
 use std::io;

@@ -14,6 +14,9 @@ use support::{pair_of_threads, pattern};
 #[allow(dead_code, reason = "its main opens a TUN")]
 #[path = "../examples/axum_server.rs"]
 mod axum_server;
+#[allow(dead_code, reason = "the test does what its main does")]
+#[path = "../examples/bad_link.rs"]
+mod bad_link;
 #[allow(dead_code, reason = "its main opens a TUN")]
 #[path = "../examples/command_server.rs"]
 mod command_server;
@@ -121,4 +124,20 @@ fn axum_serves() {
     stream.read_to_end(&mut answer).unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
     assert!(answer.ends_with(&[0; 200_000]));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_bad_link_loses_packets_and_no_bytes() {
+    use lastack::impair::{Conditions, Loss, Share};
+    let conditions = Conditions {
+        loss: Loss::Random(Share::percent(3.0)),
+        delay: std::time::Duration::from_millis(2),
+        reorder: Share::percent(2.0),
+        duplicate: Share::percent(2.0),
+        ..Conditions::default()
+    };
+    let (received, retransmits, link) = bad_link::transfer(conditions, 7, 300_000).await.unwrap();
+    assert!(received == vec![7; 300_000], "seed 7");
+    let report = &link.report().rules[0];
+    assert!(report.outbound.counters.lost > 0 && retransmits > 0, "{report:?}");
 }
