@@ -549,6 +549,24 @@ impl Stack {
         self.let_go(now, id, |socket, cx| socket.connection.disconnect(cx));
     }
 
+    /// Forgets a connection without a word: no FIN, no RST, as a host that was rebooted. What comes for it later is
+    /// answered as any segment without a socket is. The application learns it as an error, and still lets go.
+    pub fn abandon(&mut self, now: Instant, id: ConnectionId) {
+        let Self { sockets, world, .. } = self;
+        let Some(socket) = sockets.connection_mut(id) else { return };
+        let disposition = socket.connection.abandon(&mut world.cx(now));
+        self.settle(now, id, disposition);
+    }
+
+    /// Advertises a window of 0, at once and until it is let go, whatever room there is; Linux does so while it has no
+    /// memory for a connection (`ICSK_ACK_NOMEM`). What was offered before is still taken.
+    pub fn hold_window(&mut self, now: Instant, id: ConnectionId, held: bool) {
+        let Self { sockets, world, .. } = self;
+        let Some(socket) = sockets.connection_mut(id) else { return };
+        socket.connection.hold_window(held, &mut world.cx(now));
+        self.refresh(now, id);
+    }
+
     /// Takes the pending error (Linux `SO_ERROR`).
     pub fn take_error(&mut self, id: ConnectionId) -> Option<SocketError> {
         self.sockets.connection_mut(id).filter(|socket| socket.holder == Holder::App)?.connection.take_error()

@@ -4,6 +4,7 @@ mod pair {
     mod closing;
     mod data;
     mod determinism;
+    mod forced;
     mod handshake;
     mod icmp;
     mod kill;

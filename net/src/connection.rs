@@ -248,6 +248,15 @@ impl Connection {
         self.handle.with(|state, now| state.stack.abort(now, self.id));
     }
 
+    /// Forgotten without a word. The drop that follows finds a dead id.
+    pub(crate) fn abandon(&self) {
+        self.handle.with(|state, now| state.stack.abandon(now, self.id));
+    }
+
+    pub(crate) fn hold_window(&self, held: bool) {
+        self.handle.with(|state, now| state.stack.hold_window(now, self.id, held));
+    }
+
     /// How long `close()` has to wait (`SO_LINGER` above zero).
     pub(crate) fn linger(&self) -> Option<std::time::Duration> {
         let seconds = self.option(|options| options.linger).ok().flatten()?;

@@ -33,6 +33,8 @@ pub enum Ending {
     FinWait2Expired,
     /// Ended through [`crate::Stack::kill`].
     Killed,
+    /// Forgotten without a word, through [`crate::Stack::abandon`].
+    Abandoned,
 }
 
 /// The record of one connection.

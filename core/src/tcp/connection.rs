@@ -391,7 +391,7 @@ impl Connection {
             let closer = match ending {
                 Ending::ResetSent(_) | Ending::Killed => Some(Side::Local),
                 Ending::ResetReceived => Some(Side::Remote),
-                Ending::Fin | Ending::Failed(_) | Ending::FinWait2Expired => None,
+                Ending::Fin | Ending::Failed(_) | Ending::FinWait2Expired | Ending::Abandoned => None,
             };
             self.life.first_close = self.life.first_close.or(closer);
         }

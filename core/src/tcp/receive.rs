@@ -109,6 +109,8 @@ pub(crate) struct Receiver {
     pub(crate) mark: Mark,
     rcvbuf: u32,
     rcvbuf_locked: bool,
+    /// A window of 0 is advertised, whatever room there is.
+    held: bool,
     /// Linux `scaling_ratio`.
     scaling_ratio: u8,
     pub(crate) rcv_ssthresh: u32,
@@ -155,6 +157,7 @@ impl Receiver {
             mark: Mark::default(),
             rcvbuf,
             rcvbuf_locked,
+            held: false,
             scaling_ratio: DEFAULT_RATIO,
             rcv_ssthresh: initial.rcv_wnd,
             window_clamp: initial.clamp,
@@ -350,6 +353,11 @@ impl Receiver {
             return (0, true);
         }
         let current = self.receive_window();
+        if self.held {
+            // What was offered is still taken (RFC 9293 3.8.6: "SHOULD NOT shrink the window"): only the offer ends.
+            (self.rcv_wnd, self.rcv_wup) = (current, self.rcv_nxt);
+            return (0, true);
+        }
         let (mut window, half_full) = self.select_window(rcv_mss, ofo, sysctl);
         if window < current && !(sysctl.tcp_shrink_window && self.rcv_wscale > 0) {
             // "Never shrink the offered window"
@@ -372,6 +380,27 @@ impl Receiver {
             _ => {}
         }
         (field, half_full)
+    }
+
+    /// Advertises 0 from now on, or again what there is. True when that is a change.
+    pub(crate) fn hold(&mut self, held: bool, counters: &mut Counters) -> bool {
+        if core::mem::replace(&mut self.held, held) == held {
+            return false;
+        }
+        if self.receive_window() > 0 {
+            let counter = if held {
+                &mut counters.tcp_to_zero_window_adv
+            } else {
+                &mut counters.tcp_from_zero_window_adv
+            };
+            *counter += 1;
+        }
+        true
+    }
+
+    /// The window is held at 0.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Linux `tcp_grow_window`: good data widens the window's slow-start limit. True when it did.

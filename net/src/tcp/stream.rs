@@ -261,6 +261,18 @@ impl TcpStream {
         self.connection.abort();
     }
 
+    /// Makes the stack forget the connection without a word, as a peer that was rebooted: for tests of the other end.
+    /// Its next packet is answered with RST.
+    pub fn abandon(&self) {
+        self.connection.abandon();
+    }
+
+    /// Advertises a window of 0 until it is let go, whatever room there is: for tests of the other end, whose kernel
+    /// then probes the window. Linux does the same while it is out of memory.
+    pub fn hold_window(&self, held: bool) {
+        self.connection.hold_window(held);
+    }
+
     // ---- options
 
     /// Switches Nagle's algorithm off (`TCP_NODELAY`).

@@ -170,7 +170,7 @@ impl Connection {
 
     /// "Send ACK now, if this read freed lots of space in our buffer. … 'Lots' means 'at least twice' here."
     fn window_doubled(&self, cx: &Cx<'_>) -> bool {
-        if self.rcv_shutdown {
+        if self.rcv_shutdown || self.recv.is_held() {
             return false;
         }
         let current = self.recv.receive_window();
@@ -184,6 +184,13 @@ impl Connection {
     /// Linux `sk_sndbuf`.
     pub(crate) fn send_buffer(&self) -> u32 {
         self.send.sndbuf()
+    }
+
+    /// Offers nothing any more, or again what there is; the peer is told at once.
+    pub(crate) fn hold_window(&mut self, held: bool, cx: &mut Cx<'_>) {
+        if self.state.can_receive() && self.recv.hold(held, cx.counters) {
+            self.acks.send_now();
+        }
     }
 
     /// Linux `SIOCINQ`.

@@ -165,6 +165,15 @@ impl Connection {
         Disposition::Closed
     }
 
+    /// Forgets the connection and says nothing, as a host that was rebooted (Linux: close() under `TCP_REPAIR`).
+    pub(crate) fn abandon(&mut self, cx: &mut Cx<'_>) -> Disposition {
+        if self.state != TcpState::Close {
+            self.fail(SocketError::ConnectionAborted, cx);
+            self.finish(Ending::Abandoned, cx);
+        }
+        Disposition::Closed
+    }
+
     /// The listener closed with this child unaccepted: RST.
     pub(crate) fn abort_unaccepted(&mut self, cx: &mut Cx<'_>) -> Disposition {
         self.life.unread_bytes += u64::from(self.recv.discard());
