@@ -64,12 +64,16 @@ impl Gateway {
     /// Starts forwarding on `net`, in the runtime this is called in. `listener` is told what happens; it must not wait.
     ///
     /// # Errors
-    /// Somebody else takes all SYNs or all datagrams of this stack already.
+    /// Somebody else takes all SYNs or all datagrams of this stack already; or black holes are to be injected, and
+    /// there is no link to make them in.
     pub fn start(
         net: Net,
         config: GatewayConfig,
         listener: impl Fn(Note) + Send + Sync + 'static,
     ) -> io::Result<Self> {
+        if config.injections.lacks_link() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "black holes need an impaired link"));
+        }
         let listener: Box<Listener> = Box::new(listener);
         let (phase, follow) = watch::channel(Phase::Running);
         let options =
@@ -207,6 +211,7 @@ fn begin(session: &Session, pending: &PendingConnection) -> Connection {
         lost_up: 0,
         lost_down: 0,
         unread_bytes: None,
+        injected: None,
         states: Vec::new(),
     }
 }
@@ -353,16 +358,40 @@ async fn carry(session: Arc<Session>, guard: OpenGuard, mut record: Box<Connecti
         host_remote,
         handshake_us: Some(handshake_us),
     }));
-    tokio::select! {
-        biased;
-        () = relay.run(&session.policy) => {}
-        () = session.over() => {}
+    relay.inject(session.injections.armed(record.remote, &session.names, &session.net));
+    if relay.is_armed() {
+        // Boxed: few connections need it.
+        Box::pin(run_forced(&session, &mut relay)).await;
+    } else {
+        tokio::select! {
+            biased;
+            () = relay.run(&session.policy) => {}
+            () = session.over() => {}
+        }
     }
     let outcome = relay.finish();
     record.verdict = judge(&outcome, |by| session.claim_abort(by, host_remote));
     write_down(&mut record, &outcome);
     tell_ended(&session, record);
     drop(guard);
+}
+
+/// Carries a connection that something is forced on.
+async fn run_forced(session: &Session, relay: &mut Relay) {
+    tokio::select! {
+        biased;
+        () = relay.run(&session.policy) => return,
+        () = session.over() => return,
+        () = session.ownerless() => {}
+    }
+    // Nobody is left to see what would be forced yet; what was forced already will not mend.
+    if relay.disarm() {
+        tokio::select! {
+            biased;
+            () = relay.run(&session.policy) => {}
+            () = session.over() => {}
+        }
+    }
 }
 
 fn write_down(record: &mut Connection, outcome: &Outcome) {
@@ -374,6 +403,7 @@ fn write_down(record: &mut Connection, outcome: &Outcome) {
     record.bytes_down = outcome.bytes_down;
     record.lost_up = outcome.lost_up;
     record.lost_down = outcome.lost_down;
+    record.injected = outcome.injected;
     record.inside = Some(self::inside(inside));
     record.outside = Some(Outside {
         rtt_us: outside.rtt_us,

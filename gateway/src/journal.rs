@@ -12,6 +12,7 @@ use lastack::core::tcp::state::TcpState;
 use lastack::core::time::Instant;
 use serde::Serialize;
 
+use crate::inject::Injected;
 use crate::owner::Owner;
 use crate::sandbox::DeviceKind;
 
@@ -38,6 +39,8 @@ macro_rules! identifiers {
         }
     };
 }
+
+pub(crate) use identifiers;
 
 mod lookup;
 
@@ -221,6 +224,8 @@ pub struct Connection {
     pub lost_down: u64,
     /// Bytes a side closed upon without reading, where known.
     pub unread_bytes: Option<u64>,
+    /// What was forced on it (`--inject`).
+    pub injected: Option<Injected>,
     /// States of the stack's end, with microseconds since the SYN.
     pub states: Vec<(TcpState, u64)>,
 }
@@ -317,6 +322,7 @@ impl Connection {
             lost_data: self.lost_bytes() > 0,
             lost_bytes: self.lost_bytes(),
             unread_bytes: self.unread_bytes,
+            injected: self.injected,
             states: self.states.iter().map(|(state, at)| (state.name(), *at)).collect(),
             explanation,
             advice,
@@ -395,6 +401,8 @@ struct ConnectionLine<'a> {
     lost_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     unread_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    injected: Option<Injected>,
     states: Vec<(&'static str, u64)>,
     explanation: &'a str,
     advice: Option<&'a str>,
@@ -538,6 +546,7 @@ mod tests {
             lost_up: 0,
             lost_down: 0,
             unread_bytes: None,
+            injected: None,
             states: vec![(TcpState::SynRecv, 0), (TcpState::Established, 412)],
         };
         assert_eq!(

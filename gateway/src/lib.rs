@@ -1,7 +1,8 @@
 //! Puts a program behind the lastack TCP/IP stack.
 //!
 //! In reading order: [`sandbox`] makes the namespace; [`Gateway`] forwards what comes out of it, [`addresses`] says
-//! where to and [`rules`] whether, [`dns`] which names; [`host`] is the host's side of a connection, [`relay`] joins both sides;
+//! where to and [`rules`] whether, [`dns`] which names; [`host`] is the host's side of a connection, [`relay`] joins both sides,
+//! [`inject`] is what may be forced on them;
 //! [`owner`] says whose it is, [`aborts`] and [`verdict`] how and why it ended, [`journal`] writes it down.
 //! [`program`] runs one without any of this.
 #![deny(missing_docs)]
@@ -11,6 +12,7 @@ pub mod addresses;
 pub mod dns;
 mod forward;
 pub mod host;
+pub mod inject;
 pub mod journal;
 mod netlink;
 pub mod owner;

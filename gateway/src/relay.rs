@@ -5,7 +5,8 @@
 //! Rules:   FIN is forwarded behind the data before it, and the other direction lives on. RST is forwarded behind the
 //!          data before it too, as far as the receiver takes it within [`Policy::patience`]. Nothing is read from one
 //!          side before the other has taken what was read: windows carry the pressure through. A half-closed
-//!          connection is probed, never cut: it may be silent for ever, but not dead.
+//!          connection is probed, never cut: it may be silent for ever, but not dead. What is injected is exempt
+//!          from all that: it is done as asked (`inject`).
 //! Not here: who is right (`verdict`), dialling (`forward`).
 
 use std::collections::VecDeque;
@@ -17,11 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use lastack::core::observe::{Ending, Life, TcpInfo};
 use lastack::{Readiness, TcpOption, TcpStream};
 
 use crate::host::{HostInfo, HostStream};
+use crate::inject::{Armed, Event, Frozen, Injected};
 
 /// How a relay treats its connections.
 #[derive(Clone, Debug)]
@@ -73,6 +75,8 @@ pub enum End {
     Outside(i32),
     /// The inside connection was killed by command.
     Killed,
+    /// It was ended by injection ([`Outcome::injected`]).
+    Injected,
     /// The relay was stopped, or its stack was.
     Stopped,
 }
@@ -98,6 +102,8 @@ pub struct Outcome {
     pub lost_up: u64,
     /// Of `bytes_down`, bytes that the inside's kernel never acknowledged.
     pub lost_down: u64,
+    /// The last thing that was forced on it.
+    pub injected: Option<Injected>,
     /// The inside leg's record.
     pub life: Life,
     /// The inside leg's figures.
@@ -139,6 +145,8 @@ pub struct Relay {
     data_after_inside_fin: bool,
     /// The outside's figures at the end.
     outside_info: Option<Box<HostInfo>>,
+    /// What is forced on it.
+    armed: Option<Box<Armed>>,
     /// Waits for the outside's RST while nothing is read from it.
     outside_failed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -187,8 +195,30 @@ impl Relay {
             end: None,
             data_after_inside_fin: false,
             outside_info: None,
+            armed: None,
             outside_failed: None,
         }
+    }
+
+    /// Forces what is `armed` on the connection when it is due.
+    pub(crate) fn inject(&mut self, armed: Option<Box<Armed>>) {
+        self.armed = armed;
+    }
+
+    /// True when something is to be forced on the connection, or was.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.armed.is_some()
+    }
+
+    /// Nothing more is forced. False: what was forced already will not mend, so nothing need be waited for.
+    pub(crate) fn disarm(&mut self) -> bool {
+        let Some(armed) = &mut self.armed else { return true };
+        armed.disarm();
+        armed.injected.is_none() || self.end.is_some()
+    }
+
+    fn frozen(&self) -> Frozen {
+        self.armed.as_ref().map_or(Frozen::Nothing, |armed| armed.frozen)
     }
 
     /// Carries the connection until it has ended and everything under way has arrived or is lost. Cancel safe: a
@@ -196,6 +226,10 @@ impl Relay {
     pub async fn run(&mut self, policy: &Policy) {
         let end = std::future::poll_fn(|cx| self.poll_carry(cx, policy)).await;
         self.end = Some(end);
+        if let Some(armed) = &mut self.armed {
+            // It is over: nothing more is forced on what is still delivered.
+            armed.disarm();
+        }
         // Boxed: its timers would more than double what an idle connection holds.
         Box::pin(self.wind_up(end, policy)).await;
     }
@@ -206,7 +240,7 @@ impl Relay {
             End::Clean => self.settle(policy).await,
             End::Inside(_) => self.deliver_outside(policy).await,
             End::Outside(_) => self.deliver_inside(policy).await,
-            End::Killed | End::Stopped => {}
+            End::Killed | End::Stopped | End::Injected => {}
         }
     }
 
@@ -233,6 +267,7 @@ impl Relay {
             // Whatever was received here and is not with the other kernel is lost, wherever it is just now.
             lost_up: life.bytes_received.saturating_sub(self.outside.written() - outside.unacked_bytes),
             lost_down: bytes_down.saturating_sub(life.bytes_acked),
+            injected: self.armed.as_ref().and_then(|armed| armed.injected),
             life,
             inside: self.inside.tcp_info().unwrap_or_default(),
             outside,
@@ -241,7 +276,7 @@ impl Relay {
             End::Clean => {}
             End::Outside(_) => self.inside.abort(),
             End::Inside(_) => self.outside.reset(),
-            End::Killed | End::Stopped => {
+            End::Killed | End::Stopped | End::Injected => {
                 self.inside.abort();
                 self.outside.reset();
             }
@@ -265,11 +300,24 @@ impl Relay {
         }
     }
 
-    /// Both directions, until both have ended or one side has failed.
+    /// Both directions, until both have ended or one side has failed, or what is injected ends it.
     fn poll_carry(&mut self, cx: &mut Context<'_>, policy: &Policy) -> Poll<End> {
         self.turn += 1;
-        let up = self.poll_up(cx, policy);
-        let down = self.poll_down(cx, policy);
+        loop {
+            if self.poll_injections(cx).is_ready() {
+                return Poll::Ready(End::Injected);
+            }
+            let carried = self.poll_directions(cx, policy);
+            if carried.is_ready() || self.room() > 0 {
+                return carried;
+            }
+        }
+    }
+
+    fn poll_directions(&mut self, cx: &mut Context<'_>, policy: &Policy) -> Poll<End> {
+        let frozen = self.frozen();
+        let up = if frozen == Frozen::Nothing { self.poll_up(cx, policy) } else { Poll::Pending };
+        let down = if frozen == Frozen::Both { Poll::Pending } else { self.poll_down(cx, policy) };
         match (up, down) {
             (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Clean),
@@ -280,12 +328,48 @@ impl Relay {
         }
     }
 
-    /// A RST of the inside is noticed also after its FIN, when nothing more is read from it.
+    /// Forces what is due. Ready: that was the end.
+    fn poll_injections(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let carried = self.carried();
+        loop {
+            let Some(armed) = &mut self.armed else { return Poll::Pending };
+            let injected = ready!(armed.poll_due(cx, armed.now(), carried));
+            match injected.event {
+                Event::Reset => return Poll::Ready(()),
+                Event::HalfOpen => {
+                    self.inside.abandon();
+                    return Poll::Ready(());
+                }
+                Event::Stall => armed.frozen = Frozen::Both,
+                Event::ZeroWindow => {
+                    self.inside.hold_window(true);
+                    armed.frozen = armed.frozen.max(Frozen::Up);
+                }
+                Event::BlackHole => armed.black_hole(&self.inside),
+            }
+        }
+    }
+
+    /// Payload bytes handed on so far, both ways.
+    fn carried(&self) -> u64 {
+        let waiting = self.down.chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        self.outside.written() + self.outside.read() - waiting
+    }
+
+    /// Bytes that may be handed on before something is forced.
+    fn room(&self) -> usize {
+        let Some(armed) = &self.armed else { return usize::MAX };
+        usize::try_from(armed.room(self.carried())).unwrap_or(usize::MAX)
+    }
+
+    /// A RST of the inside is noticed also after its FIN, when nothing more is read from it, and while it is frozen.
     fn poll_inside_failed(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if !self.up.eof || self.down.fin_sent {
+        let is_frozen = self.frozen() != Frozen::Nothing;
+        if !is_frozen && (!self.up.eof || self.down.fin_sent) {
             return Poll::Pending;
         }
-        let failed = Readiness::HANGUP.with(Readiness::ERROR);
+        // Frozen, both FINs may have been exchanged and the connection lives.
+        let failed = if is_frozen { Readiness::ERROR } else { Readiness::HANGUP.with(Readiness::ERROR) };
         let Ok(_) = ready!(self.inside.poll_readiness(cx, failed)) else { return Poll::Ready(End::Stopped) };
         let error = self.inside.take_error().ok().flatten();
         Poll::Ready(End::Inside(error.map_or(libc::ECONNRESET, |error| errno(&error))))
@@ -294,7 +378,7 @@ impl Relay {
     /// A RST of the outside is noticed also while nothing is read from it: after its FIN, or while the inside does
     /// not take what was read.
     fn poll_outside_failed(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if self.down.chunk.is_none() && !self.down.eof {
+        if self.down.chunk.is_none() && !self.down.eof && self.frozen() != Frozen::Both {
             return Poll::Pending;
         }
         let failed = self.outside_failed.get_or_insert_with(|| Box::pin(self.outside.failed()));
@@ -305,8 +389,12 @@ impl Relay {
 
     fn poll_up(&mut self, cx: &mut Context<'_>, policy: &Policy) -> Poll<Result<(), End>> {
         loop {
+            let room = self.room();
+            if room == 0 {
+                return Poll::Pending;
+            }
             if self.up.queue.is_empty() && !self.up.eof && self.up.error.is_none() {
-                ready!(self.fill_up(cx));
+                ready!(self.fill_up(cx, room));
             }
             if !self.up.queue.is_empty() {
                 match ready!(self.outside.poll_write(cx, &mut self.up.queue)) {
@@ -331,10 +419,10 @@ impl Relay {
     }
 
     /// Takes from the stack what is there; ready when there is anything, an end included.
-    fn fill_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut bytes = 0;
-        while self.up.queue.len() < UP_SLICES && bytes < UP_BYTES {
-            match self.inside.poll_read_chunk(cx, UP_BYTES) {
+    fn fill_up(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<()> {
+        let (mut bytes, most) = (0, UP_BYTES.min(room));
+        while self.up.queue.len() < UP_SLICES && bytes < most {
+            match self.inside.poll_read_chunk(cx, most - bytes) {
                 Poll::Ready(Ok(Some(chunk))) => {
                     bytes += chunk.len();
                     self.up.queue.push_back(chunk);
@@ -358,10 +446,18 @@ impl Relay {
 
     fn poll_down(&mut self, cx: &mut Context<'_>, policy: &Policy) -> Poll<Result<(), End>> {
         loop {
-            if let Some(chunk) = &self.down.chunk {
-                match ready!(self.inside.poll_write_bytes(cx, chunk)) {
+            let room = self.room();
+            if room == 0 {
+                return Poll::Pending;
+            }
+            if let Some(chunk) = &mut self.down.chunk {
+                let piece = chunk.slice(..chunk.len().min(room));
+                match ready!(self.inside.poll_write_bytes(cx, &piece)) {
                     Ok(()) => {
-                        self.down.chunk = None;
+                        chunk.advance(piece.len());
+                        if chunk.is_empty() {
+                            self.down.chunk = None;
+                        }
                         policy.moved();
                     }
                     Err(error) => {
@@ -447,6 +543,9 @@ impl Relay {
 
     /// The inside is gone: what it sent before goes on to the outside.
     async fn deliver_outside(&mut self, policy: &Policy) {
+        if self.frozen() == Frozen::Both {
+            return;
+        }
         let patience = policy.patience;
         let deliver = async {
             while !self.up.queue.is_empty() {
@@ -463,6 +562,9 @@ impl Relay {
 
     /// The outside is gone: what it sent before goes on to the inside.
     async fn deliver_inside(&mut self, policy: &Policy) {
+        if self.frozen() == Frozen::Both {
+            return;
+        }
         let patience = policy.patience;
         let mut last = 0;
         loop {

@@ -15,6 +15,7 @@ use crate::aborts::{AbortCounters, Match};
 use crate::addresses::Addresses;
 use crate::dns::Names;
 use crate::host::LARGE_READ;
+use crate::inject::Injections;
 use crate::journal::{ClosedBy, Entry};
 use crate::owner::{Owner, Owners, Protocol};
 use crate::pool::Pool;
@@ -39,6 +40,8 @@ pub struct GatewayConfig {
     pub max_pending: u32,
     /// UDP flows at a time; more are dropped. Default 4096.
     pub max_flows: usize,
+    /// What is forced on connections. Default: nothing.
+    pub injections: Injections,
     /// The program's namespace, where there is one.
     pub namespace: Option<Namespace>,
 }
@@ -64,6 +67,7 @@ impl Default for GatewayConfig {
             policy: Policy::default(),
             max_pending: 4096,
             max_flows: 4096,
+            injections: Injections::default(),
             namespace: None,
         }
     }
@@ -121,6 +125,7 @@ pub(crate) struct Session {
     pub(crate) policy: Policy,
     pub(crate) pool: Arc<Pool>,
     pub(crate) max_flows: usize,
+    pub(crate) injections: Injections,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) device: Option<DeviceKind>,
     owners: Option<Mutex<Owners>>,
@@ -147,6 +152,7 @@ impl Session {
             policy,
             max_pending: _,
             max_flows,
+            injections,
             namespace,
         } = config;
         let inside_aborts = namespace.as_ref().map(|inside| AbortCounters::of_process(inside.helper_pid));
@@ -159,6 +165,7 @@ impl Session {
             policy,
             pool: Pool::new(LARGE_READ),
             max_flows,
+            injections,
             phase,
             device: namespace.as_ref().map(|inside| inside.device),
             owners: namespace.map(|inside| Mutex::new(Owners::new(inside.sock_diag, inside.helper_pid))),

@@ -5,6 +5,7 @@
 //! Rules:   nothing is invented: a RST of a remote end elsewhere is `reset-by-peer` and no more.
 
 use crate::aborts::{Abort, Match};
+use crate::inject::Event;
 use crate::journal::{Certainty, ClosedBy, How, Reason, Verdict};
 use crate::relay::{End, FirstClose, Outcome};
 
@@ -18,6 +19,11 @@ pub fn judge(outcome: &Outcome, counters: impl FnOnce(ClosedBy) -> Option<Match>
         None => ClosedBy::Nobody,
     };
     let verdict = |how, reason, certainty, ended_by| Verdict { closed_by, how, reason, certainty, ended_by };
+    if let Some(injected) = outcome.injected
+        && let Some(verdict) = judge_injected(outcome, injected.event, closed_by)
+    {
+        return verdict;
+    }
     match outcome.end {
         End::Clean => verdict(How::Fin, None, Certainty::Observed, closed_by),
         End::Inside(libc::ETIMEDOUT) => {
@@ -40,7 +46,7 @@ pub fn judge(outcome: &Outcome, counters: impl FnOnce(ClosedBy) -> Option<Match>
             let (reason, certainty) = reset_reason(outcome, counters(ClosedBy::Remote), ClosedBy::Remote);
             verdict(How::Reset, Some(reason), certainty, ClosedBy::Remote)
         }
-        End::Killed => {
+        End::Killed | End::Injected => {
             let closed_by = if outcome.first_close.is_none() || !(outcome.inside_fin || outcome.outside_fin) {
                 ClosedBy::Lastack
             } else {
@@ -54,6 +60,21 @@ pub fn judge(outcome: &Outcome, counters: impl FnOnce(ClosedBy) -> Option<Match>
             Verdict { closed_by, ..verdict(How::Open, None, Certainty::Observed, ClosedBy::Nobody) }
         }
     }
+}
+
+/// An ending that was forced, or whose cause was; `None`: either end ended the connection all the same.
+fn judge_injected(outcome: &Outcome, event: Event, closed_by: ClosedBy) -> Option<Verdict> {
+    let (how, closed_by, ended_by) = match outcome.end {
+        // Nothing was sent: no reset yet.
+        End::Injected if event == Event::HalfOpen => (How::Killed, closed_by, ClosedBy::Lastack),
+        End::Injected => (How::Reset, closed_by, ClosedBy::Lastack),
+        End::Inside(libc::ETIMEDOUT) => (How::Timeout, ClosedBy::Nobody, ClosedBy::Nobody),
+        End::Stopped => (How::Open, closed_by, ClosedBy::Nobody),
+        _ => return None,
+    };
+    let is_first = closed_by == ClosedBy::Nobody && outcome.end == End::Injected;
+    let closed_by = if is_first { ClosedBy::Lastack } else { closed_by };
+    Some(Verdict { closed_by, how, reason: Some(Reason::Injected), certainty: Certainty::Observed, ended_by })
 }
 
 fn reset_reason(outcome: &Outcome, counted: Option<Match>, by: ClosedBy) -> (Reason, Certainty) {
@@ -137,6 +158,7 @@ mod tests {
             bytes_down: 0,
             lost_up: 0,
             lost_down: 0,
+            injected: None,
             life: Life::default(),
             inside: TcpInfo::default(),
             outside: HostInfo::default(),
@@ -197,6 +219,31 @@ mod tests {
             (counted.reason, counted.certainty),
             (Some(Reason::ClosedWithUnreadData), Certainty::Inferred)
         );
+    }
+
+    #[test]
+    fn what_was_forced_is_told_as_forced_unless_an_end_ended_it_all_the_same() {
+        let forced = |event, end| Outcome {
+            injected: Some(crate::inject::Injected { event, at_us: 5, bytes: 0 }),
+            ..outcome(None, end)
+        };
+        let injected = Some(Reason::Injected);
+        for (event, end, closed_by, how, reason) in [
+            (Event::Reset, End::Injected, ClosedBy::Lastack, How::Reset, injected),
+            (Event::HalfOpen, End::Injected, ClosedBy::Lastack, How::Killed, injected),
+            (Event::BlackHole, End::Inside(libc::ETIMEDOUT), ClosedBy::Nobody, How::Timeout, injected),
+            (Event::Stall, End::Stopped, ClosedBy::Nobody, How::Open, injected),
+            (
+                Event::Stall,
+                End::Inside(libc::ECONNRESET),
+                ClosedBy::Nobody,
+                How::Reset,
+                Some(Reason::ResetByProgram),
+            ),
+        ] {
+            let verdict = judge(&forced(event, end), |_| None);
+            assert_eq!(told(verdict), (closed_by, how, reason, Certainty::Observed), "{event:?} {end:?}");
+        }
     }
 
     #[test]
