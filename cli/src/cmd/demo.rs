@@ -16,6 +16,7 @@ use lastack_observe::source::kernel::{Kernel, Query, Scope};
 use crate::args::{Globals, Lang};
 use crate::cmd;
 use crate::failure::{EXIT_OURS, Failure};
+use crate::run::impair::Asked;
 use crate::run::journal::{Form, Journal, Output};
 use crate::run::report::Style;
 use crate::run::scenes::{self, Servers, Stuck};
@@ -112,6 +113,8 @@ impl Demo {
             host_loopback: true,
             resolvers: Vec::new(),
             rules: Rules::default(),
+            impairments: Asked::default(),
+            injections: Vec::new(),
             seed: None,
             sysctls: Vec::new(),
             pcap: None,

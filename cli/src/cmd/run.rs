@@ -13,6 +13,8 @@ use lastack_gateway::signals::Signals;
 
 use crate::args::Globals;
 use crate::failure::{EXIT_OURS, Failure};
+use crate::run::impair::ImpairFlags;
+use crate::run::inject;
 use crate::run::journal::{Form, Journal, Output};
 use crate::run::observe;
 use crate::run::report::Style;
@@ -33,7 +35,9 @@ Exit status: CMD's own (128 + N for signal N); 125 a failure of lastack, 126 CMD
 Examples:
   lastack run -- curl -s http://10.0.2.2:8080/       how its connection to a local server lived and ended
   lastack run --observe -- ./job                     the same without a namespace, from what the kernel tells
-  lastack run --json --deny '*:25' -- ./job          a journal for machines; mail is refused")]
+  lastack run --json --deny '*:25' -- ./job          a journal for machines; mail is refused
+  lastack run --loss 5% --delay 20±5 --seed 7 -- ./test    the same packets are lost each time
+  lastack run --inject stall@1MB,10.0.2.2:8080 -- ./test   the server freezes in the middle of an answer")]
 pub(crate) struct Args {
     /// The journal: text at the end, json one line a connection, or none (--json is --report json)
     #[arg(long, value_enum, value_name = "FORM")]
@@ -49,10 +53,16 @@ pub(crate) struct Args {
     pcap: Option<PathBuf>,
     #[command(flatten)]
     rules: RuleFlags,
+    #[command(flatten)]
+    impair: ImpairFlags,
+    /// Force EVENT on every connection, or on those to DESTINATION: rst, stall, zero-window, blackhole or half-open, so long
+    /// after it was established or when it has carried so much (rst@5s, zero-window@1MB)
+    #[arg(long, value_name = "EVENT@WHEN[,DESTINATION]")]
+    inject: Vec<String>,
     /// MTU of the program's interface, bytes
     #[arg(long, value_name = "N", default_value_t = 1500, value_parser = clap::value_parser!(u32).range(576..=65_520))]
     mtu: u32,
-    /// Make every choice of the stack from this number, so that a run can be repeated
+    /// Make every choice of the stack and of a bad link from this number, so that a run can be repeated
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// A setting of the stack by Linux's name: net.ipv4.tcp_fin_timeout=10
@@ -64,7 +74,8 @@ pub(crate) struct Args {
     /// No namespace and no stack: run CMD as it is and journal its connections from the kernel. What the kernel does
     /// not tell is absent; root's tracepoints tell who closed first and why
     #[arg(long, conflicts_with_all = [
-        "allow", "deny", "pcap", "mtu", "seed", "sysctl", "device", "no_host_loopback", "dns", "name", "root_map",
+        "allow", "deny", "pcap", "loss", "delay", "rate", "queue", "reorder", "duplicate", "inject", "mtu", "seed", "sysctl", "device",
+        "no_host_loopback", "dns", "name", "root_map",
     ])]
     observe: bool,
     /// Close this host's loopback (10.0.2.2, fd00:6c61::2) to the program
@@ -121,6 +132,8 @@ fn resolver(text: &str) -> Result<SocketAddr, String> {
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let form = args.report.unwrap_or(if globals.json { Form::Json } else { Form::Text });
     let rules = args.rules.read()?;
+    let impairments = args.impair.read()?;
+    let injections = inject::read(&args.inject)?;
     let pcap = args.pcap.as_deref().map(create).transpose()?;
     let style = Style { lang: globals.lang(), color: globals.colored_on(&io::stderr()) };
     let output = args.output.as_deref().map_or(Output::Stderr, Output::File);
@@ -143,6 +156,8 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             None => addresses::resolvers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         },
         rules,
+        impairments,
+        injections,
         seed: args.seed,
         sysctls: args.sysctl.clone(),
         pcap,

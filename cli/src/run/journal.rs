@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use lastack_gateway::Note;
 use lastack_gateway::journal::Entry;
 
+use super::impaired::Account;
 use super::report::{Report, Style};
 use super::words::{explain, explain_flow, time};
 use crate::args::Lang;
@@ -46,10 +47,18 @@ pub(crate) enum Output<'a> {
 #[derive(Debug)]
 pub(crate) struct Journal {
     waiting: Arc<Mutex<Waiting>>,
-    to_writer: Option<Sender<Vec<Note>>>,
+    to_writer: Option<Sender<Batch>>,
     thread: Option<JoinHandle<io::Result<()>>>,
     /// No report is wanted any more.
     quiet: Arc<AtomicBool>,
+}
+
+/// What is handed to the writer.
+#[derive(Debug)]
+enum Batch {
+    Notes(Vec<Note>),
+    /// The account of a bad link.
+    Link(Account),
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +103,16 @@ impl Journal {
             && let Some(to_writer) = &self.to_writer
         {
             // A writer that has failed tells why when it is closed.
-            let _ = to_writer.send(notes);
+            let _ = to_writer.send(Batch::Notes(notes));
+        }
+    }
+
+    /// Takes the account of a bad link down, behind everything that has been collected.
+    pub(crate) fn tell_link(&self, account: Account) {
+        self.hand_over();
+        if let Some(to_writer) = &self.to_writer {
+            // As above.
+            let _ = to_writer.send(Batch::Link(account));
         }
     }
 
@@ -131,12 +149,20 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, notes: &Receiver<Vec<Note>>) -> io::Result<()> {
+    fn run(mut self, batches: &Receiver<Batch>) -> io::Result<()> {
         let mut lines = String::new();
-        for batch in notes {
+        for batch in batches {
             lines.clear();
-            for note in batch {
-                self.take(note, &mut lines);
+            match batch {
+                Batch::Notes(notes) => notes.into_iter().for_each(|note| self.take(note, &mut lines)),
+                Batch::Link(account) => match self.form {
+                    Form::Json => {
+                        lines.push_str(&account.to_json());
+                        lines.push('\n');
+                    }
+                    Form::Text => self.report.set_link(account),
+                    Form::None => {}
+                },
             }
             self.out.write_all(lines.as_bytes())?;
             self.out.flush()?;

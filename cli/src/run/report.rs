@@ -14,6 +14,7 @@ use lastack_gateway::journal::{
 use lastack_gateway::sandbox::DeviceKind;
 
 use crate::args::Lang;
+use crate::run::impaired::Account;
 use crate::run::words::{self, bytes, time};
 
 /// Clean connections told in full.
@@ -42,6 +43,7 @@ pub(crate) struct Report {
     bytes_up: u64,
     bytes_down: u64,
     device: Option<DeviceKind>,
+    link: Option<Account>,
 }
 
 /// How it is to be written.
@@ -88,6 +90,11 @@ impl Report {
         }
     }
 
+    /// Takes the account of a bad link down.
+    pub(crate) fn set_link(&mut self, account: Account) {
+        self.link = Some(account);
+    }
+
     fn count(&mut self, connection: &Connection) -> bool {
         let verdict = connection.verdict;
         self.device = self.device.or(connection.device);
@@ -124,6 +131,9 @@ impl Report {
                 Lang::En => writeln!(text, "… and {rest} more like these"),
                 Lang::Zh => writeln!(text, "……另有 {rest} 条类似的连接"),
             };
+        }
+        if let Some(link) = &self.link {
+            text.push_str(&link.text(style.lang));
         }
         let _ = writeln!(text, "{}", style.paint("1", &self.summary(style)));
         if self.connections() >= MANY {

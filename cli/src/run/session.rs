@@ -15,12 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lastack::impair::{self, Impaired};
 use lastack::pcapng::Direction;
-use lastack::{Capture, Config, Net};
+use lastack::{Capture, Config, Device, Net};
 use lastack_core::observe::control;
 use lastack_core::stack::SysctlError;
 use lastack_gateway::addresses::{self, Addresses};
 use lastack_gateway::dns;
+use lastack_gateway::inject::{Injection, Injections};
 use lastack_gateway::journal::Entry;
 use lastack_gateway::relay::Policy;
 use lastack_gateway::rules::Rules;
@@ -30,6 +32,9 @@ use lastack_gateway::sandbox::{
 use lastack_gateway::signals::{self, Signals};
 use lastack_gateway::{Gateway, GatewayConfig, Namespace, Note};
 
+use super::impair::Asked;
+use super::impaired::Account;
+use super::inject;
 use super::journal::Journal;
 use crate::failure::{EXIT_OURS, Failure};
 
@@ -49,6 +54,10 @@ pub(crate) struct Plan {
     pub(crate) host_loopback: bool,
     pub(crate) resolvers: Vec<SocketAddr>,
     pub(crate) rules: Rules,
+    /// What the link is to do to packets.
+    pub(crate) impairments: Asked,
+    /// What is to be forced on connections.
+    pub(crate) injections: Vec<Injection>,
     pub(crate) seed: Option<u64>,
     pub(crate) sysctls: Vec<(String, String)>,
     pub(crate) pcap: Option<File>,
@@ -143,7 +152,7 @@ async fn serve(
 ) -> Result<Ended, Failure> {
     let facts = sandbox.facts();
     let names = Names::default();
-    let (net, driver) = start_stack(&plan, &mut sandbox, &names)?;
+    let Started { net, driver, link } = start_stack(&plan, &mut sandbox, &names)?;
     for (name, value) in &plan.sysctls {
         net.set_sysctl(name, value).map_err(|error| sysctl_refused(name, value, &error))?;
     }
@@ -161,7 +170,8 @@ async fn serve(
             .code(EXIT_OURS));
         }
     };
-    let gateway = start_gateway(&plan, &net, &mut sandbox, journal, names)
+    let injections = Injections { list: plan.injections.clone(), link: link.clone() };
+    let gateway = start_gateway(&plan, &net, &mut sandbox, journal, names, injections)
         .map_err(|error| ours("cannot start forwarding", &error))?;
     let mut driver = tokio::spawn(driver);
     let signals = signals.stream().map_err(|error| ours("cannot read signals", &error))?;
@@ -177,6 +187,9 @@ async fn serve(
         () = async { loop { tick.tick().await; journal.hand_over(); } } => unreachable!("the tick never ends"),
     };
     gateway.stop().await;
+    if let Some(link) = link {
+        journal.tell_link(Account { asked: plan.impairments.texts(), report: link.report() });
+    }
     drop(control);
     drop(sandbox);
     // The stack itself goes with everything it holds: TIME-WAIT is of no use to a namespace that is gone.
@@ -194,7 +207,15 @@ fn stack_died(died: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
         .code(EXIT_OURS)
 }
 
-fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<(Net, lastack::Driver), Failure> {
+/// A stack on the sandbox's device.
+struct Started {
+    net: Net,
+    driver: lastack::Driver,
+    /// What makes the link bad, where that was asked for.
+    link: Option<impair::Handle>,
+}
+
+fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<Started, Failure> {
     let device = sandbox
         .take_device()
         .map_err(|error| ours("cannot use the program's link", &error))?
@@ -207,14 +228,37 @@ fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<(Net
         ..Config::default()
     };
     let started = match plan.pcap.as_ref().map(File::try_clone).transpose() {
-        Ok(None) => Net::start(device, config),
+        Ok(None) => start_on(device, plan, config),
         Ok(Some(file)) => Capture::new(device, file, interface).and_then(|capture| {
             let names = names.clone();
-            Net::start(capture.annotate(move |direction, packet| names.comment(direction, packet)), config)
+            start_on(
+                capture.annotate(move |direction, packet| names.comment(direction, packet)),
+                plan,
+                config,
+            )
         }),
         Err(error) => Err(error),
     };
     started.map_err(|error| ours("cannot start the stack", &error))
+}
+
+/// A stack on `device`, or on a bad link to it: what is captured is the program's side of that.
+fn start_on(device: impl Device, plan: &Plan, config: Config) -> io::Result<Started> {
+    if plan.impairments.is_nothing() && !inject::needs_link(&plan.injections) {
+        let (net, driver) = Net::start(device, config)?;
+        return Ok(Started { net, driver, link: None });
+    }
+    let seed = plan.seed.map_or_else(random_seed, Ok)?;
+    let (device, link) = Impaired::new(device, seed, plan.impairments.rules())?;
+    let (net, driver) = Net::start(device, config)?;
+    Ok(Started { net, driver, link: Some(link) })
+}
+
+/// A seed nobody chose: short, because it may have to be typed.
+fn random_seed() -> io::Result<u64> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from(u32::from_le_bytes(bytes)))
 }
 
 /// A seed of the stack; an all-zero one would mean a random one.
@@ -244,6 +288,7 @@ fn start_gateway(
     sandbox: &mut Sandbox,
     journal: &Journal,
     names: Names,
+    injections: Injections,
 ) -> io::Result<Gateway> {
     let (helper_pid, device) = (sandbox.helper_pid(), sandbox.facts().device);
     let namespace = sandbox.take_sock_diag().map(|sock_diag| Namespace { sock_diag, helper_pid, device });
@@ -253,6 +298,7 @@ fn start_gateway(
         // The program reads this file for itself.
         names: dns::Names::from_hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default()),
         policy: Policy::default(),
+        injections,
         namespace,
         ..GatewayConfig::default()
     };

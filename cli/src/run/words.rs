@@ -92,6 +92,7 @@ pub(super) mod tests {
             lost_up: 0,
             lost_down: 0,
             unread_bytes: None,
+            injected: None,
             states: Vec::new(),
         }
     }
@@ -115,6 +116,24 @@ pub(super) mod tests {
             assert!(en.text.ends_with('.') && en.text.is_ascii(), "{}", en.text);
             assert!(zh.text.ends_with('。') && !zh.text.is_ascii(), "{}", zh.text);
             assert_eq!(en.advice.is_some(), zh.advice.is_some(), "{:?}", connection.verdict);
+        }
+    }
+
+    #[test]
+    fn what_was_forced_is_named_with_its_moment() {
+        use lastack_gateway::inject::{Event, Injected};
+        for event in Event::ALL {
+            for (how, ended_by) in [
+                (How::Reset, ClosedBy::Lastack),
+                (How::Open, ClosedBy::Nobody),
+                (How::Timeout, ClosedBy::Nobody),
+            ] {
+                let mut forced = connection(how, Some(Reason::Injected), ended_by);
+                forced.injected = Some(Injected { event: *event, at_us: 2_000_000, bytes: 1_000_000 });
+                let (en, zh) = (explain(&forced, Lang::En), explain(&forced, Lang::Zh));
+                assert!(en.text.contains("--inject") && en.text.contains("2.0 s"), "{}", en.text);
+                assert!(zh.text.contains("--inject") && zh.text.contains("1.0 MB"), "{}", zh.text);
+            }
         }
     }
 

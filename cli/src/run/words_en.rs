@@ -1,10 +1,11 @@
 //! Explanations in English.
 
+use lastack_gateway::inject::{Event, Injected};
 use lastack_gateway::journal::{ClosedBy, Connection, Flow, FlowEnd, How, Reason};
 
 use lastack_core::error::errno::ENETUNREACH;
 
-use super::words::{Explanation, bytes};
+use super::words::{Explanation, bytes, time};
 
 const DRAIN: &str =
     "read to end of file before close, or shutdown(SHUT_WR) and read until the other end has closed";
@@ -14,6 +15,9 @@ const DRAIN_IF_YOURS: &str =
 pub(super) fn explain(c: &Connection) -> Explanation {
     let program = c.owner.as_ref().map_or("the program", |owner| &*owner.process);
     let mut explanation = ending(c, program);
+    if let Some(injected) = c.injected {
+        explanation.text = format!("{} {}", forced(injected, program), explanation.text);
+    }
     if c.lost_up > 0 {
         let lost = bytes(c.lost_up);
         explanation.text += &format!(
@@ -26,6 +30,27 @@ pub(super) fn explain(c: &Connection) -> Explanation {
             &format!(" {lost} that the remote end had sent were never acknowledged by {program}'s kernel.");
     }
     explanation
+}
+
+/// What `--inject` did.
+fn forced(injected: Injected, program: &str) -> String {
+    let what = match injected.event {
+        Event::Reset => format!("both ends got RST; {program} saw ECONNRESET."),
+        Event::Stall => format!("nothing was read or written any more; {program} saw a peer that is frozen."),
+        Event::ZeroWindow => format!("the window was 0 from then on; {program}'s kernel probed it."),
+        Event::BlackHole => {
+            format!(
+                "its packets vanished; {program}'s kernel sends again and again until it gives up (ETIMEDOUT)."
+            )
+        }
+        Event::HalfOpen => {
+            format!(
+                "the connection was forgotten without a word; {program}'s next packet gets RST (ECONNRESET)."
+            )
+        }
+    };
+    let (at, carried) = (time(injected.at_us), bytes(injected.bytes));
+    format!("Forced by --inject {} after {at} and {carried}: {what}", injected.event.name())
 }
 
 fn ending(c: &Connection, program: &str) -> Explanation {
@@ -64,6 +89,8 @@ fn ending(c: &Connection, program: &str) -> Explanation {
                 "look for a crashed host or a firewall that drops: ss -ti shows retransmissions while it happens",
             ),
         ),
+        (How::Timeout, Some(Reason::Injected)) => Explanation::new("Then the stack gave up too.", None),
+        (How::Killed, Some(Reason::Injected)) => Explanation::new("Nothing was sent for it.", None),
         (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
             format!("Nobody answered the SYN to {to}, and {program} stopped waiting."),
             Some("a firewall that drops, or a wrong address: a closed port would have answered at once"),
@@ -128,7 +155,7 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
             ),
             Some("close only when the other end has said everything: the protocol must tell who speaks last"),
         ),
-        Some(Reason::Injected) => Explanation::new("RESET forced by --inject.", None),
+        Some(Reason::Injected) => Explanation::new("RESET by lastack.", None),
         Some(Reason::HostLimit) => Explanation::new(
             "RESET by lastack: this host had no port, descriptor or memory left for it.",
             Some("look at `ulimit -n`, `ss -s` and the host's ip_local_port_range"),

@@ -1,10 +1,11 @@
 //! Explanations in Chinese. 中文解释。
 
+use lastack_gateway::inject::{Event, Injected};
 use lastack_gateway::journal::{ClosedBy, Connection, Flow, FlowEnd, How, Reason};
 
 use lastack_core::error::errno::ENETUNREACH;
 
-use super::words::{Explanation, bytes};
+use super::words::{Explanation, bytes, time};
 
 const DRAIN: &str = "关闭前先读到文件末尾，或者先 shutdown(SHUT_WR)，再一直读到对端关闭";
 const DRAIN_IF_YOURS: &str = "如果服务器是你的：关闭前先读到文件末尾，或者先 shutdown(SHUT_WR) 再把数据读完";
@@ -12,6 +13,9 @@ const DRAIN_IF_YOURS: &str = "如果服务器是你的：关闭前先读到文�
 pub(super) fn explain(c: &Connection) -> Explanation {
     let program = c.owner.as_ref().map_or("程序", |owner| &*owner.process);
     let mut explanation = ending(c, program);
+    if let Some(injected) = c.injected {
+        explanation.text = format!("{}{}", forced(injected, program), explanation.text);
+    }
     if c.lost_up > 0 {
         let lost = bytes(c.lost_up);
         explanation.text += &format!("{program} 已发出并得到确认的数据中，有 {lost} 从未被远端内核确认。");
@@ -21,6 +25,19 @@ pub(super) fn explain(c: &Connection) -> Explanation {
         explanation.text += &format!("远端发出的数据中，有 {lost} 从未被 {program} 的内核确认。");
     }
     explanation
+}
+
+/// `--inject` 做了什么。
+fn forced(injected: Injected, program: &str) -> String {
+    let what = match injected.event {
+        Event::Reset => format!("两端都收到 RST；{program} 看到 ECONNRESET。"),
+        Event::Stall => format!("此后不再读写；在 {program} 看来对端冻结了。"),
+        Event::ZeroWindow => format!("此后窗口为 0；{program} 的内核不断探测。"),
+        Event::BlackHole => format!("它的包全部消失；{program} 的内核反复重传，直到放弃（ETIMEDOUT）。"),
+        Event::HalfOpen => format!("连接被无声遗忘；{program} 的下一个包会得到 RST（ECONNRESET）。"),
+    };
+    let (at, carried) = (time(injected.at_us), bytes(injected.bytes));
+    format!("在 {at}、{carried} 之后由 --inject {} 强制：{what}", injected.event.name())
 }
 
 fn ending(c: &Connection, program: &str) -> Explanation {
@@ -55,6 +72,8 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             "数据反复重传，始终没有得到确认：路径或对端已经不通。",
             Some("检查对端主机是否崩溃、防火墙是否丢包：发生时 ss -ti 能看到重传"),
         ),
+        (How::Timeout, Some(Reason::Injected)) => Explanation::new("随后协议栈自己也放弃了。", None),
+        (How::Killed, Some(Reason::Injected)) => Explanation::new("没有为它发出任何包。", None),
         (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
             format!("发往 {to} 的 SYN 没有回应，{program} 不再等待。"),
             Some("可能是防火墙丢包，或地址写错：端口关闭的话会立刻有回应"),
@@ -109,7 +128,7 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
             format!("被 {who} 重置：数据到达时它已经关闭，所以内核回答了 RST。"),
             Some("等对端把话说完再关闭：协议必须说明谁最后发言"),
         ),
-        Some(Reason::Injected) => Explanation::new("由 --inject 强制重置。", None),
+        Some(Reason::Injected) => Explanation::new("被 lastack 重置。", None),
         Some(Reason::HostLimit) => Explanation::new(
             "被 lastack 重置：本机没有可用的端口、描述符或内存了。",
             Some("查看 `ulimit -n`、`ss -s` 和本机的 ip_local_port_range"),

@@ -522,6 +522,7 @@ impl Life {
             lost_up: 0,
             lost_down: 0,
             unread_bytes: None,
+            injected: None,
             states: states.into_iter().map(|(state, at)| (state, since(at))).collect(),
         }
     }
