@@ -217,12 +217,43 @@ pub fn sockets_of_port(port: u16) -> Vec<String> {
 }
 
 fn states_of_port(table: &str, port: u16) -> Vec<String> {
+    rows_of_port(table, port).iter().map(|row| state_name(row[3]).to_owned()).collect()
+}
+
+fn rows_of_port(table: &str, port: u16) -> Vec<Vec<&str>> {
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let ours = rows.filter(|row| {
         let local = row.get(1).and_then(|local| local.rsplit(':').next());
         local.and_then(|hex| u16::from_str_radix(hex, 16).ok()) == Some(port) && row.len() > 3
     });
-    ours.map(|row| state_name(row[3]).to_owned()).collect()
+    ours.collect()
+}
+
+/// State and timer, named as `ss -o` names them, of this namespace's TCP sockets with local port `port` that are
+/// connected: `ESTAB persist`, `ESTAB off`.
+#[must_use]
+pub fn timers_of_port(port: u16) -> Vec<String> {
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    let text: String = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok()).collect();
+    timers_in(&text, port)
+}
+
+fn timers_in(table: &str, port: u16) -> Vec<String> {
+    let rows = rows_of_port(table, port);
+    let connected = rows.into_iter().filter(|row| row[3] != "0A" && row.len() > 5);
+    connected.map(|row| format!("{} {}", state_name(row[3]), timer_name(row[5]))).collect()
+}
+
+/// Linux's `get_tcp4_sock()`: the kind of timer before the colon.
+fn timer_name(field: &str) -> &'static str {
+    match field.split(':').next() {
+        Some("00") => "off",
+        Some("01") => "on",
+        Some("02") => "keepalive",
+        Some("03") => "timewait",
+        Some("04") => "persist",
+        _ => "?",
+    }
 }
 
 /// Linux's `include/net/tcp_states.h`, with the names of `ss`.
@@ -261,5 +292,9 @@ mod tests {
                      0: 6402000A:1F90 0202000A:0050 06 00000000:00000000\n\
                      1: 6402000A:1F91 0202000A:1F90 01 00000000:00000000\n";
         assert_eq!(states_of_port(table, 0x1F90), ["TIME-WAIT"]);
+        assert_eq!(
+            timers_in("0: 6402000A:1F92 0202000A:0050 01 0000:0000 04:00000019 0", 0x1F92),
+            ["ESTAB persist"]
+        );
     }
 }

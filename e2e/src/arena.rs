@@ -79,6 +79,12 @@ impl Arena {
         in_namespace(self.remote.id())
     }
 
+    /// The process that holds the remote namespace.
+    #[must_use]
+    pub fn remote_id(&self) -> u32 {
+        self.remote.id()
+    }
+
     /// The process that holds plain Linux's program namespace.
     #[must_use]
     pub fn program_id(&self) -> u32 {

@@ -6,6 +6,7 @@
 
 pub mod closing;
 pub mod errno;
+pub mod forced;
 pub mod league;
 mod stage;
 

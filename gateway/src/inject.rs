@@ -291,7 +291,10 @@ mod tests {
         assert_eq!(when("half-open@64KiB"), Ok((Event::HalfOpen, When::Bytes(65_536))));
         assert_eq!(when("blackhole@2m"), Ok((Event::BlackHole, When::After(Duration::from_secs(120)))));
         let to = parse("rst@5s,10.0.2.2:80").unwrap().destination.unwrap();
-        assert!(to.matches("10.0.2.2:80".parse().unwrap(), &[]) && !to.matches("10.0.2.2:81".parse().unwrap(), &[]));
+        assert!(
+            to.matches("10.0.2.2:80".parse().unwrap(), &[])
+                && !to.matches("10.0.2.2:81".parse().unwrap(), &[])
+        );
         assert!(parse("rst@5s,[fd00::/16]:80").is_ok());
     }
 

@@ -31,7 +31,7 @@ pub struct GatewayConfig {
     /// What is allowed.
     pub rules: Rules,
     /// Names that need not be looked up to be known: those of `/etc/hosts`. Default none.
-    pub names: Names,
+    pub names: Arc<Names>,
     /// Names that may be looked up at a time; more questions are dropped. Default 1024.
     pub max_lookups: usize,
     /// How connections are relayed.
@@ -62,7 +62,7 @@ impl Default for GatewayConfig {
         Self {
             addresses: Addresses { host_loopback: true, resolvers: Vec::new() },
             rules: Rules::default(),
-            names: Names::default(),
+            names: Arc::default(),
             max_lookups: 1024,
             policy: Policy::default(),
             max_pending: 4096,
@@ -119,7 +119,7 @@ pub(crate) struct Session {
     pub(crate) net: Net,
     pub(crate) addresses: Addresses,
     pub(crate) rules: Rules,
-    pub(crate) names: Names,
+    pub(crate) names: Arc<Names>,
     /// One permit a lookup that is under way.
     pub(crate) lookups: Arc<Semaphore>,
     pub(crate) policy: Policy,

@@ -5,9 +5,11 @@
 //!          flags without one. A flag for one direction goes before the same flag for both.
 //! Not here: what a bad link does (`lastack::impair`), the account of it (`impaired`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lastack::impair::{Conditions, Ends, Loss, QueueLimit, Rule, Share};
+use lastack_gateway::dns::Names;
 use lastack_gateway::rules::Pattern;
 
 use super::quantity::{self, Quantity};
@@ -199,12 +201,13 @@ impl Asked {
         self.flags.iter().map(|flag| format!("--{} {}", flag.name, flag.text)).collect()
     }
 
-    /// A rule a destination, in the order they were given, and one for everything else.
-    pub(crate) fn rules(&self) -> Vec<Rule> {
+    /// A rule a destination, in the order they were given, and one for everything else. Destinations by name are those that
+    /// are `known`.
+    pub(crate) fn rules(&self, known: &Arc<Names>) -> Vec<Rule> {
         let mut rules = Vec::new();
         for (text, pattern) in self.destinations() {
-            let pattern = *pattern;
-            let matches = move |ends: &Ends| pattern.matches(ends.local);
+            let (pattern, known) = (pattern.clone(), known.clone());
+            let matches = move |ends: &Ends| pattern.matches(ends.local, &known.of(ends.local.ip()));
             let (up, down) = (self.conditions(Some(text), Side::Up), self.conditions(Some(text), Side::Down));
             rules.push(Rule::matching(text, matches, up, down));
         }
@@ -339,19 +342,22 @@ mod tests {
             duplicate: Share::percent(1.0),
             ..Conditions::default()
         };
-        let rules = all.rules();
+        let rules = all.rules(&Arc::default());
         assert_eq!((rules.len(), rules[0].inbound, rules[0].outbound), (1, expected, expected));
         assert_eq!(
-            asked(&["--loss", "2%/20"]).rules()[0].inbound.loss,
+            asked(&["--loss", "2%/20"]).rules(&Arc::default())[0].inbound.loss,
             Loss::bursts(Share::percent(2.0), 20.0).unwrap()
         );
-        assert_eq!(asked(&["--delay", "1.5s"]).rules()[0].inbound.delay, Duration::from_millis(1500));
+        assert_eq!(
+            asked(&["--delay", "1.5s"]).rules(&Arc::default())[0].inbound.delay,
+            Duration::from_millis(1500)
+        );
         assert_eq!(all.texts()[0], "--loss 5%");
     }
 
     #[test]
     fn one_direction_goes_before_both_and_up_is_what_the_stack_receives() {
-        let rules = asked(&["--loss", "up:5%", "--delay", "10", "--delay", "down:30"]).rules();
+        let rules = asked(&["--loss", "up:5%", "--delay", "10", "--delay", "down:30"]).rules(&Arc::default());
         let (up, down) = (rules[0].inbound, rules[0].outbound);
         assert_eq!((up.loss, down.loss), (Loss::Random(Share::percent(5.0)), Loss::None));
         assert_eq!((up.delay.as_millis(), down.delay.as_millis()), (10, 30));
@@ -359,8 +365,8 @@ mod tests {
 
     #[test]
     fn a_destination_takes_what_it_leaves_open_from_the_rest() {
-        let rules =
-            asked(&["--delay", "10", "--loss", "50%,10.0.0.0/8", "--delay", "99,192.0.2.1:80"]).rules();
+        let rules = asked(&["--delay", "10", "--loss", "50%,10.0.0.0/8", "--delay", "99,192.0.2.1:80"])
+            .rules(&Arc::default());
         let told: Vec<_> = rules
             .iter()
             .map(|rule| (rule.name.as_str(), rule.inbound.loss != Loss::None, rule.inbound.delay.as_millis()))
@@ -370,7 +376,7 @@ mod tests {
 
     #[test]
     fn only_destinations_leave_everything_else_alone() {
-        let rules = asked(&["--loss", "5%,[fd00::/16]:80"]).rules();
+        let rules = asked(&["--loss", "5%,[fd00::/16]:80"]).rules(&Arc::default());
         assert_eq!(rules.len(), 1);
     }
 

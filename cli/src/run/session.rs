@@ -152,7 +152,10 @@ async fn serve(
 ) -> Result<Ended, Failure> {
     let facts = sandbox.facts();
     let names = Names::default();
-    let Started { net, driver, link } = start_stack(&plan, &mut sandbox, &names)?;
+    // The program reads this file for itself.
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let known = Arc::new(dns::Names::from_hosts(&hosts));
+    let Started { net, driver, link } = start_stack(&plan, &mut sandbox, &names, &known)?;
     for (name, value) in &plan.sysctls {
         net.set_sysctl(name, value).map_err(|error| sysctl_refused(name, value, &error))?;
     }
@@ -171,7 +174,7 @@ async fn serve(
         }
     };
     let injections = Injections { list: plan.injections.clone(), link: link.clone() };
-    let gateway = start_gateway(&plan, &net, &mut sandbox, journal, names, injections)
+    let gateway = start_gateway(&plan, &net, &mut sandbox, journal, names, known, injections)
         .map_err(|error| ours("cannot start forwarding", &error))?;
     let mut driver = tokio::spawn(driver);
     let signals = signals.stream().map_err(|error| ours("cannot read signals", &error))?;
@@ -215,7 +218,12 @@ struct Started {
     link: Option<impair::Handle>,
 }
 
-fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<Started, Failure> {
+fn start_stack(
+    plan: &Plan,
+    sandbox: &mut Sandbox,
+    names: &Names,
+    known: &Arc<dns::Names>,
+) -> Result<Started, Failure> {
     let device = sandbox
         .take_device()
         .map_err(|error| ours("cannot use the program's link", &error))?
@@ -228,12 +236,13 @@ fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<Star
         ..Config::default()
     };
     let started = match plan.pcap.as_ref().map(File::try_clone).transpose() {
-        Ok(None) => start_on(device, plan, config),
+        Ok(None) => start_on(device, plan, known, config),
         Ok(Some(file)) => Capture::new(device, file, interface).and_then(|capture| {
             let names = names.clone();
             start_on(
                 capture.annotate(move |direction, packet| names.comment(direction, packet)),
                 plan,
+                known,
                 config,
             )
         }),
@@ -243,13 +252,18 @@ fn start_stack(plan: &Plan, sandbox: &mut Sandbox, names: &Names) -> Result<Star
 }
 
 /// A stack on `device`, or on a bad link to it: what is captured is the program's side of that.
-fn start_on(device: impl Device, plan: &Plan, config: Config) -> io::Result<Started> {
+fn start_on(
+    device: impl Device,
+    plan: &Plan,
+    known: &Arc<dns::Names>,
+    config: Config,
+) -> io::Result<Started> {
     if plan.impairments.is_nothing() && !inject::needs_link(&plan.injections) {
         let (net, driver) = Net::start(device, config)?;
         return Ok(Started { net, driver, link: None });
     }
     let seed = plan.seed.map_or_else(random_seed, Ok)?;
-    let (device, link) = Impaired::new(device, seed, plan.impairments.rules())?;
+    let (device, link) = Impaired::new(device, seed, plan.impairments.rules(known))?;
     let (net, driver) = Net::start(device, config)?;
     Ok(Started { net, driver, link: Some(link) })
 }
@@ -288,6 +302,7 @@ fn start_gateway(
     sandbox: &mut Sandbox,
     journal: &Journal,
     names: Names,
+    known: Arc<dns::Names>,
     injections: Injections,
 ) -> io::Result<Gateway> {
     let (helper_pid, device) = (sandbox.helper_pid(), sandbox.facts().device);
@@ -295,8 +310,7 @@ fn start_gateway(
     let config = GatewayConfig {
         addresses: Addresses { host_loopback: plan.host_loopback, resolvers: plan.resolvers.clone() },
         rules: plan.rules.clone(),
-        // The program reads this file for itself.
-        names: dns::Names::from_hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default()),
+        names: known,
         policy: Policy::default(),
         injections,
         namespace,

@@ -3,13 +3,13 @@
 //! One step a line on standard input, one JSON object a line on standard output:
 //! `connect 10.0.2.2:80` → `{"result":"ECONNREFUSED","step":"connect"}`. The errno law and the closing law are told in these
 //! steps, so the same program runs plain, behind lastack, pasta and slirp4netns.
-//! Every blocking call is bounded by [`PATIENCE`]; one that waits longer reports `timeout`.
+//! Every blocking call is bounded by [`PATIENCE`], or by what `patience MILLISECONDS` says; one that waits longer reports `timeout`.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-use lastack_e2e::actor::{Counters, errno_name, sockets_of_port};
+use lastack_e2e::actor::{Counters, errno_name, sockets_of_port, timers_of_port};
 use lastack_e2e::clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
@@ -69,6 +69,11 @@ impl Actor {
                 self.close()
             }
             "so-error" => self.so_error(),
+            "patience" => self.set_patience(Duration::from_millis(number(0)?)),
+            "fill" => self.fill(),
+            "wait-timer" => {
+                Ok(json!({ "result": wait_timer(self.port, args.first().copied().unwrap_or_default()) }))
+            }
             "udp" => udp(address(args)?),
             "ask" => ask(args),
             "settle" => Ok(json!({ "result": settle(self.port) })),
@@ -148,6 +153,19 @@ impl Actor {
             }
         }
         Ok(json!({ "result": "ok", "bytes": sent }))
+    }
+
+    fn set_patience(&mut self, patience: Duration) -> io::Result<Value> {
+        let stream = self.stream()?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        Ok(ok())
+    }
+
+    /// Sends until the kernel takes nothing more within our patience; how much it took is its own affair.
+    fn fill(&mut self) -> io::Result<Value> {
+        let sent = self.send(u64::MAX)?;
+        Ok(json!({ "result": sent["result"] }))
     }
 
     /// One byte every 20 ms until the kernel refuses: how a program learns that its peer is gone.
@@ -259,6 +277,14 @@ fn settle(port: u16) -> String {
     let mut left = states();
     left.sort();
     if left.is_empty() { "none".to_owned() } else { left.join(" ") }
+}
+
+/// Waits until the socket on `port` is in a state with a timer, as `ss -o` has them: `ESTAB persist`. Gives what it is in.
+fn wait_timer(port: u16, wanted: &str) -> String {
+    let wanted = wanted.replace('/', " ");
+    let now = || timers_of_port(port).join(", ");
+    let _ = clock::until(PATIENCE, || (now() == wanted).then_some(()));
+    now()
 }
 
 fn ready(socket: &Socket, flags: PollFlags) -> io::Result<PollFlags> {

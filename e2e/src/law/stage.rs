@@ -46,8 +46,17 @@ impl Stage {
     /// # Errors
     /// One of them does not start or does not answer.
     pub fn open(arena: &Arena, seat: &Seat, journal: &Path) -> io::Result<Self> {
+        Self::open_with(arena, seat, journal, &[])
+    }
+
+    /// The same; `more` flags go to `lastack run` and mean nothing to others.
+    ///
+    /// # Errors
+    /// As [`Stage::open`].
+    pub fn open_with(arena: &Arena, seat: &Seat, journal: &Path, more: &[&str]) -> io::Result<Self> {
         let actor: PathBuf = binaries::actor().to_path_buf();
-        let flags = ["--report", "json", "--output", &journal.to_string_lossy()];
+        let journal = journal.to_string_lossy();
+        let flags = [&["--report", "json", "--output", &journal], more].concat();
         let mut server = Actor::start(arena.in_remote().arg(&actor))?;
         let mut client = Actor::start(&mut seat.command_with(&flags, &actor))?;
         let (c, s) = (client.step("counters"), server.step("counters"));

@@ -41,6 +41,26 @@ fn malformed_rules_are_our_failure() {
 }
 
 #[test]
+fn malformed_impairments_and_injections_are_our_failure() {
+    for [flag, value] in [
+        ["--loss", "150%"],
+        ["--loss", "5%,10.0.0.0/33"],
+        ["--delay", "x"],
+        ["--rate", "0"],
+        ["--queue", "10"],
+        ["--reorder", "5%/"],
+        ["--duplicate", ""],
+        ["--inject", "foo@"],
+        ["--inject", "rst"],
+        ["--inject", "rst@5"],
+        ["--inject", "explode@5s"],
+    ] {
+        assert_three_lines(&lastack(&["run", flag, value, "--", "true"]), 125);
+    }
+    assert_three_lines(&lastack(&["run", "--loss", "1%", "--loss", "2%", "--", "true"]), 125);
+}
+
+#[test]
 fn an_output_file_that_cannot_be_written_is_our_failure() {
     needs_run!();
     assert_three_lines(&lastack(&["run", "--json", "--output", "/nowhere/journal", "--", "true"]), 125);

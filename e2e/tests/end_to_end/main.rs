@@ -10,6 +10,7 @@ mod demo;
 mod device;
 mod endings;
 mod files;
+mod impairments;
 mod input;
 mod laws;
 mod leftovers;
