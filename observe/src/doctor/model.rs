@@ -26,15 +26,26 @@ pub fn retries2_ms(retries2: u32, rto_max_ms: u64) -> u64 {
     model_ms(retries2, RTO_MIN_MS, rto_max_ms)
 }
 
-/// How long an orphan whose peer is silent is kept (`tcp_orphan_retries`; 0 means 8).
+/// How long an orphan whose peer is silent is kept (`tcp_orphan_retries`).
+///
+/// 0 means 8 retries, but none any more once the time-out has grown to its maximum: with a small
+/// `tcp_rto_max_ms` that comes first.
 pub fn orphan_silent_ms(orphan_retries: u32, rto_max_ms: u64) -> u64 {
-    model_ms(if orphan_retries == 0 { 8 } else { orphan_retries }, RTO_MIN_MS, rto_max_ms)
+    match orphan_retries {
+        0 => model_ms(8, RTO_MIN_MS, rto_max_ms).min(until_largest_ms(rto_max_ms)),
+        retries => model_ms(retries, RTO_MIN_MS, rto_max_ms),
+    }
 }
 
 /// How long an orphan behind a zero window is kept when the peer answers its probes: until the doubled
 /// interval reaches the largest, whatever `tcp_orphan_retries` says.
 pub fn orphan_zero_window_ms(rto_max_ms: u64) -> u64 {
     // 3.4: 0.204 s * (2^10 - 1) + 120 s with the defaults.
+    until_largest_ms(rto_max_ms)
+}
+
+/// Doublings of the least time-out until it would be the largest, and that one.
+fn until_largest_ms(rto_max_ms: u64) -> u64 {
     let mut interval = RTO_MIN_MS;
     let mut total = 0;
     while interval < rto_max_ms {
@@ -44,15 +55,16 @@ pub fn orphan_zero_window_ms(rto_max_ms: u64) -> u64 {
     total + rto_max_ms
 }
 
-/// How long an orphan's FIN-WAIT-2 lives with `tcp_fin_timeout` at `seconds`: not monotonic.
+/// How long an orphan's FIN-WAIT-2 lives with `tcp_fin_timeout` at `seconds`: not monotonic, and never
+/// shorter than 3.5 time-outs.
 pub fn orphan_fin_wait_2_ms(seconds: i64) -> u64 {
-    let seconds = u64::try_from(seconds).unwrap_or(0);
-    if seconds * 1000 <= TIMEWAIT_MS { seconds * 1000 } else { 2 * (seconds * 1000 - TIMEWAIT_MS) }
+    let ms = u64::try_from(seconds).unwrap_or(0).saturating_mul(1000).max(RTO_MIN_MS * 7 / 2);
+    if ms <= TIMEWAIT_MS { ms } else { 2 * (ms - TIMEWAIT_MS) }
 }
 
 /// How long a half-open connection is kept (`tcp_synack_retries`).
 pub fn syn_recv_ms(synack_retries: u32) -> u64 {
-    SYN_TIMEOUT_MS * ((2u64 << synack_retries.min(40)) - 1)
+    model_ms(synack_retries, SYN_TIMEOUT_MS, RTO_MAX_MS)
 }
 
 /// How long `connect` waits for an answer: the `linear` first time-outs are not doubled.
@@ -79,6 +91,10 @@ pub fn sustainable_per_second(ports: u64) -> u64 {
 mod tests {
     use super::*;
 
+    fn retries2(n: u32) -> u64 {
+        retries2_ms(n, RTO_MAX_MS)
+    }
+
     #[test]
     fn the_specification_s_table() {
         // linux-tcp 3.2: model(N) with RTO_MAX 120 s and 1 s.
@@ -90,6 +106,11 @@ mod tests {
         for (n, ms) in [(3, 2_400), (5, 4_400), (15, 14_400)] {
             assert_eq!(model_ms(n, 200, 1_000), ms, "N = {n}, RTO_MAX 1 s");
         }
+        // 13.1: from N = 0 to 15, and from a second.
+        let tenths = [2, 6, 14, 30, 62, 126, 254, 510, 1022, 2046, 3246, 4446, 5646, 6846, 8046, 9246]
+            .map(|n| n * 100);
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].map(retries2), tenths);
+        assert_eq!([1, 2, 3, 4, 5, 6, 7].map(syn_recv_ms), [3, 7, 15, 31, 63, 127, 247].map(|n| n * 1000));
     }
 
     #[test]
@@ -100,6 +121,10 @@ mod tests {
         for (seconds, life) in [(3, 3), (60, 60), (61, 2), (75, 30), (90, 60), (120, 120), (200, 280)] {
             assert_eq!(orphan_fin_wait_2_ms(seconds), life * 1000, "tcp_fin_timeout {seconds}");
         }
+        assert_eq!(orphan_fin_wait_2_ms(0), 700, "3.5 time-outs at least");
+        // 3.2: 0 and 8 are not the same once the time-out is at its maximum (measured: 2.8 s and 8.9 s).
+        assert_eq!((orphan_silent_ms(0, 120_000), orphan_silent_ms(8, 120_000)), (102_200, 102_200));
+        assert_eq!((orphan_silent_ms(0, 1_000), orphan_silent_ms(8, 1_000)), (2_400, 7_400));
         assert_eq!(syn_recv_ms(5), 63_000);
         // 3.5: 131 s with 6 and 4; 127 s without linear ones; 3 s and 7 s where the model wins.
         assert_eq!(syn_sent_ms(6, 4), 131_000);

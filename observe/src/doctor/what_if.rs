@@ -406,3 +406,6 @@ impl View<'_> {
         }]
     }
 }
+
+#[cfg(test)]
+mod tests;

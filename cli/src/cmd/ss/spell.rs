@@ -142,4 +142,22 @@ mod tests {
             assert_eq!(time_of_ss(ms), text, "{ms} ms");
         }
     }
+
+    /// Vectors of the specification's 13.9: what `ss` prints, and we.
+    #[test]
+    fn times_are_those_of_ss_but_for_the_unit_of_broken_seconds() {
+        for (ms, theirs, ours) in [
+            (100, "100ms", "100ms"),
+            (2_996, "2.996ms", "2.996sec"),
+            (5_000, "5sec", "5sec"),
+            (39_980, "39sec", "39sec"),
+            (61_000, "1min1sec", "1min1sec"),
+            (650_000, "10min", "10min"),
+        ] {
+            assert_eq!(time_of_ss(ms), ours, "{ms} ms, `{theirs}` in ss");
+        }
+        let timer =
+            TimerRow { kind: lastack_core::observe::TimerKind::Persist, expires_ms: 8_100, retrans: 5 };
+        assert_eq!(timer_of_ss(timer), "timer:(persist,8.100sec,5)");
+    }
 }

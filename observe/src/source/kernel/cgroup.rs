@@ -47,21 +47,26 @@ fn group_of(pid: u32) -> Option<u64> {
     Some(fs::metadata(mount()?.join(path.trim_start_matches('/'))).ok()?.ino())
 }
 
-/// The part of a path that names a service, scope or container.
+/// The part of a path that names a service, scope or container: the innermost one, as engines and services make
+/// groups of their own below (podman's `container`, systemd's `init.scope`); without one, the innermost group.
 fn unit_of(path: &str) -> Option<String> {
-    path.rsplit('/').filter(|part| !part.is_empty() && !part.ends_with(".slice")).find_map(|part| {
-        let bare = part.trim_end_matches(".scope");
-        let container = ["docker-", "cri-containerd-", "crio-", "libpod-"]
-            .into_iter()
-            .find_map(|prefix| bare.strip_prefix(prefix))
-            .or_else(|| (bare.len() == 64).then_some(bare))
-            .filter(|id| id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        match container {
-            Some(id) => Some(format!("container:{}", &id[..12])),
-            None if part.contains('.') || !part.starts_with("init") => Some(part.to_owned()),
-            None => None,
-        }
-    })
+    let mut groups = path.rsplit('/').filter(|part| !part.is_empty() && !part.ends_with(".slice"));
+    let named = groups.clone().find_map(|part| {
+        let of_container = container(part).map(|id| format!("container:{}", &id[..12]));
+        of_container.or_else(|| (part.contains('.') && part != "init.scope").then(|| part.to_owned()))
+    });
+    named
+        .or_else(|| groups.find(|part| *part == "init.scope" || !part.starts_with("init")).map(str::to_owned))
+}
+
+/// The id of the container whose group has this name, by Docker, containerd, CRI-O, nerdctl or podman.
+fn container(group: &str) -> Option<&str> {
+    let bare = group.trim_end_matches(".scope");
+    ["docker-", "cri-containerd-", "nerdctl-", "crio-", "libpod-"]
+        .into_iter()
+        .find_map(|prefix| bare.strip_prefix(prefix))
+        .or_else(|| (bare.len() == 64).then_some(bare))
+        .filter(|id| id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Where the cgroup-2 tree is mounted.
@@ -107,6 +112,48 @@ mod tests {
                 Some("container:4f4f4f4f4f4f".to_owned()),
             ),
             (format!("/docker/{hash}").as_str(), Some("container:4f4f4f4f4f4f".to_owned())),
+            // podman: by root, by a user (its payload in a group below), and with cgroupfs.
+            (
+                format!("/machine.slice/libpod-{hash}.scope/container").as_str(),
+                Some("container:4f4f4f4f4f4f".to_owned()),
+            ),
+            (
+                format!(
+                    "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{hash}.scope/container"
+                )
+                .as_str(),
+                Some("container:4f4f4f4f4f4f".to_owned()),
+            ),
+            (format!("/libpod_parent/libpod-{hash}").as_str(), Some("container:4f4f4f4f4f4f".to_owned())),
+            // The monitor beside it is not the container.
+            (
+                format!("/machine.slice/libpod-conmon-{hash}.scope").as_str(),
+                Some(format!("libpod-conmon-{hash}.scope")),
+            ),
+            // containerd: under Kubernetes with systemd and with cgroupfs, and by nerdctl.
+            (
+                format!(
+                    "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod4f.slice/cri-containerd-{hash}.scope"
+                )
+                .as_str(),
+                Some("container:4f4f4f4f4f4f".to_owned()),
+            ),
+            (format!("/kubepods/besteffort/pod4f/{hash}").as_str(), Some("container:4f4f4f4f4f4f".to_owned())),
+            (format!("/system.slice/nerdctl-{hash}.scope").as_str(), Some("container:4f4f4f4f4f4f".to_owned())),
+            (format!("/default/{hash}").as_str(), Some("container:4f4f4f4f4f4f".to_owned())),
+            (format!("/kubepods.slice/crio-{hash}.scope").as_str(), Some("container:4f4f4f4f4f4f".to_owned())),
+            // systemd in a container: the service that holds the socket says more than its container.
+            (
+                format!("/machine.slice/libpod-{hash}.scope/system.slice/nginx.service").as_str(),
+                Some("nginx.service".to_owned()),
+            ),
+            (
+                format!("/system.slice/docker-{hash}.scope/init.scope").as_str(),
+                Some("container:4f4f4f4f4f4f".to_owned()),
+            ),
+            ("/system.slice/postgres.service/workers", Some("postgres.service".to_owned())),
+            ("/init.scope", Some("init.scope".to_owned())),
+            ("/batch/night", Some("night".to_owned())),
             ("/user.slice/user-1000.slice", None),
             ("/", None),
         ] {
