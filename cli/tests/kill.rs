@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use support::{eventually, fill, in_namespace, many_files, pair, run, sysctl};
+use support::{Neighbour, eventually, fill, in_namespace, many_files, pair, run, sysctl};
 
 fn lastack(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_lastack"))
@@ -52,6 +52,7 @@ fn error_of(stream: &mut TcpStream) -> i32 {
     }
 }
 
+const EINVAL: i32 = 22;
 const EPIPE: i32 = 32;
 const ECONNABORTED: i32 = 103;
 const ECONNRESET: i32 = 104;
@@ -122,6 +123,144 @@ fn both_sides_see_what_was_predicted() {
         expect("established", ECONNABORTED, ECONNRESET, "ECONNRESET");
         expect("fin-wait-2", ECONNABORTED, EPIPE, "EPIPE");
         expect("close-wait", ECONNABORTED, ECONNRESET, "ECONNRESET");
+    });
+}
+
+/// Resets this namespace has sent.
+fn resets_sent() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").expect("reads");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let at = names.split(' ').position(|name| name == "OutRsts").expect("a counter");
+    values.split(' ').nth(at).and_then(|value| value.parse().ok()).expect("a number")
+}
+
+/// Ends the one socket that `filter` matches, which must be in `state`, and checks what was said of the wire: as
+/// many resets of ours as told. Gives the prediction.
+fn kill_one(state: &str, filter: &str) -> Value {
+    eventually(state, || (count(&[state, filter]) == 1).then_some(()));
+    let plan = json(&["kill", "--dry-run", "--json", "state", state, filter], 0);
+    assert_eq!(plan["matched"], 1, "{plan}");
+    let said = plan["connections"][0].clone();
+    let before = resets_sent();
+    let done = json(&["kill", "--yes", "--json", "state", state, filter], 0);
+    assert_eq!((&done["ended"], count(&[state, filter])), (&1.into(), 0), "{done}");
+    let sent = u64::from(said["sends_rst"].as_bool().expect("a boolean"));
+    assert_eq!(resets_sent() - before, sent, "{state}: {said}");
+    said
+}
+
+/// The pending error of a socket that was reset or ended.
+fn pending_error(stream: &TcpStream) -> Option<i32> {
+    stream.take_error().expect("an option").and_then(|error| error.raw_os_error())
+}
+
+/// Two ends of a connection over the wire: ours, and the neighbour's.
+fn over_the_wire(neighbour: &Neighbour) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("10.7.0.1:7700").expect("binds");
+    let there = neighbour.run(|| TcpStream::connect("10.7.0.1:7700").expect("connects"));
+    (listener.accept().expect("accepts").0, there)
+}
+
+/// What the sender sends to `address` over `wire` reaches nobody: the frames have a wrong address.
+fn mislead(address: &str, wire: &str) {
+    let wrong = ["lladdr", "02:00:00:00:00:01", "dev", wire, "nud", "permanent"];
+    run("ip", &[&["neigh", "replace", address][..], &wrong].concat());
+}
+
+/// What we send no longer reaches the neighbour; what it sends still reaches us.
+fn nobody_hears_us() {
+    mislead("10.7.0.2", "here");
+}
+
+#[test]
+fn syn_sent_ends_without_a_word() {
+    in_namespace(|| {
+        let _neighbour = Neighbour::new();
+        nobody_hears_us();
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket");
+        let to = std::net::SocketAddrV4::new([10, 7, 0, 2].into(), 7700);
+        assert_eq!(connect(&socket, &to), Err(rustix::io::Errno::INPROGRESS));
+        let said = kill_one("syn-sent", "dport = :7700");
+        assert_eq!((&said["sends_rst"], &said["owner_sees"]), (&false.into(), &"ECONNABORTED".into()));
+        assert!(said["peer_sees"].is_null(), "{said}");
+        assert_eq!(pending_error(&TcpStream::from(socket)), Some(ECONNABORTED));
+    });
+}
+
+#[test]
+fn half_open_requests_are_removed_without_a_word() {
+    in_namespace(|| {
+        let neighbour = Neighbour::new();
+        nobody_hears_us();
+        let _listener = TcpListener::bind("10.7.0.1:7700").expect("binds");
+        // Our SYN-ACK is never heard.
+        support::forged_syn([10, 7, 0, 2].into(), 7700);
+        let said = kill_one("syn-recv", "sport = :7700");
+        assert_eq!(said["sends_rst"], false);
+        assert!(said["peer_sees"].is_null() && said["owner_sees"].is_null(), "{said}");
+        drop(neighbour);
+    });
+}
+
+#[test]
+fn last_ack_and_closing_end_without_a_word() {
+    for state in ["last-ack", "closing"] {
+        in_namespace(move || {
+            let neighbour = Neighbour::new();
+            let (here, there) = over_the_wire(&neighbour);
+            if state == "last-ack" {
+                there.shutdown(Shutdown::Write).expect("shuts");
+                eventually("their FIN", || (count(&["close-wait", "sport = :7700"]) == 1).then_some(()));
+                nobody_hears_us();
+                here.shutdown(Shutdown::Write).expect("shuts");
+            } else {
+                nobody_hears_us();
+                here.shutdown(Shutdown::Write).expect("shuts");
+                eventually("our FIN", || (count(&["fin-wait-1", "sport = :7700"]) == 1).then_some(()));
+                there.shutdown(Shutdown::Write).expect("shuts");
+            }
+            eventually(state, || (count(&[state, "sport = :7700"]) == 1).then_some(()));
+            // What the peer repeats would meet nobody and be answered by a RST: it is not to be counted.
+            neighbour.run(|| mislead("10.7.0.1", "there"));
+            let said = kill_one(state, "sport = :7700");
+            assert_eq!((&said["sends_rst"], &said["owner_sees"]), (&false.into(), &"ECONNABORTED".into()));
+            assert!(said["peer_sees"].is_null(), "{said}");
+            assert_eq!(pending_error(&here), Some(ECONNABORTED), "{state}");
+            assert_eq!(pending_error(&there), None, "{state}: the peer has heard nothing");
+        });
+    }
+}
+
+#[test]
+fn an_orphan_of_fin_wait_2_goes_without_a_word_and_the_peer_s_next_write_meets_nobody() {
+    in_namespace(|| {
+        let listener = TcpListener::bind("127.0.0.1:7700").expect("binds");
+        let (client, mut server) = pair(&listener);
+        let port = format!("sport = :{}", client.local_addr().expect("bound").port());
+        drop(client);
+        server.read_to_end(&mut Vec::new()).expect("reads the FIN");
+        let said = kill_one("fin-wait-2", &port);
+        assert_eq!(said["sends_rst"], false);
+        assert!(said["peer_sees"].is_null() && said["owner_sees"].is_null(), "{said}");
+        assert_eq!(pending_error(&server), None, "nothing has come");
+        assert_eq!(error_of(&mut server), EPIPE, "but what it sends now is answered by RST");
+    });
+}
+
+#[test]
+fn a_listener_ends_with_those_who_wait_to_be_accepted() {
+    in_namespace(|| {
+        let listener = TcpListener::bind("127.0.0.1:7700").expect("binds");
+        let mut waiting = TcpStream::connect("127.0.0.1:7700").expect("connects");
+        let said = kill_one("listening", "sport = :7700");
+        assert_eq!((&said["sends_rst"], &said["peer_sees"]), (&true.into(), &"ECONNRESET".into()));
+        assert_eq!(said["owner_sees"], "EINVAL");
+        let refused = listener.accept().expect_err("it does not listen any more");
+        assert_eq!(refused.raw_os_error(), Some(EINVAL));
+        assert_eq!(error_of(&mut waiting), ECONNRESET);
     });
 }
 
