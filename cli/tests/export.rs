@@ -3,13 +3,16 @@
 #[path = "../../observe/tests/support/mod.rs"]
 mod support;
 
+mod examine;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
+use examine::{ONCE, finding};
 use lastack_observe::export::files;
 use serde_json::Value;
-use support::{eventually, in_namespace, pair, run};
+use support::{Neighbour, eventually, in_namespace, many_files, pair, run};
 
 fn start(arguments: &[&str], memory: &std::path::Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_lastack"))
@@ -185,6 +188,59 @@ fn exporter(arguments: &[&str], memory: &std::path::Path) -> (Child, String) {
             return (child, rest.trim_end_matches("/metrics").to_owned());
         }
     }
+}
+
+/// The gauge of the dashboard's first panel and the number of `ss`, when they are equal to `count`.
+fn shown(address: &str, state: &str, count: usize) -> Option<()> {
+    let (_, text) = get(address, "/metrics");
+    let gauge = value(&text, &format!("lastack_connections{{state=\"{state}\"}}"))?;
+    let theirs = run("ss", &["-Htn", "state", &state.to_ascii_lowercase()]).lines().count();
+    (gauge as usize == count && theirs == count).then_some(())
+}
+
+/// Cache nodes full of FIN-WAIT-2: the server closes at its time-out, the clients never do.
+#[test]
+fn five_hundred_idle_clients_are_the_same_story_on_both_sides() {
+    in_namespace(|| {
+        many_files();
+        let neighbour = Neighbour::new();
+        let exported = |there: bool| {
+            let start = || exporter(&["--interval", "0.2"], std::path::Path::new("/nonexistent"));
+            if there { neighbour.run(start) } else { start() }
+        };
+        neighbour.run(|| drop(run("ip", &["link", "set", "lo", "up"])));
+        let ((here, here_at), (there, there_at)) = (exported(false), exported(true));
+        let listener = TcpListener::bind("10.7.0.1:7953").expect("binds");
+        rustix::net::listen(&listener, 512).expect("listens again, with room for all");
+        let clients = neighbour.run(|| {
+            (0..500).map(|_| TcpStream::connect("10.7.0.1:7953").expect("connects")).collect::<Vec<_>>()
+        });
+        for _ in 0..500 {
+            drop(listener.accept().expect("accepts"));
+        }
+        eventually("500 in FIN-WAIT-2 here", || shown(&here_at, "FIN-WAIT-2", 500));
+        let found = finding("fin-wait-2.orphan", 500, ONCE);
+        assert_eq!(
+            (&found["peers"][0]["addr"], &found["peers"][0]["count"]),
+            (&"10.7.0.2".into(), &500.into())
+        );
+        // The peer must close: nothing here can.
+        assert!(found["cause"].as_str().is_some_and(|text| text.contains("peer")), "{found}");
+        neighbour.run(move || {
+            eventually("500 in CLOSE-WAIT there", || shown(&there_at, "CLOSE-WAIT", 500));
+            let found = finding("close-wait.leak", 500, ONCE);
+            assert_eq!(found["peers"][0]["addr"], "10.7.0.1");
+            let owner = &found["owners"][0];
+            assert_eq!(
+                (&owner["pid"], &owner["former"]),
+                (&std::process::id().into(), &false.into()),
+                "{owner}"
+            );
+        });
+        stop(here);
+        stop(there);
+        drop(clients);
+    });
 }
 
 /// What Prometheus answers to `path` of its HTTP API.

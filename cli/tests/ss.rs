@@ -4,9 +4,10 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use support::{in_namespace, run, zoo};
+use support::{in_namespace, pair, run, zoo};
 
 fn lastack(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_lastack")).args(arguments).env("LANG", "C").output().expect("starts")
@@ -56,6 +57,28 @@ fn summary_counts_the_port_and_not_its_digits() {
         assert_eq!(states.values().map(|n| n.as_u64().expect("a count")).sum::<u64>(), count as u64);
         assert!(states.contains_key("CLOSE-WAIT") && states.contains_key("LISTEN"));
         assert_eq!(found["schema"], 1);
+    });
+}
+
+/// `netstat -nat | grep 80 | wc -l` of the collection: a host with 8080 open, and 80 in an address.
+#[test]
+fn port_80_is_counted_where_the_well_known_pipe_counts_too_much() {
+    in_namespace(|| {
+        let listeners = ["127.0.0.1:80", "127.0.0.1:8080", "127.0.0.80:443"]
+            .map(|address| TcpListener::bind(address).expect("binds"));
+        let kept: Vec<_> = listeners.iter().flat_map(|listener| (0..5).map(|_| pair(listener))).collect();
+        let truth = run("ss", &["-Htan", "sport = :80"]).lines().count();
+        let ours = json(&["ss", "-s", "--json", "sport = :80"]);
+        assert_eq!((&ours["total"], truth), (&6.into(), 6), "the listener and its five");
+        if Command::new("netstat").arg("--version").output().is_err() {
+            support::skipped("no netstat");
+            return;
+        }
+        let piped: usize =
+            run("sh", &["-c", "netstat -nat | grep 80 | wc -l"]).trim().parse().expect("a count");
+        // Both ends of all fifteen, and all three listeners.
+        assert!(piped >= 33, "{piped}");
+        drop(kept);
     });
 }
 

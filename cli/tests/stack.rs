@@ -90,3 +90,98 @@ fn a_run_is_looked_into_and_its_connection_ended() {
     assert_eq!(output.status.code(), Some(2), "it has ended");
     assert!(String::from_utf8_lossy(&output.stderr).contains("\ncause: "));
 }
+
+/// Two stacks in this process, the server's served under a name: `lastack --source` sees it as any running lastack.
+struct InProcess {
+    net: lastack::Net,
+    client: lastack::Net,
+    name: String,
+    _control: lastack::control::ControlSocket,
+}
+
+impl InProcess {
+    fn new(what: &str) -> Self {
+        let config = |last: u8| lastack::Config {
+            seed: [last; 32],
+            addresses: vec![([10, 0, 0, last].into(), 24)],
+            ..lastack::Config::default()
+        };
+        let (near, far) = lastack::Memory::pair(1500);
+        let net = lastack::Net::spawn_thread(near, config(1)).expect("a stack");
+        let client = lastack::Net::spawn_thread(far, config(2)).expect("a stack");
+        let name = format!("{what}-{}", std::process::id());
+        let control = lastack::control::serve(&net, &name).expect("a control socket");
+        Self { net, client, name, _control: control }
+    }
+
+    /// A connection that the stack has closed and the client has not.
+    fn orphan(&self, port: u16) -> lastack::blocking::TcpStream {
+        let listener =
+            lastack::blocking::TcpListener::bind(&self.net, format!("10.0.0.1:{port}")).expect("binds");
+        let client = lastack::blocking::TcpStream::connect(&self.client, format!("10.0.0.1:{port}"))
+            .expect("connects");
+        drop(listener.accept().expect("accepts"));
+        client
+    }
+}
+
+/// The timer of the one FIN-WAIT-2 socket `lastack ss -o` shows: its name and the time left, in milliseconds.
+fn fin_wait_2_timer(source: &[&str], port: u16) -> Option<(String, u64)> {
+    let filter = format!("sport = :{port}");
+    let mut arguments = vec!["ss", "-o", "--json"];
+    arguments.extend(source);
+    arguments.extend(["state", "fin-wait-2", &filter]);
+    let document = json(&arguments, 0);
+    let timer = &document["sockets"].as_array()?.first()?["timer"];
+    Some((timer["name"].as_str()?.to_owned(), timer["expires_ms"].as_u64()?))
+}
+
+/// Specification 1.5: with 70 the socket waits 10 s on its keepalive timer; with 63 three, then three as a record.
+fn both_phases(set: impl Fn(&str), source: &[&str], orphan: impl Fn(u16)) {
+    set("70");
+    orphan(7001);
+    let (name, left) = eventually("FIN-WAIT-2", || fin_wait_2_timer(source, 7001));
+    assert_eq!(name, "keepalive");
+    assert!(left <= 10_300, "{left} ms of 10 s");
+    set("63");
+    orphan(7002);
+    let mut phases: Vec<String> = Vec::new();
+    eventually("FIN-WAIT-2 begins and ends", || match fin_wait_2_timer(source, 7002) {
+        Some((name, left)) => {
+            assert!(left <= 3_300, "{name}: {left} ms, and not the rest of 63 s");
+            if phases.last() != Some(&name) {
+                phases.push(name);
+            }
+            None
+        }
+        None => (!phases.is_empty()).then_some(()),
+    });
+    assert_eq!(phases.last().map(String::as_str), Some("timewait"), "{phases:?}");
+    assert!(phases.len() <= 2, "{phases:?}");
+}
+
+#[test]
+fn above_60_s_an_orphan_of_fin_wait_2_has_two_phases_on_the_stack() {
+    let world = InProcess::new("phases");
+    let kept = std::cell::RefCell::new(Vec::new());
+    both_phases(
+        |value| world.net.set_sysctl("tcp_fin_timeout", value).expect("in range"),
+        &["--source", &world.name],
+        |port| kept.borrow_mut().push(world.orphan(port)),
+    );
+}
+
+#[test]
+fn above_60_s_an_orphan_of_fin_wait_2_has_two_phases_on_the_kernel() {
+    support::in_namespace(|| {
+        let kept = std::cell::RefCell::new(Vec::new());
+        both_phases(
+            |value| support::sysctl("tcp_fin_timeout", value),
+            &[],
+            |port| {
+                let listener = TcpListener::bind(("127.0.0.1", port)).expect("binds");
+                kept.borrow_mut().push(support::pair(&listener).0);
+            },
+        );
+    });
+}
