@@ -87,6 +87,34 @@ fn files_named_in_the_documents_exist() {
 }
 
 #[test]
+fn every_excerpt_has_its_tests_and_they_exist() {
+    let text = read("docs/acceptance.md");
+    let mut told = BTreeSet::new();
+    for row in text.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let Some(excerpt) = row.split('.').next().and_then(|number| number.parse::<u8>().ok()) else {
+            continue;
+        };
+        let tests: Vec<&str> = row.split('`').skip(1).step_by(2).filter(|word| word.contains("::")).collect();
+        assert!(!tests.is_empty(), "excerpt {excerpt} has no test");
+        for test in tests {
+            let (file, function) = test.split_once("::").expect("filtered by it");
+            let source = read(file);
+            let at =
+                source.find(&format!("fn {function}()")).unwrap_or_else(|| panic!("{test} is not there"));
+            let above = source[..at].trim_end();
+            assert!(above.ends_with("#[test]"), "{test} is no test");
+        }
+        let files = quoted_paths(row).into_iter().filter(|path| !path.contains("::"));
+        for file in files {
+            assert!(root().join(&file).exists(), "excerpt {excerpt} names {file}");
+        }
+        told.insert(excerpt);
+    }
+    // 1, 15 and 21 are noise.
+    assert_eq!(told, (2..=20).filter(|excerpt| *excerpt != 15).collect());
+}
+
+#[test]
 fn both_readmes_have_the_same_commands() {
     let commands = |document: &str| {
         let text = read(document);

@@ -58,3 +58,111 @@ fn tshark_finds_no_malformed_packet_and_no_bad_checksum() {
         assert_eq!(count("frame.len > 1514"), 0, "packets are of the link's size");
     }
 }
+
+/// One segment as tshark reads it: whether the program sent it, and what it carries.
+struct Segment {
+    up: bool,
+    syn: bool,
+    ack: bool,
+    fin: bool,
+    /// Relative numbers, as tshark counts them: a SYN is 0.
+    seq: u64,
+    ack_seq: u64,
+    len: u64,
+}
+
+fn segments(capture: &str) -> Vec<Segment> {
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-r", capture, "-Y", "tcp", "-T", "fields"]);
+    for field in
+        ["ip.src", "tcp.flags.syn", "tcp.flags.ack", "tcp.flags.fin", "tcp.seq", "tcp.ack", "tcp.len"]
+    {
+        tshark.args(["-e", field]);
+    }
+    let text = run(&mut tshark, SHORT).unwrap().expect_success("tshark").text();
+    let is = |word: &str| ["1", "True"].contains(&word);
+    let number = |word: &str| word.parse().expect("a number");
+    text.lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split('\t').collect();
+            Segment {
+                up: words[0] != HOST_V4,
+                syn: is(words[1]),
+                ack: is(words[2]),
+                fin: is(words[3]),
+                seq: number(words[4]),
+                ack_seq: number(words[5]),
+                len: number(words[6]),
+            }
+        })
+        .collect()
+}
+
+/// The states that the stack's end of one connection must have gone through (RFC 9293, figure 5), from its packets.
+fn states_of(segments: &[Segment]) -> Vec<&'static str> {
+    let mut states = vec!["LISTEN"];
+    let mut our_fin_ends = None;
+    for segment in segments {
+        let state = *states.last().expect("one");
+        let fin_is_acked = segment.ack && our_fin_ends == Some(segment.ack_seq);
+        let next: &[&str] = match (state, segment.up) {
+            ("LISTEN", true) if segment.syn => &["SYN-RECV"],
+            ("SYN-RECV", true) if segment.ack => &["ESTAB"],
+            ("ESTAB", false) if segment.fin => &["FIN-WAIT-1"],
+            ("ESTAB", true) if segment.fin => &["CLOSE-WAIT"],
+            ("CLOSE-WAIT", false) if segment.fin => &["LAST-ACK"],
+            ("FIN-WAIT-1", true) if segment.fin && fin_is_acked => &["FIN-WAIT-2", "TIME-WAIT"],
+            ("FIN-WAIT-1", true) if segment.fin => &["CLOSING"],
+            ("FIN-WAIT-1", true) if fin_is_acked => &["FIN-WAIT-2"],
+            ("FIN-WAIT-2", true) if segment.fin => &["TIME-WAIT"],
+            ("CLOSING", true) if fin_is_acked => &["TIME-WAIT"],
+            ("LAST-ACK", true) if fin_is_acked => &["UNCONN"],
+            _ => &[],
+        };
+        if segment.fin && !segment.up {
+            our_fin_ends = Some(segment.seq + segment.len + 1);
+        }
+        states.extend(next);
+    }
+    states
+}
+
+#[test]
+fn the_journal_tells_what_tshark_reads_in_the_same_capture() {
+    needs_run!();
+    needs!("tshark", "nginx", "curl");
+    let nginx = Server::nginx().unwrap();
+    write_noise(&nginx.content().join("file"), 300_000);
+    let runner = Runner::new(User::Current);
+    let capture = runner.dir().join("run.pcapng").display().to_string();
+    let runner = runner.flags(&["--pcap", &capture]);
+    let url = format!("http://{HOST_V4}:{}/file", nginx.port);
+    runner.run("curl", &["-sS", "--fail", "-o", "got", &url], SHORT).expect_success("curl");
+
+    let segments = segments(&capture);
+    let [syn, syn_ack, ack, ..] = &segments[..] else { panic!("no handshake") };
+    assert!(syn.up && syn.syn && !syn.ack, "SYN by the program");
+    assert!(!syn_ack.up && syn_ack.syn && syn_ack.ack, "SYN-ACK by the stack");
+    assert!(ack.up && !ack.syn && ack.ack && ack.len == 0, "ACK by the program");
+
+    let journal = runner.journal();
+    assert_eq!(journal.len(), 1, "{journal:?}");
+    let told: Vec<&str> = journal[0]
+        .field("states")
+        .and_then(|states| states.as_array())
+        .expect("states")
+        .iter()
+        .map(|state| state[0].as_str().expect("a name"))
+        .collect();
+    let read = states_of(&segments);
+    assert!(read.len() >= 5, "{read:?}");
+    assert_eq!(told, read[1..], "all but the listener's own");
+    let first_fin = segments.iter().find(|segment| segment.fin).expect("somebody closed");
+    assert_eq!(journal[0].text("closed_by"), if first_fin.up { "program" } else { "remote" });
+    // A SYN is number 0, so that the first byte is number 1.
+    let bytes = |up: bool| {
+        let data = segments.iter().filter(|segment| segment.up == up && segment.len > 0);
+        data.map(|segment| segment.seq + segment.len - 1).max().expect("data")
+    };
+    assert_eq!((journal[0].number("bytes_up"), journal[0].number("bytes_down")), (bytes(true), bytes(false)));
+}
