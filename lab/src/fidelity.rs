@@ -21,19 +21,21 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time \
      (measured side by side in `docs/timing.md`).",
     "Send memory is counted in bytes, Linux's in pages and headers: a non-blocking send into a nearly full buffer takes another \
-     number of bytes, most of all with small segments.",
+     number of bytes, most of all with small segments. What a segment is charged beside its payload depends on how Linux was \
+     built (the headroom of its largest link type): the stack charges 640 bytes, the kernel that judges the scripts 512, so that \
+     `SO_SNDBUF` after a handshake at 1460 bytes is 87040 here and 46080 there.",
     "The receive window grows by a model of Linux's memory per segment: with segments of odd sizes, with holes, or with a buffer of a few \
      kilobytes (`tcp_rmem`, `TCP_WINDOW_CLAMP`) the announced window differs by some units.",
     "Where the peer's window was a few segments and has grown, Linux still sends pieces cut to half of the old one; the stack does not.",
     "The ACK of a FIN that ends out-of-order data carries no SACK block of that data.",
     "An out-of-order segment that overlaps several others counts once in `TCPOFOMerge` and `TCPDSACKOfoSent`; Linux counts each.",
-    "A SYN-ACK of a simultaneous open is repeated with the options agreed on; Linux repeats those it offered.",
+    "A SYN-ACK of a simultaneous open is repeated with the options agreed on; Linux repeats those it offered. Linux's \
+     `backoff` of such a repeat lasts until a round trip is measured; the stack's ends with the handshake.",
     "After a SYN that was repeated, a connection without SACK is at once in the congestion state Open; Linux's stays in Loss until more is \
      acknowledged.",
     "`TCP_INFO` of a connection that was given up or reset has nothing in flight; Linux leaves `lost`, `retrans`, `sacked` and \
      `notsent_bytes` as they were. In SYN-SENT `snd_mss` is 536; Linux subtracts timestamps already. A socket that failed to \
      connect has no `TCP_INFO` in the lab.",
-    "tcpi_delivery_rate and tcpi_delivery_rate_app_limited are 0: the stack takes no delivery-rate samples.",
     "TCP Fast Open, MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
      for a refusal.",

@@ -23,6 +23,7 @@ mod probe;
 mod prr;
 mod queue;
 mod rack;
+mod rate;
 mod recovery;
 mod retransmit;
 mod rtt;
@@ -51,6 +52,7 @@ use crate::tcp::send::mtu_probe::MtuSearch;
 use crate::tcp::send::output::{Burst, Due};
 use crate::tcp::send::queue::PayloadQueue;
 use crate::tcp::send::rack::Rack;
+use crate::tcp::send::rate::DeliveryRate;
 use crate::tcp::send::recovery::{Counts, Recovery};
 use crate::tcp::send::rtt::Rtt;
 use crate::tcp::send::segments::Segments;
@@ -243,6 +245,7 @@ pub(crate) struct Sender {
     congestion: Congestion,
     recovery: Recovery,
     rack: Rack,
+    rate: DeliveryRate,
     segments: Segments,
     queue: PayloadQueue,
     chrono: Chrono,
@@ -310,6 +313,7 @@ impl Sender {
             congestion: Congestion::new(kind),
             recovery: Recovery::new(cx.sysctl.tcp_reordering),
             rack: Rack::default(),
+            rate: DeliveryRate::default(),
             segments: Segments::NONE,
             queue: PayloadQueue::new(iss + 1),
             chrono: Chrono::default(),
@@ -411,6 +415,11 @@ impl Sender {
         self.sync_mss();
         // Linux tcp_init_transfer(): the search begins, and the segment size is looked at with the next larger window only.
         self.begin_mtu_search(cx);
+    }
+
+    /// A simultaneous open ends: Linux counts the SYN-ACK as it does in a passive one, though the SYN counted already.
+    pub(crate) fn count_syn_ack(&mut self) {
+        self.totals.delivered = self.totals.delivered.wrapping_add(1);
     }
 
     /// Made by [`Sender::new`] and not yet through [`Sender::finish_connect`].
@@ -582,6 +591,15 @@ impl Sender {
         if let Some(bytes) = options.sndbuf {
             self.sndbuf = bytes;
             self.sndbuf_locked = true;
+        }
+        if let Some(kind) = options.congestion
+            && kind != self.congestion.kind()
+        {
+            // Linux tcp_init_congestion_control(): the new algorithm begins afresh and undoes nothing of the old one's.
+            self.congestion = Congestion::new(kind);
+            if let Some(trouble) = self.recovery.trouble() {
+                trouble.prior_ssthresh = 0;
+            }
         }
     }
 

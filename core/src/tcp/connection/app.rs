@@ -17,6 +17,7 @@ use crate::time::Instant;
 impl Connection {
     /// Queues at most as much of `data` as fits.
     pub(crate) fn send(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
+        self.send.check_app_limited();
         self.check_sendable()?;
         if data.is_empty() {
             return Ok(0);
@@ -45,6 +46,7 @@ impl Connection {
 
     /// Queues `data` whole whenever there is room for one byte.
     pub(crate) fn send_bytes(&mut self, data: Bytes, cx: &mut Cx<'_>) -> Result<(), SendError> {
+        self.send.check_app_limited();
         self.check_sendable()?;
         if self.send.free_space() == 0 {
             self.wants_room = true;

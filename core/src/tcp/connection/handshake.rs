@@ -281,6 +281,7 @@ impl Connection {
             // Simultaneous open: our SYN came first, and nothing passive settled the sender.
             let config = self.sender_config(None, false, cx);
             self.send.finish_connect(u32::from(header.wnd) << self.snd_wscale, &config, cx);
+            self.send.count_syn_ack();
         } else if self.state == TcpState::SynRecv {
             self.send.set_first_window(u32::from(header.wnd) << self.snd_wscale, cx);
         }

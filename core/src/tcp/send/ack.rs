@@ -68,8 +68,8 @@ pub(super) struct Work {
     pub(super) reord: SeqNum,
     pub(super) first_sackt: Option<Instant>,
     pub(super) last_sackt: Instant,
-    /// The most recently sent segment this ACK delivered, and `delivered` when it was sent.
-    newest: Option<(Instant, SeqNum, u32)>,
+    /// The most recently sent segment this ACK delivered.
+    pub(super) newest: Option<SentSegment>,
     tsecr: Option<u32>,
     ts_now: u32,
     now: Instant,
@@ -120,18 +120,9 @@ impl Work {
         (delta < i32::MAX as u32 / 1000).then(|| delta * 1000)
     }
 
-    /// Linux `tcp_rate_skb_delivered`, as far as RACK needs it.
-    pub(super) fn note_delivered(&mut self, segment: &SentSegment) {
-        let is_newer = self.newest.is_none_or(|(sent_at, end, _)| {
-            segment.sent_at > sent_at || (segment.sent_at == sent_at && segment.end.after(end))
-        });
-        if is_newer {
-            self.newest = Some((segment.sent_at, segment.end, segment.delivered));
-        }
-    }
-
+    /// `delivered` when that segment was sent.
     fn prior_delivered(&self) -> Option<u32> {
-        self.newest.map(|(_, _, delivered)| delivered)
+        self.newest.map(|segment| segment.tx.delivered)
     }
 }
 
@@ -178,6 +169,7 @@ impl Sender {
         let prior_sacked = self.counts.sacked_out;
         let prior_fack = if self.sack { self.highest_sack_seq() } else { prior_una };
         let lost = self.recovery.totals.lost;
+        let reneged = self.recovery.is_sack_reneg;
         self.count_kind(view, &work, cx);
         self.update_window(view, &mut work, cx);
         if has_sack {
@@ -215,6 +207,7 @@ impl Sender {
             self.rearm_rto(cx.now);
         }
         let newly_delivered = self.count_delivered(delivered, view.ece, cx);
+        self.sample_rate(newly_delivered, reneged, &work, cx.now);
         self.control_cwnd(newly_delivered, self.recovery.totals.lost != lost, &work, cx);
         self.check_space(options, cx);
         AckVerdict::Taken(acked)
@@ -329,7 +322,7 @@ impl Sender {
             }
             self.counts.packets_out -= segs;
             pkts_acked += segs;
-            work.note_delivered(&head);
+            self.note_delivered(&head, work);
             if head.marks.has(Marks::SYN) {
                 work.set(Flag::SYN_ACKED);
                 self.on_syn_acked(work);

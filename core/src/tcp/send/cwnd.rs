@@ -24,6 +24,10 @@ pub(super) struct Cwnd {
     max_packets_out: u32,
     pub(super) usage_seq: SeqNum,
     is_limited: bool,
+    /// `delivered` at which the present gap in what the application gives has passed (Linux `app_limited`); 0: no gap.
+    pub(super) app_limited: u32,
+    /// The delivery rate was measured in such a gap (Linux `rate_app_limited`).
+    pub(super) rate_app_limited: bool,
     pub(super) stamp: Instant,
 }
 
@@ -35,6 +39,8 @@ impl Cwnd {
             max_packets_out: 0,
             usage_seq: seq,
             is_limited: false,
+            app_limited: u32::MAX, // Linux tcp_init_sock()
+            rate_app_limited: true,
             stamp: now,
         }
     }

@@ -115,6 +115,7 @@ impl Sender {
         info.min_rtt = self.rtt.min.get();
         info.data_segs_out = totals.data_segs_out;
         (info.busy_time, info.rwnd_limited, info.sndbuf_limited) = self.chrono.read(now);
+        self.fill_rate(info);
         info.delivered = totals.delivered;
         info.delivered_ce = losses.delivered_ce;
         info.bytes_sent = totals.bytes_sent;

@@ -10,6 +10,7 @@ use crate::tcp::options::TcpOptions;
 use crate::tcp::send::chrono::Limit;
 use crate::tcp::send::mtu_probe::Probing;
 use crate::tcp::send::nagle::Hold;
+use crate::tcp::send::rate::TxStamps;
 use crate::tcp::send::recovery::Rexmit;
 use crate::tcp::send::segments::{Marks, SentSegment};
 use crate::tcp::send::timer::Pending;
@@ -116,7 +117,7 @@ impl Sender {
         self.snd_nxt = seq + 1;
         self.counts.packets_out = 1;
         let marks = Marks::SYN;
-        self.segments.push(SentSegment::new(seq, seq + 1, self.mss, marks, cx.now, self.totals.delivered));
+        self.segments.push(SentSegment::new(seq, seq + 1, self.mss, marks, cx.now, TxStamps::default()));
         self.timer.arm(Pending::Retransmit, cx.now, self.rtt.rto_us);
         cx.counters.out_segs += 1;
         SendPlan {
@@ -200,7 +201,7 @@ impl Sender {
             self.congestion.on_restart(cx.now, self.last_sent);
         }
         let mss16 = mss.min(u32::from(u16::MAX)) as u16;
-        let segment = SentSegment::new(start, end, mss16, marks, cx.now, self.totals.delivered);
+        let segment = SentSegment::new(start, end, mss16, marks, cx.now, self.tx_stamps(cx.now));
         let segs = u32::from(segment.segs);
         let first = self.counts.packets_out == 0;
         self.segments.push(segment);

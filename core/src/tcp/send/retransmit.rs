@@ -140,8 +140,8 @@ impl Sender {
         } else {
             self.collapse(position, window.min(mss));
         }
-        let delivered = self.totals.delivered;
-        self.segments.resent(position, cx.now, delivered);
+        let tx = self.tx_stamps(cx.now);
+        self.segments.resent(position, cx.now, tx);
         let segment = self.segments.at_mut(position);
         segment.marks = segment.marks.with(Marks::EVER_RETRANS);
         if kind == PlanKind::Retransmit {

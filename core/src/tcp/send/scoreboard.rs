@@ -303,7 +303,7 @@ impl Sender {
         self.segments.settle(position);
         self.segments.at_mut(position).marks = marks.with(Marks::SACKED);
         work.set(Flag::DATA_SACKED);
-        work.note_delivered(&segment);
+        self.note_delivered(&segment, work);
         self.counts.sacked_out += segs;
         self.totals.delivered = self.totals.delivered.wrapping_add(segs);
     }

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use crate::tcp::send::on_demand::{OnDemand, Quiet};
+use crate::tcp::send::rate::{Phases, TxStamps};
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
 
@@ -52,13 +53,13 @@ pub(super) struct SentSegment {
     pub(super) end: SeqNum,
     /// When it was last sent.
     pub(super) sent_at: Instant,
-    /// Segments delivered when it was last sent (Linux `tx.delivered`).
-    pub(super) delivered: u32,
     /// Payload bytes a wire segment.
     pub(super) mss: u16,
     /// Wire segments (Linux `tcp_skb_pcount`).
     pub(super) segs: u16,
     pub(super) marks: Marks,
+    /// Taken when it was last sent.
+    pub(super) tx: TxStamps,
     /// Neighbours in the time order; of a free record, `newer` is the next free one.
     older: u32,
     newer: u32,
@@ -71,10 +72,9 @@ impl SentSegment {
         mss: u16,
         marks: Marks,
         sent_at: Instant,
-        delivered: u32,
+        tx: TxStamps,
     ) -> Self {
-        let mut segment =
-            Self { start, end, sent_at, delivered, mss, segs: 1, marks, older: NIL, newer: NIL };
+        let mut segment = Self { start, end, sent_at, mss, segs: 1, marks, tx, older: NIL, newer: NIL };
         segment.recount();
         segment
     }
@@ -129,6 +129,8 @@ pub(super) struct Orders {
     newest: u32,
     /// The newest record in the time order that was sent before RACK's most recently sent delivered segment.
     rack_before: u32,
+    /// What delivery-rate stamps are taken against.
+    pub(super) phases: Phases,
 }
 
 impl Orders {
@@ -139,6 +141,7 @@ impl Orders {
         oldest: NIL,
         newest: NIL,
         rack_before: NIL,
+        phases: Phases::NONE,
     };
 
     pub(super) fn is_empty(&self) -> bool {
@@ -236,12 +239,12 @@ impl Orders {
     }
 
     /// Was sent again: last in the time order.
-    pub(super) fn resent(&mut self, position: usize, now: Instant, delivered: u32) {
+    pub(super) fn resent(&mut self, position: usize, now: Instant, tx: TxStamps) {
         let id = self.order[position];
         self.unlink(id);
         let segment = &mut self.slab[id as usize];
         segment.sent_at = now;
-        segment.delivered = delivered;
+        segment.tx = tx;
         self.link_newest(id);
     }
 
@@ -359,7 +362,14 @@ mod tests {
     use super::*;
 
     fn segment(start: u32, len: u32, at: u64) -> SentSegment {
-        SentSegment::new(SeqNum(start), SeqNum(start + len), 100, Marks::PSH, Instant::from_micros(at), 0)
+        SentSegment::new(
+            SeqNum(start),
+            SeqNum(start + len),
+            100,
+            Marks::PSH,
+            Instant::from_micros(at),
+            TxStamps::default(),
+        )
     }
 
     fn by_time(segments: &Orders) -> Vec<u32> {
@@ -389,7 +399,7 @@ mod tests {
         for i in 0..3 {
             s.push(segment(i * 100, 100, u64::from(i)));
         }
-        s.resent(0, Instant::from_micros(9), 0);
+        s.resent(0, Instant::from_micros(9), TxStamps::default());
         assert_eq!(by_time(&s), [100, 200, 0]);
         s.settle(1);
         assert_eq!(by_time(&s), [200, 0]);
