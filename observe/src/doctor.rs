@@ -6,7 +6,7 @@
 //! Rules:   `rules` has a file for each; their facts are `linux-tcp` 11 and what it cites.
 //! Not here: printing (the command), reading sockets (`source`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use lastack_core::observe::TimerKind;
 use lastack_core::tcp::state::TcpState;
@@ -164,9 +164,40 @@ const LISTED_SOCKETS: usize = 5;
 
 /// Runs every rule. `before` is an earlier snapshot of the same source, for what only rates tell.
 pub fn examine(now: &Snapshot, before: Option<&Snapshot>, limits: &Limits) -> Vec<Finding> {
+    run(ALL.iter().copied(), &Case { now, before, limits })
+}
+
+/// As [`examine`] for a snapshot without owners: once the rules have said which sockets are ill, `name` is given their
+/// places in `now.rows` to name those owners, and what was found is told with them. On a healthy host nobody is asked.
+///
+/// Whether a rule speaks and for which sockets must not depend on owners; its evidence may name them.
+pub fn examine_then_name(
+    now: &mut Snapshot,
+    before: Option<&Snapshot>,
+    limits: &Limits,
+    name: impl FnOnce(&mut Snapshot, &[usize]),
+) -> Vec<Finding> {
     let case = Case { now, before, limits };
+    let (mut ill, mut speaking) = (HashSet::new(), Vec::new());
+    for rule in ALL {
+        if let Some(found) = (rule.check)(&case) {
+            ill.extend(found.rows.iter().map(|row| std::ptr::from_ref::<Row>(row)));
+            speaking.push(*rule);
+        }
+    }
+    if !ill.is_empty() {
+        let places = now.rows.iter().enumerate();
+        let places: Vec<usize> = places
+            .filter_map(|(place, row)| ill.contains(&std::ptr::from_ref(row)).then_some(place))
+            .collect();
+        name(now, &places);
+    }
+    run(speaking.into_iter(), &Case { now, before, limits })
+}
+
+fn run(rules: impl Iterator<Item = &'static Rule>, case: &Case<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
-        ALL.iter().filter_map(|rule| (rule.check)(&case).map(|found| finish(rule, found))).collect();
+        rules.filter_map(|rule| (rule.check)(case).map(|found| finish(rule, found))).collect();
     findings.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| b.count.cmp(&a.count)));
     findings
 }

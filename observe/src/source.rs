@@ -1,9 +1,10 @@
 //! Where snapshots come from: the Linux kernel, a running lastack, or a file of packets. Who asks need not know which.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use crate::row::Row;
-use crate::snapshot::{Namespace, Snapshot};
+use crate::snapshot::{Missing, Namespace, Snapshot};
 use kernel::{Kernel, Query};
 use stack::Stack;
 
@@ -33,6 +34,35 @@ impl Source {
                 snapshot.rows.retain(|row| query.v6.is_none_or(|v6| v6 == row.socket.local.is_ipv6()));
                 Ok(snapshot)
             }
+        }
+    }
+
+    /// Hands the sockets that `query` chooses over one by one, without owners, until `each` breaks off.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    pub fn each(&mut self, query: &Query, each: &mut dyn FnMut(&Row) -> ControlFlow<()>) -> io::Result<()> {
+        match self {
+            Self::Kernel(kernel) => kernel.each(query, each),
+            Self::Stack(_) => {
+                let _ = self.snapshot(query)?.rows.iter().try_for_each(each);
+                Ok(())
+            }
+        }
+    }
+
+    /// What cannot be read of it, whatever is asked for.
+    pub fn missing(&self) -> &[Missing] {
+        match self {
+            Self::Kernel(kernel) => kernel.missing(),
+            Self::Stack(_) => &[],
+        }
+    }
+
+    /// Names the owners of the rows at the places `chosen`; a stack's rows have theirs already.
+    pub fn name_owners(&mut self, snapshot: &mut Snapshot, chosen: &[usize]) {
+        if let Self::Kernel(kernel) = self {
+            kernel.name_owners_of(snapshot, chosen);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lastack_observe::doctor::what_if::{self, Prediction};
 use lastack_observe::doctor::{self, Finding, Limits, Rule, Severity};
 use lastack_observe::snapshot::Snapshot;
+use lastack_observe::source::Source;
 use lastack_observe::source::capture::Capture;
 use lastack_observe::source::kernel::Query;
 use lastack_observe::words::Lang;
@@ -67,6 +68,14 @@ pub(crate) struct Args {
     what_if: Option<String>,
 }
 
+/// What is examined.
+struct Look {
+    /// The live source, to ask who has the sockets of a finding.
+    source: Option<Source>,
+    before: Option<Snapshot>,
+    now: Snapshot,
+}
+
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let out = &mut BufWriter::new(io::stdout().lock());
     let lang = globals.lang().into();
@@ -78,11 +87,11 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     }
     let mut limits = args.limits();
     let capture = args.source.capture(|_| {})?;
-    let (before, now) = match &capture {
+    let Look { mut source, before, mut now } = match &capture {
         Some(capture) => {
             limits.usual_pile = 1;
             let (before, now) = capture.snapshots();
-            (Some(before), now)
+            Look { source: None, before: Some(before), now }
         }
         None => args.look()?,
     };
@@ -91,7 +100,11 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let findings = doctor::examine(&now, before.as_ref(), &limits);
+    let findings = doctor::examine_then_name(&mut now, before.as_ref(), &limits, |now, ill| {
+        if let Some(source) = &mut source {
+            source.name_owners(now, ill);
+        }
+    });
     // Of this host and nothing else: a file, another namespace or a stack says nothing about it.
     let runs = args.source.is_own_kernel().then(RunCheck::now);
     if globals.json {
@@ -123,8 +136,8 @@ impl Args {
         }
     }
 
-    /// An earlier look, where there is one, and the present one.
-    fn look(&self) -> Result<(Option<Snapshot>, Snapshot), Failure> {
+    /// Looks once or, where rates matter, twice. Owners are not looked up: most hosts' findings need none.
+    fn look(&self) -> Result<Look, Failure> {
         if !(0.0..=3600.0).contains(&self.interval) {
             return Err(Failure::new(
                 format!("--interval {} makes no sense", self.interval),
@@ -132,9 +145,9 @@ impl Args {
                 "--interval 1",
             ));
         }
-        let query = Query::everything();
+        let query = Query { owners: false, ..Query::everything() };
         if self.source.is_file() {
-            return Ok((None, self.source.snapshot(&query)?));
+            return Ok(Look { source: None, before: None, now: self.source.snapshot(&query)? });
         }
         let mut source = self.source.open()?;
         let mut before = None;
@@ -146,7 +159,7 @@ impl Args {
             clock::pause(Duration::from_secs_f64(self.interval));
         }
         let now = source.snapshot(&query).map_err(|error| self.source.refused(&error))?;
-        Ok((before, now))
+        Ok(Look { source: Some(source), before, now })
     }
 }
 

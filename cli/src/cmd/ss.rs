@@ -1,6 +1,7 @@
 //! `lastack ss`: sockets, as iproute2's `ss -t` shows them, with owners, ages and groups.
 
 use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use lastack_core::tcp::state::TcpState;
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::args::Globals;
 use crate::failure::Failure;
 use crate::source_args::{self, SourceArgs};
-use crate::table::Table;
+use crate::table::{Table, number};
 
 mod info;
 pub(crate) mod spell;
@@ -92,6 +93,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         v6: args.family(),
     };
     let out = &mut BufWriter::with_capacity(256 * 1024, io::stdout().lock());
+    let plain = !globals.json && !args.summary && keys.is_empty();
+    // Nothing about one line depends on another: none needs to be kept.
+    if plain && !query.owners && !args.source.is_file() {
+        args.stream(&query, out)?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let snapshot = args.source.snapshot(&query)?;
     if args.summary {
         summary(&snapshot, globals.json, out)?;
@@ -129,7 +137,38 @@ impl Args {
         if self.ipv4 { Some(false) } else { self.ipv6.then_some(true) }
     }
 
+    /// Writes every socket as the source tells it; a reader that goes away ends the dump.
+    fn stream(&self, query: &Query, out: &mut dyn Write) -> Result<(), Failure> {
+        let mut source = self.source.open()?;
+        let missing = source.missing().to_vec();
+        let mut table = self.table();
+        let mut written = Ok(());
+        source
+            .each(query, &mut |row| {
+                self.socket(row, &mut table);
+                written = table.drain(out, !self.no_header);
+                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+            .map_err(|error| self.source.refused(&error))?;
+        written?;
+        table.write(out, !self.no_header)?;
+        out.flush()?;
+        for missing in missing {
+            eprintln!("note: {}; {}", missing.what, missing.grant);
+        }
+        Ok(())
+    }
+
     fn sockets(&self, rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
+        let mut table = self.table();
+        for row in rows {
+            self.socket(row, &mut table);
+            table.drain(out, !self.no_header)?;
+        }
+        table.write(out, !self.no_header)
+    }
+
+    fn table(&self) -> Table {
         let mut columns = vec![
             ("State", false),
             ("Recv-Q", true),
@@ -146,43 +185,40 @@ impl Args {
         if self.extended {
             columns.push(("Extended", false));
         }
-        let mut table = Table::new(&columns);
-        for row in rows {
-            let socket = &row.socket;
-            let mut cells = vec![
-                socket.state.name().to_owned(),
-                socket.recv_q.to_string(),
-                socket.send_q.to_string(),
-                spell::address(socket.local, row.v6only),
-                spell::address(socket.remote, row.v6only),
-            ];
-            if self.processes {
-                cells.push(row.owner.as_ref().map_or_else(|| "-".to_owned(), spell::owner));
-            }
-            if self.options || self.extended {
-                cells.push(socket.timer.map_or_else(|| "-".to_owned(), spell::timer_of_ss));
-            }
-            if self.extended {
-                cells.push(spell::extended(row));
-            }
-            let mut details = Vec::new();
-            if self.memory
-                && let Some(m) = row.memory
-            {
-                details.push(spell::memory(&m));
-            }
-            if self.info
-                && let Some(found) = socket.info.as_deref()
-            {
-                details.push(info::line(found, socket.state, row.congestion.as_deref()));
-            }
-            if !details.is_empty() {
-                table.push_with_detail(cells, details.join(" "));
-            } else {
-                table.push(cells);
-            }
+        Table::new(&columns)
+    }
+
+    /// Adds one socket's line, or two.
+    fn socket(&self, row: &Row, table: &mut Table) {
+        let socket = &row.socket;
+        table.cell(|text| text.push_str(socket.state.name()));
+        table.cell(|text| number(text, socket.recv_q));
+        table.cell(|text| number(text, socket.send_q));
+        table.cell(|text| spell::push_address(text, socket.local, row.v6only));
+        table.cell(|text| spell::push_address(text, socket.remote, row.v6only));
+        if self.processes {
+            table
+                .cell(|text| text.push_str(&row.owner.as_ref().map_or_else(|| "-".to_owned(), spell::owner)));
         }
-        table.write(out, !self.no_header)
+        if self.options || self.extended {
+            table
+                .cell(|text| text.push_str(&socket.timer.map_or_else(|| "-".to_owned(), spell::timer_of_ss)));
+        }
+        if self.extended {
+            table.cell(|text| text.push_str(&spell::extended(row)));
+        }
+        table.end_row(|text| {
+            let memory = row.memory.as_ref().filter(|_| self.memory);
+            if let Some(memory) = memory {
+                text.push_str(&spell::memory(memory));
+            }
+            if let Some(found) = socket.info.as_deref().filter(|_| self.info) {
+                if memory.is_some() {
+                    text.push(' ');
+                }
+                info::line(text, found, socket.state, row.congestion.as_deref());
+            }
+        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! `lastack watch`: the same as `ss` and `doctor`, live on a full screen; lines where there is none.
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use lastack_observe::clock;
 use lastack_observe::filter::Filter;
 use lastack_observe::group;
 use lastack_observe::interrupt::Interrupt;
-use lastack_observe::row::Row;
+use lastack_observe::row::{Owner, Row};
 use lastack_observe::snapshot::Snapshot;
 use lastack_observe::source::Source;
 use lastack_observe::source::kernel::{Detail, Query};
@@ -21,9 +22,10 @@ use crate::source_args::{self, SourceArgs};
 use crate::watch::draw;
 use crate::watch::model::{Action, Key, Model};
 
-/// A look may take at most a quarter of the time: on a host with very many sockets the pace falls.
+/// Looking, and making of it what is shown, may take at most a quarter of the time: on a host with very many sockets
+/// the pace falls.
 const LOOK_SHARE: u32 = 4;
-/// Owners are looked up more rarely: that walks through /proc.
+/// Owners are looked up more rarely, and not before something is on the screen: that walks through /proc.
 const OWNER_SHARE: u32 = 20;
 
 /// The command line of `watch`.
@@ -57,24 +59,52 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         ));
     }
     let filter = source_args::filter(&args.filter)?;
+    let smart = !globals.json
+        && io::stdout().is_terminal()
+        && io::stdin().is_terminal()
+        && std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty());
+    let need = match (filter.needs_owner(), smart) {
+        (true, _) => Owners::First,
+        (false, true) => Owners::Later,
+        // Lines say states and rules.
+        (false, false) => Owners::Never,
+    };
     let mut looker = Looker {
         source: args.source.open()?,
         interval: Duration::from_secs_f64(args.interval),
-        took: Duration::ZERO,
-        looked: None,
+        pace: Pace::default(),
+        need,
         owned: None,
-        owners: std::collections::HashMap::new(),
+        owners: HashMap::new(),
     };
     let end =
         args.duration.map(|seconds| clock::monotonic() + Duration::from_secs_f64(seconds.clamp(0.0, 1e7)));
-    let smart = io::stdout().is_terminal()
-        && io::stdin().is_terminal()
-        && std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty());
     let model = Model::new(args.filter.join(" "), filter);
-    if smart && !globals.json {
-        screen(looker, model, end, globals)
-    } else {
-        lines(&mut looker, model, end, globals)
+    if smart { screen(looker, model, end, globals) } else { lines(&mut looker, model, end, globals) }
+}
+
+/// Whether it matters who has a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Owners {
+    /// The filter asks for it: from the first look on.
+    First,
+    /// It is shown: once there is something to show it beside.
+    Later,
+    Never,
+}
+
+/// When the next look is due.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// How long the last look took, and everything that was made of it.
+    took: Duration,
+    looked: Option<Instant>,
+}
+
+impl Pace {
+    fn due_in(&self, interval: Duration, now: Instant) -> Duration {
+        let pause = interval.max(self.took * LOOK_SHARE);
+        self.looked.map_or(Duration::ZERO, |then| pause.saturating_sub(now.saturating_duration_since(then)))
     }
 }
 
@@ -82,41 +112,52 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
 struct Looker {
     source: Source,
     interval: Duration,
-    took: Duration,
-    looked: Option<Instant>,
+    pace: Pace,
+    need: Owners,
+    /// When owners were looked up, and how long that took.
     owned: Option<(Instant, Duration)>,
-    owners: std::collections::HashMap<u64, lastack_observe::row::Owner>,
+    owners: HashMap<u64, Owner>,
 }
 
 impl Looker {
     /// Until the next look is due.
     fn due_in(&self) -> Duration {
-        let pause = self.interval.max(self.took * LOOK_SHARE);
-        self.looked.map_or(Duration::ZERO, |then| pause.saturating_sub(then.elapsed()))
+        self.pace.due_in(self.interval, clock::monotonic())
     }
 
-    fn look(&mut self) -> Result<Snapshot, Failure> {
+    /// Looks, and lets `model` make of it what is shown.
+    fn update(&mut self, model: &mut Model) -> Result<(), Failure> {
         let start = clock::monotonic();
-        let owners = self
-            .owned
-            .is_none_or(|(then, took)| then.elapsed() > (took * OWNER_SHARE).max(Duration::from_secs(2)));
-        let query = Query { filter: Filter::everything(), detail: Detail::Full, owners, v6: None };
+        let query = Query { filter: Filter::everything(), detail: Detail::Full, owners: false, v6: None };
         let mut snapshot = self.source.snapshot(&query)?;
-        if owners {
+        let naming = self.name(&mut snapshot);
+        model.update(snapshot);
+        // Naming has a share of its own: it must not slow down the looks that do without.
+        self.pace = Pace { took: start.elapsed().saturating_sub(naming), looked: Some(start) };
+        Ok(())
+    }
+
+    /// Names owners: those that are remembered, or anew when that is due; gives how long it took.
+    fn name(&mut self, snapshot: &mut Snapshot) -> Duration {
+        let start = clock::monotonic();
+        let due = match (self.owned, self.need) {
+            (_, Owners::Never) => return Duration::ZERO,
+            (Some((then, took)), _) => then.elapsed() > (took * OWNER_SHARE).max(Duration::from_secs(2)),
+            (None, Owners::First) => true,
+            (None, Owners::Later) => self.pace.looked.is_some(),
+        };
+        if due {
+            let all: Vec<usize> = (0..snapshot.rows.len()).collect();
+            self.source.name_owners(snapshot, &all);
+            let named = |row: &Row| Some((row.socket.cookie, row.owner.clone()?));
+            self.owners = snapshot.rows.iter().filter_map(named).collect();
             self.owned = Some((start, start.elapsed()));
-            self.owners = snapshot
-                .rows
-                .iter()
-                .filter_map(|row| Some((row.socket.cookie, row.owner.clone()?)))
-                .collect();
-        } else {
-            self.took = start.elapsed();
+        } else if !self.owners.is_empty() {
             for row in &mut snapshot.rows {
                 row.owner = row.owner.take().or_else(|| self.owners.get(&row.socket.cookie).cloned());
             }
         }
-        self.looked = Some(start);
-        Ok(snapshot)
+        start.elapsed()
     }
 }
 
@@ -134,7 +175,7 @@ fn screen(
                 return Ok(());
             }
             if !model.paused && looker.due_in().is_zero() {
-                model.update(looker.look()?);
+                looker.update(&mut model)?;
             }
             let mut page = 1;
             terminal.draw(|frame| page = draw::draw(frame, &model, lang))?;
@@ -152,7 +193,7 @@ fn screen(
                     Action::Quit => return Ok(()),
                     Action::Kill(rows) => {
                         model.message = kill(&mut looker.source, &rows);
-                        looker.looked = None;
+                        looker.pace = Pace::default();
                     }
                 }
             }
@@ -208,9 +249,8 @@ fn lines(
             clock::pause(due.min(Duration::from_millis(100)));
             continue;
         }
-        model.update(looker.look()?);
-        let rows: Vec<Row> = model.shown.iter().map(|index| model.now.rows[*index].clone()).collect();
-        let groups = group::by(&rows, &[group::Key::State]);
+        looker.update(&mut model)?;
+        let (total, groups) = (model.shown.len(), group::by(model.chosen(), &[group::Key::State]));
         if globals.json {
             let states: serde_json::Map<_, _> =
                 groups.iter().map(|g| (g.values[0].clone(), g.count.into())).collect();
@@ -219,7 +259,7 @@ fn lines(
                 .iter()
                 .map(|f| json!({"id": f.rule.id, "severity": f.severity.name(), "count": f.count}))
                 .collect();
-            let line = json!({"event": "summary", "at_ns": model.now.taken_ns, "total": rows.len(), "states": states, "findings": findings});
+            let line = json!({"event": "summary", "at_ns": model.now.taken_ns, "total": total, "states": states, "findings": findings});
             writeln!(out, "{line}")?;
         } else {
             let states: Vec<String> = groups.iter().map(|g| format!("{} {}", g.values[0], g.count)).collect();
@@ -227,9 +267,27 @@ fn lines(
                 model.findings.iter().map(|f| format!("{} × {}", f.rule.id, f.count)).collect();
             let findings =
                 if findings.is_empty() { String::new() } else { format!("  | {}", findings.join(", ")) };
-            writeln!(out, "{} sockets  {}{findings}", rows.len(), states.join("  "))?;
+            writeln!(out, "{total} sockets  {}{findings}", states.join("  "))?;
         }
         out.flush()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_takes_at_most_a_quarter_of_the_time() {
+        let start = clock::monotonic();
+        let (interval, ms) = (Duration::from_millis(100), Duration::from_millis);
+        assert!(Pace::default().due_in(interval, start).is_zero(), "the first is due at once");
+        for (took, due) in [(0, 100), (20, 100), (25, 100), (30, 120), (900, 3600)] {
+            let pace = Pace { took: ms(took), looked: Some(start) };
+            assert_eq!(pace.due_in(interval, start), ms(due), "a look of {took} ms");
+            assert_eq!(pace.due_in(interval, start + ms(took)), ms(due - took), "and all of it at its end");
+            assert!(pace.due_in(interval, start + ms(due)).is_zero());
+        }
+    }
 }

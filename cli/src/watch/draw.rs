@@ -51,10 +51,9 @@ pub(crate) fn draw(frame: &mut Frame<'_>, model: &Model, lang: Lang) -> usize {
 }
 
 fn summary(frame: &mut Frame<'_>, area: Rect, model: &Model) {
-    let groups = group::by(&model.now.rows, &[group::Key::State]);
     let mut spans = vec![Span::styled(format!("{} sockets", model.now.rows.len()), bold())];
     for state in TcpState::ALL {
-        if let Some(found) = groups.iter().find(|group| group.values[0] == state.name())
+        if let Some(found) = model.states.iter().find(|group| group.values[0] == state.name())
             && state != TcpState::NewSynRecv
         {
             spans.push(Span::raw(format!("  {state} {}", found.count)));
@@ -129,10 +128,9 @@ fn groups(frame: &mut Frame<'_>, area: Rect, model: &Model, key: group::Key) {
 
 fn details(frame: &mut Frame<'_>, area: Rect, model: &Model, row: &Row, lang: Lang) {
     let mut lines = vec![Line::from(explain::row(row).get(lang).to_owned())];
-    let timeline = model.timeline(row.socket.cookie);
-    let start = timeline.first().map_or(0, |(at, _)| *at);
+    let mut timeline = model.timeline(row.socket.cookie).peekable();
+    let start = timeline.peek().map_or(0, |(at, _)| *at);
     let states: Vec<String> = timeline
-        .iter()
         .map(|(at, state)| format!("{state} +{}", duration(at.saturating_sub(start) / 1_000_000)))
         .collect();
     lines.push(Line::from(format!("seen: {}", states.join(" → "))));

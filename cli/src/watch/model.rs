@@ -102,7 +102,18 @@ pub(crate) struct Model {
     pub(crate) mode: Mode,
     /// Something to tell in the last line.
     pub(crate) message: String,
-    timelines: HashMap<u64, Vec<(u64, TcpState)>>,
+    timelines: HashMap<u64, Timeline>,
+    /// The states of all sockets, most frequent first.
+    pub(crate) states: Vec<group::Group>,
+}
+
+/// What one connection has been seen in; one that stays as it is takes no memory of its own.
+#[derive(Clone, Debug)]
+struct Timeline {
+    first: (u64, TcpState),
+    then: Vec<(u64, TcpState)>,
+    /// The last look that had it.
+    seen_ns: u64,
 }
 
 impl Model {
@@ -124,6 +135,7 @@ impl Model {
             mode: Mode::Table,
             message: String::new(),
             timelines: HashMap::new(),
+            states: Vec::new(),
         }
     }
 
@@ -132,6 +144,7 @@ impl Model {
         let keep = self.selected_row().map(|row| row.socket.cookie);
         self.before = Some(std::mem::replace(&mut self.now, now)).filter(|before| before.taken_ns > 0);
         self.findings = doctor::examine(&self.now, self.before.as_ref(), &Limits::default());
+        self.states = group::by(&self.now.rows, &[group::Key::State]);
         self.remember();
         self.arrange();
         if let Some(cookie) = keep
@@ -143,16 +156,17 @@ impl Model {
     }
 
     fn remember(&mut self) {
-        let mut next = HashMap::with_capacity(self.now.rows.len().min(MAX_TIMELINES));
+        let now_ns = self.now.taken_ns;
         for row in self.now.rows.iter().take(MAX_TIMELINES) {
-            let cookie = row.socket.cookie;
-            let mut line = self.timelines.remove(&cookie).unwrap_or_default();
-            if line.last().is_none_or(|(_, state)| *state != row.socket.state) {
-                line.push((self.now.taken_ns, row.socket.state));
+            let state = (now_ns, row.socket.state);
+            let line = self.timelines.entry(row.socket.cookie);
+            let line = line.or_insert_with(|| Timeline { first: state, then: Vec::new(), seen_ns: now_ns });
+            line.seen_ns = now_ns;
+            if line.then.last().unwrap_or(&line.first).1 != state.1 {
+                line.then.push(state);
             }
-            next.insert(cookie, line);
         }
-        self.timelines = next;
+        self.timelines.retain(|_, line| line.seen_ns == now_ns);
     }
 
     /// Filters, orders and groups what there is.
@@ -178,12 +192,14 @@ impl Model {
         self.shown = shown;
         self.groups = match self.group_key() {
             None => Vec::new(),
-            Some(key) => {
-                let chosen: Vec<Row> = self.shown.iter().map(|index| self.now.rows[*index].clone()).collect();
-                group::by(&chosen, &[key])
-            }
+            Some(key) => group::by(self.chosen(), &[key]),
         };
         self.selected = self.selected.min(self.len().saturating_sub(1));
+    }
+
+    /// The rows that the filter leaves, in order.
+    pub(crate) fn chosen(&self) -> impl Iterator<Item = &Row> {
+        self.shown.iter().map(|index| &self.now.rows[*index])
     }
 
     pub(crate) fn group_key(&self) -> Option<group::Key> {
@@ -203,8 +219,9 @@ impl Model {
     }
 
     /// When the connection was first seen in which state.
-    pub(crate) fn timeline(&self, cookie: u64) -> &[(u64, TcpState)] {
-        self.timelines.get(&cookie).map_or(&[], Vec::as_slice)
+    pub(crate) fn timeline(&self, cookie: u64) -> impl Iterator<Item = (u64, TcpState)> {
+        let line = self.timelines.get(&cookie);
+        line.into_iter().flat_map(|line| std::iter::once(&line.first).chain(&line.then).copied())
     }
 
     /// Does what a key means; `page` is the table's height.
@@ -383,7 +400,7 @@ pub(crate) mod tests {
         let chosen = model.selected_row().map(|row| row.socket.cookie);
         model.update(snapshot("FIN-WAIT-2"));
         assert_eq!(model.selected_row().map(|row| row.socket.cookie), chosen);
-        let states: Vec<_> = model.timeline(2).iter().map(|(_, state)| *state).collect();
+        let states: Vec<_> = model.timeline(2).map(|(_, state)| state).collect();
         assert_eq!(states, [TcpState::FinWait1, TcpState::FinWait2]);
     }
 }

@@ -387,3 +387,45 @@ fn predictions_follow_the_model() {
     }
     assert_eq!(what_if::predict(&now, None, "tcp_bogus", "1").err(), Some(what_if::Unknown::Knob));
 }
+
+#[test]
+fn owners_are_asked_for_only_where_a_rule_speaks() {
+    let nameless = |mut row: Row| {
+        row.owner = None;
+        row
+    };
+    let healthy =
+        many(50, |n| nameless(row(TcpState::Established, "10.0.0.1:80", &format!("10.0.1.{n}:4000"))));
+    let mut now = snapshot(healthy.clone());
+    let limits = Limits::default();
+    let found = examine_then_name(&mut now, None, &limits, |_, _| panic!("nobody is ill"));
+    assert!(found.is_empty(), "{found:?}");
+
+    let mut rows = healthy;
+    rows.extend(many(30, |_| nameless(row(TcpState::CloseWait, "10.0.0.1:80", "10.0.0.9:4000"))));
+    let mut now = snapshot(rows);
+    let mut asked = Vec::new();
+    let found = examine_then_name(&mut now, None, &limits, |now, places| {
+        asked = places.to_vec();
+        for place in places {
+            now.rows[*place].owner = row(TcpState::CloseWait, "10.0.0.1:80", "10.0.0.9:4000").owner;
+        }
+    });
+    assert_eq!(asked, (50..80).collect::<Vec<_>>());
+    assert_eq!((found.len(), found[0].rule.id, found[0].count), (1, "close-wait.leak", 30));
+    assert_eq!((found[0].owners[0].pid, found[0].owners[0].count), (Some(71), 30));
+}
+
+#[test]
+fn no_rule_decides_by_owner() {
+    let rows = many(300, |n| {
+        let state = TcpState::ALL[n as usize % TcpState::ALL.len()];
+        with_timer(row(state, "10.0.0.1:80", "10.0.0.9:4000"), TimerKind::Persist, 100, 5)
+    });
+    let named = snapshot(rows);
+    let mut nameless = named.clone();
+    nameless.rows.iter_mut().for_each(|row| row.owner = None);
+    let with = found(&named);
+    assert!(!with.is_empty());
+    assert_eq!(found(&nameless), with);
+}

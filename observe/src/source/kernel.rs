@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use crate::clock;
@@ -17,6 +18,7 @@ use crate::snapshot::{Missing, Namespace, Snapshot};
 
 mod bytecode;
 mod cgroup;
+mod cookies;
 mod destroyed;
 mod diag;
 mod mib;
@@ -33,6 +35,7 @@ pub use owner::sockets_of;
 pub use tracepoints::{Counting, TraceOptions, Tracer};
 
 use bytecode::Compiled;
+use cookies::Cookies;
 use netlink::Netlink;
 
 const EINVAL: i32 = 22;
@@ -172,27 +175,58 @@ impl Kernel {
             snapshot.namespaces.push(room.figures());
         }
         if query.owners {
-            let refused = self.name_owners(&mut snapshot.rows);
-            if refused > 0 {
-                snapshot.missing.push(Missing {
-                    what: format!("owners: {refused} processes of other users cannot be looked into"),
-                    grant: "sudo lastack …, or setcap cap_sys_ptrace,cap_dac_read_search+ep on the binary"
-                        .to_owned(),
-                });
-            }
+            let Snapshot { rows, missing, .. } = &mut snapshot;
+            missing.extend(self.name_owners(rows.iter_mut().collect()));
         }
         Ok(snapshot)
     }
 
-    /// Only the sockets; owners are named when the query or its filter wants them.
+    /// Only the sockets; owners are named when the filter wants them.
     ///
     /// # Errors
     /// When the kernel refuses the dump.
     pub fn rows(&mut self, query: &Query) -> io::Result<Vec<Row>> {
-        let compiled = bytecode::compile(&query.filter.expr);
-        let owner_first = query.filter.needs_owner();
         let mut rows = Vec::new();
-        let mut seen = HashSet::new();
+        let compiled = bytecode::compile(&query.filter.expr);
+        if !query.filter.needs_owner() {
+            self.walk(query, &compiled, true, &mut |row| {
+                rows.push(row);
+                ControlFlow::Continue(())
+            })?;
+            return Ok(rows);
+        }
+        self.walk(query, &compiled, false, &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        })?;
+        self.name_owners(rows.iter_mut().collect());
+        rows.retain(|row| compiled.here.matches(row));
+        Ok(rows)
+    }
+
+    /// Hands the sockets over one by one as the kernel tells them, keeping none, until `each` breaks off. Owners are
+    /// named only when the filter wants them; then all are read first.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub fn each(&mut self, query: &Query, each: &mut dyn FnMut(&Row) -> ControlFlow<()>) -> io::Result<()> {
+        if query.filter.needs_owner() {
+            let _ = self.rows(query)?.iter().try_for_each(each);
+            return Ok(());
+        }
+        let compiled = bytecode::compile(&query.filter.expr);
+        self.walk(query, &compiled, true, &mut |row| each(&row))
+    }
+
+    /// Dumps what `query` wants, every socket once; `judge` tells whether to apply what the kernel cannot judge.
+    fn walk(
+        &mut self,
+        query: &Query,
+        compiled: &Compiled,
+        judge: bool,
+        each: &mut dyn FnMut(Row) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let mut seen = Cookies::default();
         let Self { rooms, recorded, .. } = self;
         let now_ns = clock::unix_ns();
         for room in rooms {
@@ -200,27 +234,25 @@ impl Kernel {
                 if query.v6.is_some_and(|wanted| wanted != v6) {
                     continue;
                 }
-                let keep_all = owner_first;
                 seen.clear();
-                let mut each = |mut row: Row| {
+                let mut chosen = |mut row: Row| {
                     if let Some(recorded) = recorded {
                         recorded.apply(std::slice::from_mut(&mut row), now_ns);
                     }
                     // A dump is not atomic: a socket that moved between hash chains comes twice.
-                    if (keep_all || compiled.here.matches(&row))
+                    if (!judge || compiled.here.matches(&row))
                         && seen.insert((row.socket.cookie, row.socket.state))
                     {
-                        rows.push(row);
+                        return each(row);
                     }
+                    ControlFlow::Continue(())
                 };
-                room.dump(v6, query, &compiled, &mut each)?;
+                if room.dump(v6, query, compiled, &mut chosen)?.is_break() {
+                    return Ok(());
+                }
             }
         }
-        if owner_first {
-            self.name_owners(&mut rows);
-            rows.retain(|row| compiled.here.matches(row));
-        }
-        Ok(rows)
+        Ok(())
     }
 
     /// Counters, gauges and knobs of every namespace, without the sockets.
@@ -263,21 +295,42 @@ impl Kernel {
         diag::destroy(&mut room.netlink, row)
     }
 
-    /// Names owners; gives how many processes could not be looked into.
-    fn name_owners(&mut self, rows: &mut Vec<Row>) -> usize {
-        let owners = owner::Owners::scan();
+    /// Namespaces of the scope that could not be entered.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// Names the owners of the rows at the places `chosen`, and of no others. Looks through `/proc` only until all of
+    /// them are found.
+    pub fn name_owners_of(&mut self, snapshot: &mut Snapshot, chosen: &[usize]) {
+        let chosen: HashSet<usize> = chosen.iter().copied().collect();
+        let rows = snapshot.rows.iter_mut().enumerate();
+        let rows = rows.filter_map(|(place, row)| chosen.contains(&place).then_some(row)).collect();
+        snapshot.missing.extend(self.name_owners(rows));
+    }
+
+    /// Names owners; tells what could not be looked into, where that mattered.
+    fn name_owners(&mut self, rows: Vec<&mut Row>) -> Option<Missing> {
         // Inferring a former owner from its port needs the listeners, which the filter may have left out.
-        let asked = rows.len();
-        let listeners = Filter::parse(&["state listening"]).expect("a filter of our own");
-        let query = Query { filter: listeners, detail: Detail::Brief, owners: false, v6: None };
-        if rows.iter().any(|row| row.inode == 0)
-            && let Ok(found) = self.rows(&query)
-        {
-            rows.extend(found);
+        let served: HashSet<(u64, u16)> = rows
+            .iter()
+            .filter(|row| row.inode == 0)
+            .map(|row| (row.netns, row.socket.local.port()))
+            .collect();
+        let mut listeners = Vec::new();
+        if !served.is_empty() {
+            let listening = Filter::parse(&["state listening"]).expect("a filter of our own");
+            let query = Query { filter: listening, detail: Detail::Brief, owners: false, v6: None };
+            listeners = self.rows(&query).unwrap_or_default();
+            listeners.retain(|row| served.contains(&(row.netns, row.socket.local.port())));
         }
-        owners.name(rows, &mut self.cgroups);
-        rows.truncate(asked);
-        owners.refused()
+        let held = rows.iter().map(|row| row.inode).chain(listeners.iter().map(|row| row.inode));
+        let owners = owner::Owners::scan(held.filter(|inode| *inode != 0).collect());
+        owners.name(rows, &listeners, &mut self.cgroups);
+        (owners.refused() > 0).then(|| Missing {
+            what: format!("owners: {} processes of other users cannot be looked into", owners.refused()),
+            grant: "sudo lastack …, or setcap cap_sys_ptrace,cap_dac_read_search+ep on the binary".to_owned(),
+        })
     }
 
     /// The path of a control group, below the root.
@@ -292,28 +345,26 @@ impl Room {
         v6: bool,
         query: &Query,
         compiled: &Compiled,
-        each: &mut dyn FnMut(Row),
-    ) -> io::Result<()> {
+        each: &mut dyn FnMut(Row) -> ControlFlow<()>,
+    ) -> io::Result<ControlFlow<()>> {
         let (states, detail, netns) = (query.filter.states, query.detail, self.inode);
-        let mut count = 0usize;
+        let mut none_yet = true;
         let mut counted = |row| {
-            count += 1;
-            each(row);
+            none_yet = false;
+            each(row)
         };
         match diag::dump(&mut self.netlink, v6, states, &compiled.program, detail, netns, &mut counted) {
             // A kernel that does not know one of our operations says EINVAL before the first row: ask for
             // everything and do its part here.
             Err(error)
-                if error.raw_os_error() == Some(EINVAL) && count == 0 && !compiled.program.is_empty() =>
+                if error.raw_os_error() == Some(EINVAL) && none_yet && !compiled.program.is_empty() =>
             {
                 let mut chosen = |row: Row| {
-                    if compiled.there.matches(&row) {
-                        each(row);
-                    }
+                    if compiled.there.matches(&row) { each(row) } else { ControlFlow::Continue(()) }
                 };
-                diag::dump(&mut self.netlink, v6, states, &[], detail, netns, &mut chosen).map(|_| ())
+                diag::dump(&mut self.netlink, v6, states, &[], detail, netns, &mut chosen)
             }
-            result => result.map(|_interrupted| ()),
+            result => result,
         }
     }
 

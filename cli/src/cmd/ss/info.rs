@@ -2,56 +2,88 @@
 //!
 //! Rules: iproute2 `misc/ss.c`, `tcp_stats_print()`: what is zero is not said.
 
+use std::fmt::{self, Write as _};
+
 use lastack_core::observe::TcpInfo;
 use lastack_core::tcp::state::TcpState;
 
-/// Words of a line.
-#[derive(Default)]
-struct Line(Vec<String>);
+use crate::table::number;
 
-impl Line {
-    fn word(&mut self, word: impl Into<String>) {
-        self.0.push(word.into());
+/// Words of a line, appended to a text.
+struct Line<'a> {
+    text: &'a mut String,
+    start: usize,
+}
+
+impl Line<'_> {
+    /// A word, behind a space unless it is the first.
+    fn word(&mut self, word: impl fmt::Display) {
+        let space = if self.text.len() > self.start { " " } else { "" };
+        let _ = write!(self.text, "{space}{word}");
+    }
+
+    /// `name:`, behind a space unless it is the first.
+    fn name(&mut self, name: &str) {
+        if self.text.len() > self.start {
+            self.text.push(' ');
+        }
+        self.text.push_str(name);
+        self.text.push(':');
     }
 
     /// `name:value`, unless it is zero.
     fn number(&mut self, name: &str, value: impl Into<u64>) {
         let value = value.into();
         if value != 0 {
-            self.word(format!("{name}:{value}"));
+            self.name(name);
+            number(self.text, value);
         }
     }
 
     /// Microseconds as milliseconds, unless they are zero.
     fn ms(&mut self, name: &str, us: u32) {
         if us != 0 {
-            self.word(format!("{name}:{}", ms(us)));
+            self.name(name);
+            push_ms(self.text, us);
         }
     }
 
     /// A time of which the connection was busy, with its share.
     fn limited(&mut self, name: &str, us: u64, busy: u64) {
         if us != 0 {
-            self.word(format!("{name}:{}ms({:.1}%)", us / 1000, 100.0 * us as f64 / busy as f64));
+            let share = 100.0 * us as f64 / busy as f64;
+            self.word(format_args!("{name}:{}ms({share:.1}%)", us / 1000));
         }
     }
 }
 
-/// C's `%g` of milliseconds: six significant digits, no trailing zeros.
-fn ms(us: u32) -> String {
-    let decimals = match us {
-        0..=999_999 => 3,
-        1_000_000..=9_999_999 => 2,
-        10_000_000..=99_999_999 => 1,
-        _ => 0,
-    };
-    let text = format!("{:.decimals$}", f64::from(us) / 1000.0);
-    if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+/// Appends C's `%g` of milliseconds: six significant digits, no trailing zeros.
+fn push_ms(text: &mut String, us: u32) {
+    if us > 999_999 {
+        // Rounded: as C does it, from the binary fraction.
+        let decimals = match us {
+            0..=9_999_999 => 2,
+            10_000_000..=99_999_999 => 1,
+            _ => 0,
+        };
+        let rounded = format!("{:.decimals$}", f64::from(us) / 1000.0);
+        let exact = if decimals > 0 { rounded.trim_end_matches('0').trim_end_matches('.') } else { &rounded };
+        return text.push_str(exact);
+    }
+    number(text, us / 1000);
+    let (mut rest, mut digits) = (us % 1000, 3);
+    if rest > 0 {
+        while rest % 10 == 0 {
+            rest /= 10;
+            digits -= 1;
+        }
+        let _ = write!(text, ".{rest:0digits$}");
+    }
 }
 
-/// The line.
-pub(super) fn line(info: &TcpInfo, state: TcpState, congestion: Option<&str>) -> String {
-    let mut line = Line::default();
+/// Appends the line.
+pub(super) fn line(text: &mut String, info: &TcpInfo, state: TcpState, congestion: Option<&str>) {
+    let mut line = Line { start: text.len(), text };
     for (bit, name) in [(1, "ts"), (2, "sack"), (8, "ecn"), (16, "ecnseen"), (32, "fastopen")] {
         if info.options & bit != 0 {
             line.word(name);
@@ -61,24 +93,25 @@ pub(super) fn line(info: &TcpInfo, state: TcpState, congestion: Option<&str>) ->
         line.word(name);
     }
     if info.options & 4 != 0 {
-        line.word(format!("wscale:{},{}", info.snd_wscale, info.rcv_wscale));
+        line.word(format_args!("wscale:{},{}", info.snd_wscale, info.rcv_wscale));
     }
     timing(info, &mut line);
     amounts(info, &mut line);
     rates(info, &mut line);
     recovery(info, state, &mut line);
     beyond(info, state, &mut line);
-    line.0.join(" ")
 }
 
-fn timing(info: &TcpInfo, line: &mut Line) {
+fn timing(info: &TcpInfo, line: &mut Line<'_>) {
     // A socket that never sent anything has a time-out of 3 s, which `ss` takes for none.
     if info.rto != 3_000_000 {
         line.ms("rto", info.rto);
     }
     line.number("backoff", info.backoff);
     if info.rtt != 0 {
-        line.word(format!("rtt:{}/{}", ms(info.rtt), ms(info.rttvar)));
+        line.ms("rtt", info.rtt);
+        line.text.push('/');
+        push_ms(line.text, info.rttvar);
     }
     line.ms("ato", info.ato);
     line.number("mss", info.snd_mss);
@@ -91,7 +124,7 @@ fn timing(info: &TcpInfo, line: &mut Line) {
     }
 }
 
-fn amounts(info: &TcpInfo, line: &mut Line) {
+fn amounts(info: &TcpInfo, line: &mut Line<'_>) {
     line.number("bytes_sent", info.bytes_sent);
     line.number("bytes_retrans", info.bytes_retrans);
     line.number("bytes_acked", info.bytes_acked);
@@ -102,25 +135,23 @@ fn amounts(info: &TcpInfo, line: &mut Line) {
     line.number("data_segs_in", info.data_segs_in);
 }
 
-fn rates(info: &TcpInfo, line: &mut Line) {
+fn rates(info: &TcpInfo, line: &mut Line<'_>) {
     if info.snd_mss != 0 && info.rtt != 0 && info.snd_cwnd != 0 {
         let bits = f64::from(info.snd_cwnd) * f64::from(info.snd_mss) * 8_000_000.0 / f64::from(info.rtt);
-        line.word(format!("send {bits:.0}bps"));
+        line.word(format_args!("send {bits:.0}bps"));
     }
     line.number("lastsnd", info.last_data_sent);
     line.number("lastrcv", info.last_data_recv);
     line.number("lastack", info.last_ack_recv);
     let known = |rate: u64| rate != 0 && rate != u64::MAX;
     if known(info.pacing_rate) {
-        let most = if known(info.max_pacing_rate) {
-            format!("/{}bps", u128::from(info.max_pacing_rate) * 8)
-        } else {
-            String::new()
-        };
-        line.word(format!("pacing_rate {}bps{most}", u128::from(info.pacing_rate) * 8));
+        line.word(format_args!("pacing_rate {}bps", u128::from(info.pacing_rate) * 8));
+        if known(info.max_pacing_rate) {
+            let _ = write!(line.text, "/{}bps", u128::from(info.max_pacing_rate) * 8);
+        }
     }
     if info.delivery_rate != 0 {
-        line.word(format!("delivery_rate {}bps", u128::from(info.delivery_rate) * 8));
+        line.word(format_args!("delivery_rate {}bps", u128::from(info.delivery_rate) * 8));
     }
     line.number("delivered", info.delivered);
     line.number("delivered_ce", info.delivered_ce);
@@ -128,16 +159,16 @@ fn rates(info: &TcpInfo, line: &mut Line) {
         line.word("app_limited");
     }
     if info.busy_time != 0 {
-        line.word(format!("busy:{}ms", info.busy_time / 1000));
+        line.word(format_args!("busy:{}ms", info.busy_time / 1000));
         line.limited("rwnd_limited", info.rwnd_limited, info.busy_time);
         line.limited("sndbuf_limited", info.sndbuf_limited, info.busy_time);
     }
 }
 
-fn recovery(info: &TcpInfo, state: TcpState, line: &mut Line) {
+fn recovery(info: &TcpInfo, state: TcpState, line: &mut Line<'_>) {
     line.number("unacked", info.unacked);
     if info.retrans != 0 || info.total_retrans != 0 {
-        line.word(format!("retrans:{}/{}", info.retrans, info.total_retrans));
+        line.word(format_args!("retrans:{}/{}", info.retrans, info.total_retrans));
     }
     line.number("lost", info.lost);
     // A listener has its backlog there.
@@ -160,12 +191,12 @@ fn recovery(info: &TcpInfo, state: TcpState, line: &mut Line) {
 }
 
 /// What `ss` does not say: a window that is closed, ours, and time-outs in all.
-fn beyond(info: &TcpInfo, state: TcpState, line: &mut Line) {
+fn beyond(info: &TcpInfo, state: TcpState, line: &mut Line<'_>) {
     if state != TcpState::Listen {
-        line.word(format!("snd_wnd:{} rcv_wnd:{}", info.snd_wnd, info.rcv_wnd));
+        line.word(format_args!("snd_wnd:{} rcv_wnd:{}", info.snd_wnd, info.rcv_wnd));
     }
     if info.total_rto != 0 {
-        line.word(format!("rtos:{} ({}ms)", info.total_rto, info.total_rto_time));
+        line.word(format_args!("rtos:{} ({}ms)", info.total_rto, info.total_rto_time));
     }
 }
 
@@ -180,16 +211,25 @@ mod tests {
             (10, "0.01"),
             (5_237, "5.237"),
             (204_000, "204"),
+            (200_500, "200.5"),
+            (999_999, "999.999"),
+            (1_000_000, "1000"),
+            (1_234_565, "1234.57"),
+            (9_999_999, "10000"),
             (1_234_567, "1234.57"),
             (123_456_789, "123457"),
         ] {
-            assert_eq!(ms(us), text, "{us} us");
+            let mut spelt = String::new();
+            push_ms(&mut spelt, us);
+            assert_eq!(spelt, text, "{us} us");
         }
     }
 
     #[test]
     fn a_listener_says_little() {
         let info = TcpInfo { snd_cwnd: 10, sacked: 128, reordering: 3, rto: 3_000_000, ..TcpInfo::default() };
-        assert_eq!(line(&info, TcpState::Listen, Some("cubic")), "cubic cwnd:10");
+        let mut text = "before ".to_owned();
+        line(&mut text, &info, TcpState::Listen, Some("cubic"));
+        assert_eq!(text, "before cubic cwnd:10");
     }
 }

@@ -5,13 +5,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lastack_core::observe::{SocketRow, TimerKind, TimerRow};
 use lastack_core::tcp::state::TcpState;
 use rustix::net::RecvFlags;
 
-use super::netlink::{self, Attributes, F_ACK, F_DUMP, F_DUMP_INTR, F_REQUEST, Netlink, u32_at, u64_at};
+use super::netlink::{self, Attributes, F_ACK, F_DUMP, F_REQUEST, Netlink, u32_at, u64_at};
 use super::tcp_info;
 use crate::filter::StateSet;
 use crate::row::{Row, SkMem};
@@ -68,7 +69,7 @@ impl Names {
     }
 }
 
-/// Dumps one family; gives true when the kernel says the dump was interrupted.
+/// Dumps one family until `each` breaks off; what the kernel still says then is passed over by its sequence number.
 pub(super) fn dump(
     netlink: &mut Netlink,
     v6: bool,
@@ -76,8 +77,8 @@ pub(super) fn dump(
     program: &[u8],
     detail: Detail,
     netns: u64,
-    each: &mut dyn FnMut(Row),
-) -> io::Result<bool> {
+    each: &mut dyn FnMut(Row) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
     let mut request = request(family(v6), detail.ext(), states.mask());
     request.extend([0; 48]);
     if !program.is_empty() {
@@ -85,19 +86,19 @@ pub(super) fn dump(
     }
     let sequence = netlink.send(SOCK_DIAG_BY_FAMILY, F_REQUEST | F_DUMP, &request)?;
     let mut names = Names::default();
-    let mut interrupted = false;
     loop {
         for message in netlink.receive(RecvFlags::empty())? {
             if message.sequence != sequence {
                 continue;
             }
-            interrupted |= message.flags & F_DUMP_INTR != 0;
             match message.kind {
-                netlink::NLMSG_DONE => return Ok(interrupted),
+                netlink::NLMSG_DONE => return Ok(ControlFlow::Continue(())),
                 netlink::NLMSG_ERROR => netlink::error_of(message.payload)?,
                 SOCK_DIAG_BY_FAMILY => {
-                    if let Some(row) = parse(message.payload, netns, detail, &mut names) {
-                        each(row);
+                    if let Some(row) = parse(message.payload, netns, detail, &mut names)
+                        && each(row).is_break()
+                    {
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
                 _ => {}

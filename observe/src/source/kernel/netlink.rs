@@ -16,8 +16,6 @@ pub(super) const F_REQUEST: u16 = 1;
 pub(super) const F_ACK: u16 = 4;
 /// `NLM_F_ROOT | NLM_F_MATCH`.
 pub(super) const F_DUMP: u16 = 0x300;
-/// The dump was interrupted by a change: entries may be missing or doubled.
-pub(super) const F_DUMP_INTR: u16 = 0x10;
 
 const HEADER: usize = 16;
 /// One kernel answer is at most 32 KiB for a reader with a buffer that large or larger.
@@ -37,7 +35,6 @@ pub(super) struct Netlink {
 #[derive(Debug)]
 pub(super) struct Message<'a> {
     pub(super) kind: u16,
-    pub(super) flags: u16,
     pub(super) sequence: u32,
     pub(super) payload: &'a [u8],
 }
@@ -129,7 +126,6 @@ impl<'a> Iterator for Messages<'a> {
         }
         let message = Message {
             kind: u16_at(self.rest, 4)?,
-            flags: u16_at(self.rest, 6)?,
             sequence: u32_at(self.rest, 8)?,
             payload: &self.rest[HEADER..length],
         };

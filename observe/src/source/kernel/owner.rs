@@ -6,24 +6,34 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use lastack_core::tcp::state::TcpState;
+use rustix::fs::{Mode, OFlags, RawDir, open, readlinkat_raw};
 
 use super::cgroup::Cgroups;
+use super::cookies::Inodes;
 use crate::row::{Owner, OwnerHow, Row};
+
+/// `socket:[4294967295]` fits; a longer link is cut, and is no socket's.
+const LINK: usize = 32;
 
 /// Processes by the inodes of the sockets they hold.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     by_inode: HashMap<u32, Owner>,
+    /// Inodes still looked for; `None` looks for all there are.
+    wanted: Option<Inodes>,
     refused: usize,
 }
 
 impl Owners {
-    /// Looks through every process we may look into.
-    pub(super) fn scan() -> Self {
-        let mut this = Self::default();
+    /// Looks through every process we may look into, until the holders of all `wanted` are found.
+    pub(super) fn scan(wanted: Inodes) -> Self {
+        let mut this = Self { wanted: Some(wanted), ..Self::default() };
+        if this.is_done() {
+            return this;
+        }
         let mut pids: Vec<u32> = fs::read_dir("/proc")
             .into_iter()
             .flatten()
@@ -33,47 +43,73 @@ impl Owners {
         pids.sort_unstable();
         for pid in pids {
             this.scan_process(pid);
+            if this.is_done() {
+                break;
+            }
         }
         this
     }
 
+    fn is_done(&self) -> bool {
+        self.wanted.as_ref().is_some_and(Inodes::is_empty)
+    }
+
+    /// Notes which wanted sockets a process holds. One that has gone meanwhile holds none.
     fn scan_process(&mut self, pid: u32) {
-        let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
-            Ok(entries) => entries,
+        let directory = match open(
+            format!("/proc/{pid}/fd"),
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(directory) => directory,
             Err(error) => {
-                self.refused += usize::from(error.kind() == std::io::ErrorKind::PermissionDenied);
+                let refused = matches!(error, rustix::io::Errno::ACCESS | rustix::io::Errno::PERM);
+                self.refused += usize::from(refused);
                 return;
             }
         };
         let mut comm: Option<Arc<str>> = None;
-        for entry in entries.flatten() {
-            let Some(inode) = fs::read_link(entry.path()).ok().and_then(|target| {
-                target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u32>().ok()
-            }) else {
-                continue;
-            };
-            let comm = comm.get_or_insert_with(|| command(pid));
+        let (mut entries, mut link) = ([MaybeUninit::uninit(); 16 * 1024], [0; LINK]);
+        let mut entries = RawDir::new(&directory, &mut entries);
+        while let Some(Ok(entry)) = entries.next() {
+            let Ok(length) = readlinkat_raw(&directory, entry.file_name(), &mut link) else { continue };
+            let Some(inode) = inode_of(&link[..length]) else { continue };
             // Several processes may share a socket; the first by pid is the one that made it.
-            self.by_inode.entry(inode).or_insert_with(|| Owner {
-                pid: Some(pid),
-                comm: Arc::clone(comm),
-                fd: entry.file_name().to_str().and_then(|name| name.parse().ok()),
-                former: false,
-                how: OwnerHow::Descriptor,
-            });
+            match &mut self.wanted {
+                Some(wanted) => {
+                    if !wanted.remove(&inode) {
+                        continue;
+                    }
+                }
+                None => {
+                    if self.by_inode.contains_key(&inode) {
+                        continue;
+                    }
+                }
+            }
+            let comm = Arc::clone(comm.get_or_insert_with(|| command(pid)));
+            let fd = entry.file_name().to_str().ok().and_then(|name| name.parse().ok());
+            let owner = Owner { pid: Some(pid), comm, fd, former: false, how: OwnerHow::Descriptor };
+            self.by_inode.insert(inode, owner);
+            if self.is_done() {
+                return;
+            }
         }
     }
 
-    /// Processes that could not be looked into.
+    /// Processes that could not be looked into, if some wanted socket may be theirs.
     pub(super) fn refused(&self) -> usize {
-        self.refused
+        if self.is_done() { 0 } else { self.refused }
     }
 
     /// Names the owner of every row that has one or had one.
     ///
-    /// `all` are the namespace's listeners; for a socket that nobody holds they tell who serves its port.
-    pub(super) fn name(&self, rows: &mut [Row], cgroups: &mut Cgroups) {
-        let listeners = self.listeners(rows);
+    /// `listeners` tell who serves the port of a socket that nobody holds.
+    pub(super) fn name(&self, rows: Vec<&mut Row>, listeners: &[Row], cgroups: &mut Cgroups) {
+        let listeners: HashMap<(u64, u16), &Owner> = listeners
+            .iter()
+            .filter_map(|row| Some(((row.netns, row.socket.local.port()), self.by_inode.get(&row.inode)?)))
+            .collect();
         cgroups.forget_processes();
         for row in rows {
             row.owner = match self.by_inode.get(&row.inode).filter(|_| row.inode != 0) {
@@ -85,21 +121,16 @@ impl Owners {
             };
         }
     }
+}
 
-    fn listeners(&self, rows: &[Row]) -> HashMap<(u64, u16), Owner> {
-        rows.iter()
-            .filter(|row| row.socket.state == TcpState::Listen)
-            .filter_map(|row| {
-                let owner = self.by_inode.get(&row.inode)?.clone();
-                Some(((row.netns, row.socket.local.port()), owner))
-            })
-            .collect()
-    }
+/// The inode in `socket:[N]`.
+fn inode_of(link: &[u8]) -> Option<u32> {
+    std::str::from_utf8(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 /// Who had a socket that nobody holds any more, or will have one that is not accepted yet.
-fn former(row: &Row, listeners: &HashMap<(u64, u16), Owner>, cgroups: &mut Cgroups) -> Option<Owner> {
-    let listener = listeners.get(&(row.netns, row.socket.local.port()));
+fn former(row: &Row, listeners: &HashMap<(u64, u16), &Owner>, cgroups: &mut Cgroups) -> Option<Owner> {
+    let listener = listeners.get(&(row.netns, row.socket.local.port())).copied();
     // The listener's process can be named; a cgroup only says which service. Where both are known and
     // agree, the process is the better answer to "who".
     let former = row.socket.orphan;
