@@ -2,7 +2,8 @@
 //!
 //! Owns:    the receive buffers and the timer.
 //! Rules:   each packet is handled, and what it causes sent, before the next is read; after a budget of packets
-//!          the tasks that were woken get their turn.
+//!          the tasks that were woken get their turn. A small packet that ended a sleep has a turn of its own: whom
+//!          it wakes goes on before the read that, most times, only tells that there is no second packet.
 //! Not here: sending after a command (`shard`).
 
 use std::future::Future;
@@ -21,6 +22,19 @@ use crate::shard::Shard;
 const BUDGET_PACKETS: usize = 64;
 /// Bytes a turn, at most, plus one packet: about what a receive window holds, so that readers keep up.
 const BUDGET_BYTES: usize = 1 << 20;
+/// Bytes of a packet that is a message of its own, at most, and not a piece of a stream.
+const SMALL: usize = 2048;
+
+/// Why reading stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Received {
+    /// The device has no more.
+    All,
+    /// A small packet ended a sleep; there may be more.
+    First,
+    /// The budget is used; there may be more.
+    Budget,
+}
 
 /// Runs a stack: a future to be spawned or awaited in a tokio runtime with IO and time enabled.
 ///
@@ -39,6 +53,8 @@ pub struct Driver {
     wakes: Vec<Waker>,
     /// The device had no room at the end of the last turn.
     is_blocked: bool,
+    /// The device had no packet when it was asked last: the next one ends a sleep.
+    was_empty: bool,
 }
 
 impl Driver {
@@ -50,27 +66,35 @@ impl Driver {
             timer_at: Instant::FAR_FUTURE,
             wakes: Vec::new(),
             is_blocked: false,
+            was_empty: true,
         }
     }
 
-    /// Receives until the device has no more or the budget is used. True: there may be more.
-    fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    /// Receives until the device has no more, the budget is used, or a small packet has ended a sleep.
+    fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<Received> {
+        let mut was_empty = std::mem::take(&mut self.was_empty);
         let mut bytes = 0;
         for _ in 0..BUDGET_PACKETS {
             match self.shard.device.poll_recv(cx, self.buffers.for_next_packet()) {
-                Poll::Pending => return Ok(false),
+                Poll::Pending => {
+                    self.was_empty = true;
+                    return Ok(Received::All);
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(meta)) => {
                     let packet = self.buffers.take_packet();
                     bytes += packet.len();
                     self.shard.receive(packet, meta);
+                    if std::mem::take(&mut was_empty) && bytes <= SMALL {
+                        return Ok(Received::First);
+                    }
                     if bytes >= BUDGET_BYTES {
                         break;
                     }
                 }
             }
         }
-        Ok(true)
+        Ok(Received::Budget)
     }
 
     /// True when `deadline` has come. Else the task is woken then, or a little before.
@@ -95,16 +119,22 @@ impl Driver {
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let has_more = self.receive(cx)?;
+            let received = self.receive(cx)?;
             let is_writable = self.is_blocked && self.shard.device.poll_writable(cx)?.is_ready();
             let turn = self.shard.turn(is_writable, cx.waker(), &mut self.wakes);
+            let has_woken = !self.wakes.is_empty();
             self.wakes.drain(..).for_each(Waker::wake);
             if turn.is_over {
                 return Poll::Ready(Ok(()));
             }
-            if has_more {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            match received {
+                Received::All => {}
+                // Nobody is kept waiting.
+                Received::First if !has_woken => continue,
+                Received::First | Received::Budget => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
             // Blocked just now: the device has to be asked once, so that it wakes this task.
             let was_blocked = std::mem::replace(&mut self.is_blocked, turn.is_blocked);
