@@ -1,6 +1,6 @@
 //! Differential testing: random calls and segments, played to Linux and to the stack, answers compared.
 //!
-//! Owns:    [`generate`] (a script from a seed), [`Judge`] (do both hosts answer alike?), [`minimise()`] (the shortest
+//! Owns:    [`mod@generate`] (a script from a seed), [`Judge`] (do both hosts answer alike?), [`minimise()`] (the shortest
 //!          script that still shows a difference), [`as_script()`] (that script with Linux's answers, for the suite).
 //! Input:   a seed and a [`Kind`]; the same pair gives the same script for ever.
 //! Rules:   what the kernel answers is right. Initial sequence numbers, timestamps' values and timers' lateness do not
