@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lastack::core::tcp::state::TcpState;
+use lastack::core::time::Instant;
 use lastack::{AnyOptions, Net, PendingConnection, TcpOptions, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::addresses::{self, Destination};
@@ -23,7 +23,7 @@ use crate::host::HostStream;
 use crate::journal::{
     Certainty, ClosedBy, Connection, Direction, Entry, How, Inside, Outside, Reason, Verdict, states,
 };
-use crate::owner::Protocol;
+use crate::owner::{Owner, Protocol};
 use crate::relay::{Outcome, Relay};
 use crate::rules;
 use crate::session::{GatewayConfig, Listener, Note, OpenGuard, Opened, Phase, Session};
@@ -56,7 +56,6 @@ const REFRESH: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Gateway {
     session: Arc<Session>,
-    phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -75,13 +74,12 @@ impl Gateway {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "black holes need an impaired link"));
         }
         let listener: Box<Listener> = Box::new(listener);
-        let (phase, follow) = watch::channel(Phase::Running);
         let options =
             // The program's kernel and the remote end have had their say about Nagle: forwarded at once.
             AnyOptions { max_pending: config.max_pending, options: TcpOptions { nodelay: true, ..TcpOptions::default() } };
         let mut incoming = net.incoming(options)?;
         let datagrams = lastack::UdpAny::bind(&net)?;
-        let session = Arc::new(Session::new(net, config, follow, listener));
+        let session = Arc::new(Session::new(net, config, listener));
         let accept = {
             let session = session.clone();
             async move {
@@ -104,7 +102,7 @@ impl Gateway {
             tokio::spawn(refresh),
             tokio::spawn(udp::forward(session.clone(), datagrams)),
         ];
-        Ok(Self { session, phase, tasks })
+        Ok(Self { session, tasks })
     }
 
     /// Connections that are open or being made.
@@ -124,18 +122,12 @@ impl Gateway {
 
     /// No process is left in the namespace: connections that nobody waits for any more are not made.
     pub fn ownerless(&self) {
-        self.phase.send_if_modified(|phase| {
-            let first = *phase == Phase::Running;
-            if first {
-                *phase = Phase::Ownerless;
-            }
-            first
-        });
+        self.session.advance(Phase::Ownerless);
     }
 
     /// Stops: what is still open is told as open, then reset.
     pub async fn stop(mut self) {
-        let _ = self.phase.send(Phase::Over);
+        self.session.advance(Phase::Over);
         self.session.idle().await;
         for task in self.tasks.drain(..) {
             task.abort();
@@ -147,6 +139,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        self.session.advance(Phase::Over);
         for task in &self.tasks {
             task.abort();
         }
@@ -169,7 +162,8 @@ async fn connection(session: Arc<Session>, pending: PendingConnection) {
     };
     match ends {
         Some(Ends { inside, outside }) => {
-            tokio::spawn(carry(session, guard, record, Relay::new(inside, outside)));
+            let kept = Kept::of(*record, &session);
+            tokio::spawn(carry(session, guard, kept, Relay::new(inside, outside)));
         }
         None => tell_ended(&session, record),
     }
@@ -182,7 +176,7 @@ struct Ends {
 }
 
 fn tell_ended(session: &Session, mut record: Box<Connection>) {
-    record.duration_us = since(session, &record);
+    record.duration_us = since(session, record.opened);
     if record.states.is_empty() {
         record.states = vec![(TcpState::SynRecv, 0), (TcpState::Close, record.duration_us)];
     }
@@ -191,15 +185,22 @@ fn tell_ended(session: &Session, mut record: Box<Connection>) {
 
 fn begin(session: &Session, pending: &PendingConnection) -> Connection {
     let (local, remote) = (pending.peer_addr(), pending.destination());
+    let mut record = blank(session, session.number(), local, remote, pending.arrived());
+    record.owner = session.owner(Protocol::Tcp, local, remote);
+    record
+}
+
+/// The record of a connection of which nothing else is known.
+fn blank(session: &Session, id: u64, local: SocketAddr, remote: SocketAddr, opened: Instant) -> Connection {
     Connection {
-        id: session.number(),
-        owner: session.owner(Protocol::Tcp, local, remote),
+        id,
+        owner: None,
         local,
         remote,
         host_remote: None,
         device: session.device,
         direction: Direction::Out,
-        opened: pending.arrived(),
+        opened,
         handshake_us: None,
         duration_us: 0,
         bytes_up: 0,
@@ -220,8 +221,8 @@ fn verdict(closed_by: ClosedBy, how: How, reason: Option<Reason>) -> Verdict {
     Verdict { closed_by, how, reason, certainty: Certainty::Observed, ended_by: closed_by }
 }
 
-fn since(session: &Session, record: &Connection) -> u64 {
-    session.net.now().saturating_since(record.opened).as_micros() as u64
+fn since(session: &Session, opened: Instant) -> u64 {
+    session.net.now().saturating_since(opened).as_micros() as u64
 }
 
 /// Decides, dials, answers; everything learnt goes into `record`. `None`: there is nothing to carry.
@@ -287,7 +288,7 @@ async fn answer(session: &Arc<Session>, pending: PendingConnection, record: &mut
         record.verdict = verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone));
         return;
     };
-    record.handshake_us = Some(since(session, record));
+    record.handshake_us = Some(since(session, record.opened));
     let served = tokio::select! {
         biased;
         served = dns::connection(session, &mut stream) => served,
@@ -345,35 +346,79 @@ fn is_shortage(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| judge_dial(errno).0 == Answer::Retry)
 }
 
-/// Both ends are connected: carries the connection to its end. An idle connection is this future: it holds little.
-async fn carry(session: Arc<Session>, guard: OpenGuard, mut record: Box<Connection>, mut relay: Relay) {
-    let handshake_us = since(&session, &record);
-    record.handshake_us = Some(handshake_us);
-    let host_remote = record.host_remote.expect("it was dialled");
-    session.tell(Note::Opened(Opened {
-        id: record.id,
-        owner: record.owner.clone(),
-        local: record.local,
-        remote: record.remote,
-        host_remote,
-        handshake_us: Some(handshake_us),
-    }));
-    relay.inject(session.injections.armed(record.remote, &session.names, &session.net));
-    if relay.is_armed() {
-        // Boxed: few connections need it.
-        Box::pin(run_forced(&session, &mut relay)).await;
-    } else {
-        tokio::select! {
-            biased;
-            () = relay.run(&session.policy) => {}
-            () = session.over() => {}
+/// What the record of a connection that is carried has to keep; its addresses are its sockets'. All else follows at the
+/// end.
+struct Kept {
+    id: u64,
+    owner: Option<Owner>,
+    host_remote: SocketAddr,
+    opened: Instant,
+    handshake_us: u64,
+}
+
+impl Kept {
+    fn of(record: Connection, session: &Session) -> Self {
+        let handshake_us = since(session, record.opened);
+        let Connection { id, owner, host_remote, opened, .. } = record;
+        Self { id, owner, host_remote: host_remote.expect("it was dialled"), opened, handshake_us }
+    }
+
+    fn opened(&self, (local, remote): (SocketAddr, SocketAddr)) -> Opened {
+        Opened {
+            id: self.id,
+            owner: self.owner.clone(),
+            local,
+            remote,
+            host_remote: self.host_remote,
+            handshake_us: Some(self.handshake_us),
         }
     }
+
+    fn record(self, session: &Session, local: SocketAddr, remote: SocketAddr) -> Connection {
+        let Self { id, owner, host_remote, opened, handshake_us } = self;
+        let mut record = blank(session, id, local, remote, opened);
+        record.owner = owner;
+        record.host_remote = Some(host_remote);
+        record.handshake_us = Some(handshake_us);
+        record
+    }
+}
+
+/// Both ends are connected: carries the connection to its end. An idle connection is this future: it holds little.
+#[allow(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+fn carry(
+    session: Arc<Session>,
+    guard: OpenGuard,
+    kept: Kept,
+    mut relay: Relay,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        session.tell(Note::Opened(kept.opened(relay.addresses())));
+        relay.inject(session.injections.armed(relay.addresses().1, &session.names, &session.net));
+        if relay.is_armed() {
+            // Boxed: few connections need it.
+            Box::pin(run_forced(&session, &mut relay)).await;
+        } else {
+            tokio::select! {
+                biased;
+                () = relay.run(&session.policy) => {}
+                () = session.over() => {}
+            }
+        }
+        finish(&session, kept, relay);
+        drop(guard);
+    }
+}
+
+/// Closes both ends, judges, writes down and tells.
+fn finish(session: &Session, kept: Kept, relay: Relay) {
+    let (local, remote) = relay.addresses();
     let outcome = relay.finish();
+    let host_remote = kept.host_remote;
+    let mut record = Box::new(kept.record(session, local, remote));
     record.verdict = judge(&outcome, |by| session.claim_abort(by, host_remote));
     write_down(&mut record, &outcome);
-    tell_ended(&session, record);
-    drop(guard);
+    tell_ended(session, record);
 }
 
 /// Carries a connection that something is forced on.
@@ -419,5 +464,26 @@ fn inside(info: &lastack::core::observe::TcpInfo) -> Inside {
         segments_down: info.segs_out,
         retransmits: info.total_retrans,
         rtt_us: info.rtt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what an async function of four arguments gives.
+    fn future_size<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn connection_that_is_carried_holds_little() {
+        let size = future_size(carry);
+        assert!(
+            size <= 608,
+            "{size} bytes, of these the relay {}, the rest of the record {}",
+            size_of::<Relay>(),
+            size_of::<Kept>()
+        );
     }
 }

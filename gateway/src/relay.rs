@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -219,6 +219,12 @@ impl Relay {
 
     fn frozen(&self) -> Frozen {
         self.armed.as_ref().map_or(Frozen::Nothing, |armed| armed.frozen)
+    }
+
+    /// The program's end, and the other as the program used it.
+    pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        let known = "a connection that was accepted has both ends";
+        (self.inside.peer_addr().expect(known), self.inside.local_addr().expect(known))
     }
 
     /// Carries the connection until it has ended and everything under way has arrived or is lost. Cancel safe: a

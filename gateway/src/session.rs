@@ -126,7 +126,9 @@ pub(crate) struct Session {
     pub(crate) pool: Arc<Pool>,
     pub(crate) max_flows: usize,
     pub(crate) injections: Injections,
-    pub(crate) phase: watch::Receiver<Phase>,
+    phase: watch::Sender<Phase>,
+    /// Tells [`Phase::Over`] to the many that wait for nothing else: a waiter of this is smaller than one of `phase`.
+    over: Notify,
     pub(crate) device: Option<DeviceKind>,
     owners: Option<Mutex<Owners>>,
     inside_aborts: Option<Mutex<AbortCounters>>,
@@ -138,12 +140,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(
-        net: Net,
-        config: GatewayConfig,
-        phase: watch::Receiver<Phase>,
-        listener: Box<Listener>,
-    ) -> Self {
+    pub(crate) fn new(net: Net, config: GatewayConfig, listener: Box<Listener>) -> Self {
         let GatewayConfig {
             addresses,
             rules,
@@ -166,7 +163,8 @@ impl Session {
             pool: Pool::new(LARGE_READ),
             max_flows,
             injections,
-            phase,
+            phase: watch::Sender::new(Phase::Running),
+            over: Notify::new(),
             device: namespace.as_ref().map(|inside| inside.device),
             owners: namespace.map(|inside| Mutex::new(Owners::new(inside.sock_diag, inside.helper_pid))),
             inside_aborts: inside_aborts.map(Mutex::new),
@@ -239,15 +237,31 @@ impl Session {
         }
     }
 
-    /// Resolves when everything is to end.
+    /// Goes on to `phase`; never back.
+    pub(crate) fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|known| {
+            let is_later = *known < phase;
+            *known = phase.max(*known);
+            is_later
+        });
+        if phase == Phase::Over {
+            self.over.notify_waiters();
+        }
+    }
+
+    /// Resolves when everything is to end. Every connection waits for it: this future is small.
     pub(crate) async fn over(&self) {
-        // An error means that the gateway is gone: over, too.
-        let _ = self.phase.clone().wait_for(|phase| *phase == Phase::Over).await;
+        // Before the look, so that no end falls in between.
+        let over = self.over.notified();
+        if *self.phase.borrow() != Phase::Over {
+            over.await;
+        }
     }
 
     /// Resolves when no process is left that could wait for a connection.
     pub(crate) async fn ownerless(&self) {
-        let _ = self.phase.clone().wait_for(|phase| *phase >= Phase::Ownerless).await;
+        // No error: the sender is ours.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Ownerless).await;
     }
 
     /// Counts a connection as open until the guard is dropped.
