@@ -149,8 +149,10 @@ fn timers_memory_internals_and_the_rest_are_those_of_ss() {
                 Some(())
             });
         }
-        let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
-        assert_eq!(kinds, ["keepalive", "persist", "timewait"]);
+        // Data that is not acknowledged yet may show the resend timer for a moment, too.
+        for kind in ["keepalive", "persist", "timewait"] {
+            assert!(kinds.contains(kind), "{kind} not among {kinds:?}");
+        }
     });
 }
 
