@@ -226,7 +226,9 @@ fn a_thousand_time_waits_of_curl_do_not_heed_the_knob() {
         let page = support::run("curl", &["-sS", "--fail", "http://127.0.0.1:7600/[1-1000]"]);
         assert_eq!(page.matches("ok").count(), 1000);
         server.join().expect("no panic");
-        let found = finding("sysctl.myth", 1000, ONCE);
+        // curl may begin a connection more than it needs.
+        let found = finding("sysctl.myth", 0, ONCE);
+        assert!(found["count"].as_u64().is_some_and(|count| count >= 1000), "{}", found["count"]);
         assert_eq!(found["severity"], "warning");
         let evidence = found["evidence"].to_string();
         assert!(
@@ -245,7 +247,7 @@ fn a_thousand_time_waits_of_curl_do_not_heed_the_knob() {
                 socket["timer"]["expires_ms"].as_u64().expect("a time")
             })
             .collect();
-        assert_eq!(left.len(), 1000);
+        assert_eq!(Some(left.len() as u64), found["count"].as_u64());
         let (least, most) = (left.iter().min().expect("some"), left.iter().max().expect("some"));
         assert!(*least > 3_000 && (3_000..=60_500).contains(most), "{least} to {most} ms left");
     });
