@@ -15,7 +15,10 @@ const SAMPLE_TIME: u64 = 1 << 2;
 const SAMPLE_CALLCHAIN: u64 = 1 << 5;
 const SAMPLE_RAW: u64 = 1 << 10;
 const FLAG_DISABLED: u64 = 1;
+const FLAG_COMM: u64 = 1 << 9;
+const FLAG_TASK: u64 = 1 << 13;
 const FLAG_WATERMARK: u64 = 1 << 14;
+const FLAG_SAMPLE_ID_ALL: u64 = 1 << 18;
 const FLAG_EXCLUDE_CALLCHAIN_USER: u64 = 1 << 22;
 const FLAG_USE_CLOCKID: u64 = 1 << 25;
 const OPEN_CLOEXEC: libc::c_ulong = 8;
@@ -36,6 +39,8 @@ pub(crate) enum Mode {
     Sample {
         /// With the kernel's call stack.
         stacks: bool,
+        /// With records of every process's name and every fork, besides.
+        names: bool,
     },
 }
 
@@ -52,13 +57,16 @@ impl Perf {
         attr.0[0] = u64::from(TYPE_TRACEPOINT) | u64::from(ATTR_SIZE) << 32;
         attr.0[1] = id;
         attr.0[5] = FLAG_DISABLED;
-        if let Mode::Sample { stacks } = mode {
+        if let Mode::Sample { stacks, names } = mode {
             attr.0[2] = 1;
             attr.0[3] = SAMPLE_TID | SAMPLE_TIME | SAMPLE_RAW;
             attr.0[5] |= FLAG_WATERMARK | FLAG_USE_CLOCKID;
             if stacks {
                 attr.0[3] |= SAMPLE_CALLCHAIN;
                 attr.0[5] |= FLAG_EXCLUDE_CALLCHAIN_USER;
+            }
+            if names {
+                attr.0[5] |= FLAG_COMM | FLAG_TASK | FLAG_SAMPLE_ID_ALL;
             }
             // wakeup_watermark, in the low half: a quarter of the ring. clockid 1 is CLOCK_MONOTONIC.
             attr.0[6] = (RING_BYTES / 4) as u64;

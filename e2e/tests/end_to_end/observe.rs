@@ -107,6 +107,29 @@ fn root_is_told_every_connection_of_real_programs() {
 }
 
 #[test]
+fn programs_that_are_gone_at_once_have_their_names() {
+    needs!("nginx", "curl");
+    if !needs_root() {
+        return;
+    }
+    let nginx = Server::nginx().unwrap();
+    write_noise(&nginx.content().join("file"), 1);
+    let observed = Observed::new(User::Current);
+    let url = format!("http://127.0.0.1:{}/file", nginx.port);
+    // One at a time, and many at once that end in any order; bash connects in a child that never called exec.
+    let script = format!(
+        "for i in $(seq 50); do curl -sS -o /dev/null {url}; done
+         for i in $(seq 50); do curl -sS -o /dev/null {url} & done; wait
+         for i in $(seq 10); do (exec 3<>/dev/tcp/127.0.0.1/{port}) & done; wait",
+        port = nginx.port
+    );
+    assert_eq!(run(observed.command().args(["bash", "-c", &script]), SHORT).unwrap().code(), Some(0));
+    let journal = observed.journal();
+    let named = |name: &str| journal.iter().filter(|c| c.text("process") == name).count();
+    assert_eq!((journal.len(), named("curl"), named("bash")), (110, 100, 10), "{journal:?}");
+}
+
+#[test]
 fn root_is_told_who_closed_first_and_why_a_reset_came() {
     if !needs_root() {
         return;

@@ -23,7 +23,15 @@ fn row(state: TcpState, local: &str, remote: &str) -> Row {
             orphan: false,
             age_ms: None,
             state_age_ms: Some(60_000),
-            info: Some(Box::new(TcpInfo { snd_wnd: 1000, rcv_wnd: 1000, ..TcpInfo::default() })),
+            // The state's age alone is to count: the kernel's "never" is no age.
+            info: Some(Box::new(TcpInfo {
+                snd_wnd: 1000,
+                rcv_wnd: 1000,
+                last_data_sent: u32::MAX,
+                last_data_recv: u32::MAX,
+                last_ack_recv: u32::MAX,
+                ..TcpInfo::default()
+            })),
         },
         netns: NETNS,
         inode: 7,

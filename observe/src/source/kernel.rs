@@ -18,6 +18,7 @@ use crate::snapshot::{Missing, Namespace, Snapshot};
 
 mod bytecode;
 mod cgroup;
+mod commands;
 mod cookies;
 mod destroyed;
 mod diag;

@@ -315,12 +315,12 @@ impl Watch {
         (self.tell)(Note::Ended(Entry::Connection(record)));
     }
 
-    /// Who acted; a process that was gone before a look could see it is known by its number alone, so by no name but
-    /// the tracepoint's.
+    /// Who acted, by the name it had when it did: a look may have met it before its `exec`, or never.
     fn owner(&self, traced: &Traced) -> Option<Owner> {
         let pid = traced.pid.filter(|pid| self.processes.contains(pid))?;
-        let known = self.names.get(&pid).cloned();
-        known.or_else(|| Some(Owner { pid, process: traced.comm.clone()?, cgroup: None }))
+        let met = self.names.get(&pid);
+        let process = traced.comm.clone().or_else(|| met.map(|owner| owner.process.clone()))?;
+        Some(Owner { pid, process, cgroup: met.and_then(|owner| owner.cgroup.clone()) })
     }
 
     /// A connect that came to nothing, or a socket that was disconnected: it ends without another end, if it ends.

@@ -14,13 +14,16 @@ use std::time::Duration;
 use lastack_core::tcp::state::TcpState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::commands::{Commands, Told};
 use super::tracefs::{self, Format};
-use super::{netlink::u32_at, netlink::u64_at, owner};
+use super::{netlink::u32_at, netlink::u64_at};
 use crate::clock;
 use crate::sys::{Mode, Perf, Ring};
 use crate::trace::Event;
 
 const RECORD_LOST: u32 = 2;
+const RECORD_COMM: u32 = 3;
+const RECORD_FORK: u32 = 7;
 const RECORD_SAMPLE: u32 = 9;
 
 /// Which events to listen to.
@@ -55,6 +58,9 @@ pub struct Tracer {
     formats: BTreeMap<u64, (&'static str, Format)>,
     stacks: bool,
     symbols: Option<Symbols>,
+    commands: Commands,
+    /// Read already, but newer than what every ring has been read up to.
+    early: Vec<(u64, Record)>,
     lost: u64,
     /// Unix time less monotonic time, nanoseconds.
     epoch_ns: u64,
@@ -83,13 +89,16 @@ impl Tracer {
             formats: BTreeMap::new(),
             stacks: options.stacks,
             symbols: options.stacks.then(Symbols::read),
+            commands: Commands::default(),
+            early: Vec::new(),
             lost: 0,
             epoch_ns: clock::unix_ns().saturating_sub(clock::monotonic_ns()),
         };
-        let mode = Mode::Sample { stacks: options.stacks };
         for cpu in cpus() {
             let mut ring: Option<Ring> = None;
             for (path, format) in &found {
+                // One for each ring tells of names; the others would say it again.
+                let mode = Mode::Sample { stacks: options.stacks, names: ring.is_none() };
                 let perf = Perf::open(format.id, cpu, mode)?;
                 match &ring {
                     None => {
@@ -134,18 +143,37 @@ impl Tracer {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut events = Vec::new();
-        let Self { rings, formats, stacks, symbols, lost, epoch_ns, .. } = self;
+        // A ring that is read later may have older records than one that is read now: what is newer than this waits.
+        let complete_ns = clock::monotonic_ns();
+        let Self { rings, formats, stacks, symbols, commands, early, lost, epoch_ns, .. } = self;
+        let mut records = std::mem::take(early);
         for ring in rings {
             ring.drain(&mut |kind, body| match kind {
-                RECORD_SAMPLE => events.extend(decode(body, formats, *stacks, symbols.as_ref(), *epoch_ns)),
+                RECORD_SAMPLE => {
+                    let event = decode(body, formats, *stacks, symbols.as_ref(), *epoch_ns);
+                    records.extend(u64_at(body, 8).zip(event.map(Record::Event)));
+                }
                 RECORD_LOST => *lost += u64_at(body, 8).unwrap_or(0),
+                RECORD_COMM => records.extend(time_of(body).zip(Told::of_comm(body).map(Record::Told))),
+                RECORD_FORK => records.extend(time_of(body).zip(Told::of_fork(body).map(Record::Told))),
                 _ => {}
             });
         }
-        events.sort_by_key(|event| event.at_ns);
-        let count = events.len();
-        events.into_iter().for_each(each);
+        records.sort_by_key(|(at_ns, _)| *at_ns);
+        *early = records.split_off(records.partition_point(|(at_ns, _)| *at_ns <= complete_ns));
+        let mut count = 0;
+        for (_, record) in records {
+            match record {
+                Record::Told(told) => commands.take(told),
+                Record::Event(mut event) => {
+                    // A fork is the parent's own act; its name is of no use.
+                    let actor = event.pid.filter(|_| event.child.is_none());
+                    event.comm = actor.and_then(|pid| commands.of(pid));
+                    count += 1;
+                    each(*event);
+                }
+            }
+        }
         Ok(count)
     }
 
@@ -153,6 +181,18 @@ impl Tracer {
     pub fn lost(&self) -> u64 {
         self.lost
     }
+}
+
+/// What one record of a ring says.
+#[derive(Debug)]
+enum Record {
+    Event(Box<Event>),
+    Told(Told),
+}
+
+/// The time at the end of every record that is not a sample (`sample_id_all`: TID, TIME).
+fn time_of(body: &[u8]) -> Option<u64> {
+    u64_at(body, body.len().checked_sub(8)?)
 }
 
 /// Counts of events on the whole host, as `perf stat` counts them.
@@ -237,7 +277,7 @@ fn decode(
     stacks: bool,
     symbols: Option<&Symbols>,
     epoch_ns: u64,
-) -> Option<Event> {
+) -> Option<Box<Event>> {
     let pid = u32_at(body, 0)?;
     let at_ns = u64_at(body, 8)?.wrapping_add(epoch_ns);
     let mut at = 16;
@@ -260,7 +300,7 @@ fn decode(
     let (name, format) = formats.get(&id)?;
     let mut event = Event { stack, ..Event::new(at_ns, name) };
     fill(&mut event, format, record, pid);
-    Some(event)
+    Some(Box::new(event))
 }
 
 fn fill(event: &mut Event, format: &Format, record: &[u8], pid: u32) {
@@ -279,12 +319,8 @@ fn fill(event: &mut Event, format: &Format, record: &[u8], pid: u32) {
     event.old_state = state("oldstate");
     let signed = |name| format.number(record, name).map(|n| (n as u32).cast_signed());
     event.error = signed("error").or_else(|| signed("err")).filter(|error| *error != 0).map(i32::abs);
-    // A fork is the parent's own act; its name is of no use.
-    if event.child.is_some() {
+    if event.child.is_some() || (acted(event) && pid != 0) {
         event.pid = Some(pid);
-    } else if acted(event) && pid != 0 {
-        event.pid = Some(pid);
-        event.comm = Some(owner::command(pid)).filter(|comm| **comm != *"?");
     }
 }
 
