@@ -1,20 +1,24 @@
 //! Whose socket is it? The process behind a connection, while its socket still has one.
 //!
 //! Owns:    [`Owners`]: one sock_diag question for the inode, then the descriptors of the processes inside.
-//! Rules:   sock_diag(7); `/proc/PID/fd`. A bounded number of look-ups a second, so that ten thousand connections a
-//!          second are not spent on names: beyond it, the owner is told only while one process is all there is.
+//! Rules:   sock_diag(7); `/proc/PID/fd`. A bounded number of look-ups and of descriptors a second, so that ten thousand
+//!          connections a second, or one program with as many, are not spent on names: beyond it, the owner is told only
+//!          while one process is all there is. An inode's number names one socket as long as the host is up, so what a
+//!          walk through a process's descriptors has met is not looked for again.
 //! Differs: a UDP question has its two ends the other way round, as `udp_dump_one` has had from the start.
 
-use std::fs;
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lastack::core::time::Instant;
 
 use crate::netlink::{Message, Netlink};
-use crate::sandbox::processes::descendants;
+use crate::sandbox::processes::{descendants, tree_below};
 
 /// A process, as it was when it was asked about.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,10 +34,37 @@ pub struct Owner {
 impl Owner {
     /// The process of that number as it is now; `None`: it is gone.
     pub fn of_process(pid: u32) -> Option<Self> {
-        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        Some(Self { pid, process: Arc::from(comm.trim_end()), cgroup: unit(&groups) })
+        Process::open(pid)?.now()
     }
+}
+
+/// A process that can be asked again what it is called: the files stay its own when its number is another's.
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    comm: File,
+    cgroup: Option<File>,
+}
+
+impl Process {
+    fn open(pid: u32) -> Option<Self> {
+        let comm = File::open(format!("/proc/{pid}/comm")).ok()?;
+        Some(Self { pid, comm, cgroup: File::open(format!("/proc/{pid}/cgroup")).ok() })
+    }
+
+    /// As it is now; `None`: it is gone.
+    fn now(&self) -> Option<Owner> {
+        let comm = text(&self.comm)?;
+        let groups = self.cgroup.as_ref().and_then(text).unwrap_or_default();
+        Some(Owner { pid: self.pid, process: Arc::from(comm.trim_end()), cgroup: unit(&groups) })
+    }
+}
+
+/// What a small file of `/proc` says now, from its beginning.
+fn text(file: &File) -> Option<String> {
+    let mut bytes = [0; 4096];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
 }
 
 /// The service, scope or container that `/proc/PID/cgroup` names: the last part of the path that is no slice.
@@ -57,8 +88,17 @@ pub enum Protocol {
     Udp,
 }
 
-/// Look-ups a second that are worth a name.
-const LOOKUPS: u32 = 1000;
+/// What a second may spend on names.
+#[derive(Debug)]
+struct Budget {
+    lookups: u32,
+    descriptors: usize,
+}
+
+impl Budget {
+    const A_SECOND: Self = Self { lookups: 1000, descriptors: 20_000 };
+}
+
 /// How long the list of processes is trusted when look-ups are spent.
 const LIST_AGE: Duration = Duration::from_millis(500);
 
@@ -68,8 +108,9 @@ pub struct Owners {
     diag: Netlink,
     /// Every process inside descends from this one.
     top: u32,
-    last: Option<u32>,
-    left: u32,
+    /// Who held the socket that was asked for last.
+    last: Option<Holder>,
+    left: Budget,
     refilled: Instant,
     sole: Option<Owner>,
     listed: Option<Instant>,
@@ -82,7 +123,7 @@ impl Owners {
             diag: Netlink::from(diag),
             top,
             last: None,
-            left: LOOKUPS,
+            left: Budget::A_SECOND,
             refilled: Instant::ZERO,
             sole: None,
             listed: None,
@@ -98,18 +139,26 @@ impl Owners {
         remote: SocketAddr,
     ) -> Option<Owner> {
         if now.saturating_since(self.refilled) >= Duration::from_secs(1) {
-            (self.left, self.refilled) = (LOOKUPS, now);
+            (self.left, self.refilled) = (Budget::A_SECOND, now);
         }
-        if self.left == 0 {
+        if self.left.lookups == 0 || self.left.descriptors == 0 {
             return self.sole_process(now);
         }
-        self.left -= 1;
+        self.left.lookups -= 1;
         let inode = self.inode(protocol, local, remote)?;
-        let link = format!("socket:[{inode}]");
-        let holder = self.last.filter(|pid| holds(*pid, &link));
-        let pid = holder.or_else(|| descendants(self.top).into_iter().find(|pid| holds(*pid, &link)))?;
-        self.last = Some(pid);
-        Owner::of_process(pid)
+        let known = self.last.as_ref().filter(|holder| holder.sockets.contains(&inode));
+        // A process that holds one socket of ours soon holds another.
+        if let Some(owner) = known.and_then(|holder| holder.process.now()) {
+            return Some(owner);
+        }
+        let before = self.last.as_ref().map(|holder| holder.process.pid);
+        let others = || tree_below(self.top).into_iter().filter(|pid| Some(*pid) != before);
+        let mut candidates = before.into_iter().chain(std::iter::once_with(others).flatten());
+        let holder = candidates.find_map(|pid| {
+            let holder = Holder::walk(pid, &mut self.left.descriptors)?;
+            holder.sockets.contains(&inode).then_some(holder)
+        })?;
+        self.last.insert(holder).process.now()
     }
 
     /// True when the program still has a socket from `local` to `remote`.
@@ -163,12 +212,29 @@ fn put(to: &mut [u8], ip: IpAddr) {
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
-fn holds(pid: u32, link: &str) -> bool {
-    fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == link))
+/// A process and the sockets it had when its descriptors were walked through.
+#[derive(Debug)]
+struct Holder {
+    process: Process,
+    sockets: HashSet<u32>,
+}
+
+impl Holder {
+    /// Walks through the descriptors of `pid`, `left` at most; `None`: it is gone, or not ours to look at.
+    fn walk(pid: u32, left: &mut usize) -> Option<Self> {
+        let process = Process::open(pid)?;
+        let mut sockets = HashSet::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().take(*left) {
+            *left -= 1;
+            sockets.extend(fs::read_link(entry.path()).ok().and_then(|link| socket_inode(link.to_str()?)));
+        }
+        Some(Self { process, sockets })
+    }
+}
+
+/// `socket:[4711]`.
+fn socket_inode(link: &str) -> Option<u32> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 #[cfg(test)]
@@ -227,13 +293,35 @@ mod tests {
     fn look_ups_are_bounded_a_second() {
         // Nobody is below a process that does not exist.
         let mut owners = Owners::new(Netlink::sock_diag().unwrap().into(), u32::MAX);
-        owners.left = 1;
+        owners.left.lookups = 1;
         let nowhere = "127.0.0.1:9".parse().unwrap();
         for _ in 0..3 {
             assert_eq!(owners.owner(Instant::ZERO, Protocol::Tcp, nowhere, nowhere), None);
         }
-        assert_eq!(owners.left, 0);
+        assert_eq!(owners.left.lookups, 0);
         owners.owner(Instant::from_millis(1000), Protocol::Tcp, nowhere, nowhere);
-        assert_eq!(owners.left, LOOKUPS - 1);
+        assert_eq!(owners.left.lookups, Budget::A_SECOND.lookups - 1);
+    }
+
+    #[test]
+    fn descriptors_are_bounded_and_those_once_met_cost_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let streams: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(at).unwrap()).collect();
+        let mut owners = owners();
+        let mut cost = Vec::new();
+        for stream in &streams {
+            let before = owners.left.descriptors;
+            let found = owners.owner(Instant::ZERO, Protocol::Tcp, stream.local_addr().unwrap(), at);
+            assert_eq!(found.map(|owner| owner.pid), Some(std::process::id()));
+            cost.push(before - owners.left.descriptors);
+        }
+        assert!(cost[0] >= 21, "{cost:?}");
+        assert_eq!(cost[1..], [0; 19]);
+
+        let later = TcpStream::connect(at).unwrap();
+        owners.left.descriptors = 3;
+        assert_eq!(owners.owner(Instant::ZERO, Protocol::Tcp, later.local_addr().unwrap(), at), None);
+        assert_eq!(owners.left.descriptors, 0);
     }
 }
