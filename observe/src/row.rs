@@ -1,5 +1,6 @@
 //! One socket with everything that is known about it: the vocabulary's row plus what only a kernel has.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lastack_core::observe::SocketRow;
@@ -111,7 +112,44 @@ pub struct Row {
     pub owner: Option<Owner>,
 }
 
+impl From<SocketRow> for Row {
+    /// What any source knows, and nothing that only a kernel has.
+    fn from(socket: SocketRow) -> Self {
+        Self {
+            socket,
+            netns: 0,
+            inode: 0,
+            uid: None,
+            interface: 0,
+            mark: None,
+            cgroup: None,
+            shutdown: None,
+            v6only: false,
+            congestion: None,
+            memory: None,
+            owner: None,
+        }
+    }
+}
+
 impl Row {
+    /// A socket of which only the state and the addresses are known.
+    pub fn new(state: TcpState, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self::from(SocketRow {
+            state,
+            local,
+            remote,
+            recv_q: 0,
+            send_q: 0,
+            timer: None,
+            cookie: 0,
+            orphan: false,
+            age_ms: None,
+            state_age_ms: None,
+            info: None,
+        })
+    }
+
     /// Waits in a listener's accept queue: finished, but no program has taken it yet.
     pub fn is_unaccepted(&self) -> bool {
         self.netns != 0

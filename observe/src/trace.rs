@@ -6,11 +6,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use lastack_core::observe::SocketRow;
 use lastack_core::tcp::state::TcpState;
 use serde_json::{Map, Value};
 
-use crate::row::Row;
+use crate::row::{Owner, OwnerHow, Row};
 
 /// One event.
 #[derive(Clone, PartialEq, Debug)]
@@ -75,38 +74,16 @@ impl Event {
         if let Some(row) = &self.row {
             return Some((**row).clone());
         }
-        Some(Row {
-            socket: SocketRow {
-                state: self.state.unwrap_or(TcpState::Close),
-                local: self.local?,
-                remote: self.peer?,
-                recv_q: 0,
-                send_q: 0,
-                timer: None,
-                cookie: self.cookie.unwrap_or(0),
-                orphan: false,
-                age_ms: None,
-                state_age_ms: None,
-                info: None,
-            },
-            netns: 0,
-            inode: 0,
-            uid: None,
-            interface: 0,
-            mark: None,
-            cgroup: None,
-            shutdown: None,
-            v6only: false,
-            congestion: None,
-            memory: None,
-            owner: self.comm.as_ref().map(|comm| crate::row::Owner {
-                pid: self.pid,
-                comm: Arc::clone(comm),
-                fd: None,
-                former: false,
-                how: crate::row::OwnerHow::Descriptor,
-            }),
-        })
+        let mut row = Row::new(self.state.unwrap_or(TcpState::Close), self.local?, self.peer?);
+        row.socket.cookie = self.cookie.unwrap_or(0);
+        row.owner = self.comm.as_ref().map(|comm| Owner {
+            pid: self.pid,
+            comm: Arc::clone(comm),
+            fd: None,
+            former: false,
+            how: OwnerHow::Descriptor,
+        });
+        Some(row)
     }
 
     /// One line of NDJSON; unknown values are absent.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use lastack_core::observe::{SocketRow, TcpInfo, TimerRow};
+use lastack_core::observe::{TcpInfo, TimerRow};
 
 use super::*;
 use crate::row::{Owner, SkMem};
@@ -11,37 +11,23 @@ const NETNS: u64 = 4_026_531_840;
 /// A row of a test: state, ports, and what matters to a rule.
 fn row(state: TcpState, local: &str, remote: &str) -> Row {
     let parse = |text: &str| text.parse::<SocketAddr>().expect("an address in a test");
+    let mut row = Row::new(state, parse(local), parse(remote));
+    row.socket.cookie = 1;
+    row.socket.state_age_ms = Some(60_000);
+    // The state's age alone is to count: the kernel's "never" is no age.
+    row.socket.info = Some(Box::new(TcpInfo {
+        snd_wnd: 1000,
+        rcv_wnd: 1000,
+        last_data_sent: u32::MAX,
+        last_data_recv: u32::MAX,
+        last_ack_recv: u32::MAX,
+        ..TcpInfo::default()
+    }));
     Row {
-        socket: SocketRow {
-            state,
-            local: parse(local),
-            remote: parse(remote),
-            recv_q: 0,
-            send_q: 0,
-            timer: None,
-            cookie: 1,
-            orphan: false,
-            age_ms: None,
-            state_age_ms: Some(60_000),
-            // The state's age alone is to count: the kernel's "never" is no age.
-            info: Some(Box::new(TcpInfo {
-                snd_wnd: 1000,
-                rcv_wnd: 1000,
-                last_data_sent: u32::MAX,
-                last_data_recv: u32::MAX,
-                last_ack_recv: u32::MAX,
-                ..TcpInfo::default()
-            })),
-        },
         netns: NETNS,
         inode: 7,
         uid: Some(0),
-        interface: 0,
-        mark: None,
-        cgroup: None,
         shutdown: Some(0),
-        v6only: false,
-        congestion: None,
         memory: Some(SkMem::default()),
         owner: Some(Owner {
             pid: Some(71),
@@ -50,6 +36,7 @@ fn row(state: TcpState, local: &str, remote: &str) -> Row {
             former: false,
             how: OwnerHow::Descriptor,
         }),
+        ..row
     }
 }
 

@@ -1,38 +1,14 @@
 use std::net::SocketAddr;
 
-use lastack_core::observe::SocketRow;
 use lastack_core::tcp::state::TcpState;
 
 use super::*;
 
 fn row(state: TcpState, local: &str, remote: &str) -> Row {
     let parse = |text: &str| text.parse::<SocketAddr>().expect("an address in a test");
-    Row {
-        socket: SocketRow {
-            state,
-            local: parse(local),
-            remote: parse(remote),
-            recv_q: 0,
-            send_q: 0,
-            timer: None,
-            cookie: 1,
-            orphan: false,
-            age_ms: None,
-            state_age_ms: None,
-            info: None,
-        },
-        netns: 0,
-        inode: 1,
-        uid: None,
-        interface: 0,
-        mark: None,
-        cgroup: None,
-        shutdown: None,
-        v6only: false,
-        congestion: None,
-        memory: None,
-        owner: None,
-    }
+    let mut row = Row::new(state, parse(local), parse(remote));
+    (row.inode, row.socket.cookie) = (1, 1);
+    row
 }
 
 fn filter(text: &str) -> Filter {

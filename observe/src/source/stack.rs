@@ -300,20 +300,7 @@ pub fn whole(
 pub fn row(socket: SocketRow) -> Row {
     let record = matches!(socket.state, TcpState::TimeWait | TcpState::NewSynRecv)
         || socket.timer.is_some_and(|timer| timer.kind == TimerKind::TimeWait);
-    Row {
-        socket,
-        netns: 0,
-        inode: 0,
-        uid: (!record).then_some(0),
-        interface: 0,
-        mark: None,
-        cgroup: None,
-        shutdown: None,
-        v6only: false,
-        congestion: None,
-        memory: None,
-        owner: None,
-    }
+    Row { uid: (!record).then_some(0), ..Row::from(socket) }
 }
 
 fn event_of(event: &lastack_core::observe::Event) -> Event {

@@ -1,38 +1,15 @@
 //! Each prediction against the specification's formulas.
 
-use lastack_core::observe::SocketRow;
-
 use super::*;
 
 const NETNS: u64 = 4_026_531_840;
 
 fn row(state: TcpState, orphan: bool) -> Row {
-    Row {
-        socket: SocketRow {
-            state,
-            local: "10.0.0.1:80".parse().expect("an address"),
-            remote: "10.0.0.2:40000".parse().expect("an address"),
-            recv_q: 0,
-            send_q: 0,
-            timer: None,
-            cookie: 1,
-            orphan,
-            age_ms: None,
-            state_age_ms: None,
-            info: None,
-        },
-        netns: NETNS,
-        inode: 0,
-        uid: None,
-        interface: 0,
-        mark: None,
-        cgroup: None,
-        shutdown: None,
-        v6only: false,
-        congestion: None,
-        memory: None,
-        owner: None,
-    }
+    let address = |text: &str| text.parse().expect("an address");
+    let mut row = Row::new(state, address("10.0.0.1:80"), address("10.0.0.2:40000"));
+    row.netns = NETNS;
+    (row.socket.cookie, row.socket.orphan) = (1, orphan);
+    row
 }
 
 /// `rows` in a namespace whose knobs are at Linux's defaults but for `knobs`.

@@ -256,33 +256,17 @@ impl Conversation {
         };
         // Whoever probes a closed window has something to send.
         let asks = timer.is_some_and(|timer| timer.kind == TimerKind::Persist);
-        Some(Row {
-            socket: SocketRow {
-                state,
-                local: me.addr,
-                remote: peer.addr,
-                recv_q: 0,
-                send_q: me.outstanding().max(u32::from(asks)),
-                timer,
-                cookie,
-                orphan: false,
-                age_ms: self.from_syn.then(|| ms_since(self.begin_ns)),
-                state_age_ms: Some(condition_since.map_or(in_state, ms_since)),
-                // Most of it is never on the wire.
-                info: None,
-            },
-            netns: 0,
-            inode: 0,
-            uid: None,
-            interface: 0,
-            mark: None,
-            cgroup: None,
-            shutdown: None,
-            v6only: false,
-            congestion: None,
-            memory: None,
-            owner: None,
-        })
+        let mut row = Row::new(state, me.addr, peer.addr);
+        row.socket = SocketRow {
+            send_q: me.outstanding().max(u32::from(asks)),
+            timer,
+            cookie,
+            age_ms: self.from_syn.then(|| ms_since(self.begin_ns)),
+            state_age_ms: Some(condition_since.map_or(in_state, ms_since)),
+            // tcp_info stays unknown: most of it is never on the wire.
+            ..row.socket
+        };
+        Some(row)
     }
 
     /// The timer that must be running: seen by what it has done, its next time inferred from its steps.
