@@ -16,7 +16,7 @@ pub(super) const RULE: Rule = Rule {
         "本端已关闭并得到确认；对端迟迟不关闭它那一侧",
     ),
     evidence: text(
-        "FIN-WAIT-2 that no program holds (timer timewait, or keepalive above 60 s), at least 20 for at least 10 s; a warning from 500 on",
+        "FIN-WAIT-2 that no program holds (timer timewait, or keepalive while tcp_fin_timeout is above 60 s), at least 20 for at least 10 s; a warning from 500 on",
         "没有程序持有的 FIN-WAIT-2（timewait 定时器；tcp_fin_timeout 超过 60 秒时为 keepalive），至少 20 个、持续至少 10 秒；500 个起为警告",
     ),
     cause: text(
