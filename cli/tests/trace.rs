@@ -3,6 +3,7 @@
 #[path = "../../observe/tests/support/mod.rs"]
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -183,56 +184,177 @@ fn the_three_ways_to_end_are_told_apart() {
     });
 }
 
+/// A counter that has begun: a child that ends, and says what it counted, at an interrupt or at a line of input.
+struct Counter(Child);
+
+impl Counter {
+    /// `lastack trace --count` for as long as it takes.
+    fn ours(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lastack"))
+            .args(["trace", "--count", "1000", "--json"])
+            .args(arguments)
+            .env("LANG", "C")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut first = String::new();
+        BufReader::new(child.stderr.as_mut().expect("piped")).read_line(&mut first).expect("reads");
+        assert!(first.starts_with("counting"), "{first}");
+        Self(child)
+    }
+
+    /// `perf stat` of the whole host; none where perf cannot count.
+    fn perfs(events: &[&str]) -> Option<Self> {
+        // The command that perf runs starts when counting has: its word is perf's readiness, its end perf's.
+        let script = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; \
+                      exec perf stat -a -x, \"$@\" -- sh -c 'echo counting; read line'";
+        let mut child = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh"])
+            .args(events)
+            .env("LANG", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("unshare starts");
+        let mut first = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut first).expect("reads");
+        if first.is_empty() {
+            let output = child.wait_with_output().expect("ends");
+            support::skipped(&format!("perf cannot count: {}", String::from_utf8_lossy(&output.stderr)));
+            return None;
+        }
+        Some(Self(child))
+    }
+
+    fn our_document(self) -> Value {
+        support::run("kill", &["-INT", &self.0.id().to_string()]);
+        let output = self.0.wait_with_output().expect("ends");
+        serde_json::from_slice(&output.stdout).expect("a document")
+    }
+
+    fn our_counts(self) -> BTreeMap<String, u64> {
+        let document = self.our_document();
+        assert_eq!(document["lost"], 0, "{document}");
+        let counts = document["counts"].as_object().expect("counts");
+        counts.iter().map(|(name, n)| (name.clone(), n.as_u64().expect("a number"))).collect()
+    }
+
+    fn perfs_counts(mut self) -> BTreeMap<String, u64> {
+        drop(self.0.stdin.take());
+        let output = self.0.wait_with_output().expect("ends");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        // 100,,tcp:tcp_send_reset,…
+        let line = |line: &str| {
+            let mut fields = line.split(',');
+            Some((fields.next()?.parse().ok()?, fields.nth(1)?.to_owned()))
+        };
+        let counts: BTreeMap<String, u64> =
+            text.lines().filter_map(line).map(|(n, name)| (name, n)).collect();
+        assert!(!counts.is_empty(), "{text}");
+        counts
+    }
+}
+
+/// A hundred refused connects and fifty whole connections.
+fn refusals_and_lives(refused: u16, listener: &TcpListener) {
+    for _ in 0..100 {
+        assert!(TcpStream::connect(("127.0.0.1", refused)).is_err());
+    }
+    for _ in 0..50 {
+        let (client, mut server) = pair(listener);
+        drop(client);
+        server.read_to_end(&mut Vec::new()).expect("reads");
+    }
+}
+
+/// Tracepoints count the whole host, where others may be busy. So perf's interval lies between a longer and a shorter one of
+/// ours, and each of its counts between theirs; where the two are equal nothing else happened, and perf's is the same.
 #[test]
 fn counts_are_those_of_perf() {
     if !can_trace() {
         return;
     }
     in_namespace(|| {
-        // Tracepoints count the whole host, where others may be busy: perf's interval lies between a
-        // shorter and a longer one of ours, and so does its count. On a quiet host all three are equal.
-        let count = |seconds: &str| {
-            Command::new(env!("CARGO_BIN_EXE_lastack"))
-                .args(["trace", "--count", seconds, "--json"])
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("starts")
-        };
-        let perf = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; \
-                    exec perf stat -a -x, -e tcp:tcp_send_reset -e tcp:tcp_receive_reset -- sleep 2.5 2>&1";
-        let pause = |ms| lastack_observe::clock::pause(std::time::Duration::from_millis(ms));
-        let figures = |child: Child| -> [u64; 2] {
-            let output = child.wait_with_output().expect("ends");
-            let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
-            ["tcp:tcp_send_reset", "tcp:tcp_receive_reset"]
-                .map(|n| document["counts"][n].as_u64().expect("a count"))
-        };
-        let mut last = String::new();
-        for _ in 0..3 {
-            let longer = count("5");
-            pause(800);
-            let theirs =
-                Command::new("unshare").args(["-m", "sh", "-c", perf]).stdout(Stdio::piped()).spawn();
-            pause(800);
-            let shorter = count("0.7");
-            pause(300);
-            for _ in 0..100 {
-                assert!(TcpStream::connect("127.0.0.1:7904").is_err());
-            }
-            let theirs = theirs.and_then(Child::wait_with_output).expect("perf runs");
-            let (longer, shorter) = (figures(longer), figures(shorter));
-            let theirs = String::from_utf8_lossy(&theirs.stdout).into_owned();
-            let counts: Vec<u64> = theirs.lines().filter_map(|l| l.split(',').next()?.parse().ok()).collect();
-            if counts.len() != 2 {
-                support::skipped(&format!("perf cannot count here: {theirs}"));
+        let listener = TcpListener::bind("127.0.0.1:7914").expect("binds");
+        let made = ["tcp:tcp_send_reset", "tcp:tcp_receive_reset"];
+        let mut equal = BTreeSet::new();
+        for round in 1..=30 {
+            let longer = Counter::ours(&[]);
+            let Some(perf) = Counter::perfs(&["-e", "tcp:*", "-e", "sock:inet_sock_set_state"]) else {
                 return;
+            };
+            let shorter = Counter::ours(&[]);
+            refusals_and_lives(7904, &listener);
+            let (shorter, perf, longer) = (shorter.our_counts(), perf.perfs_counts(), longer.our_counts());
+            assert_eq!(perf.keys().collect::<Vec<_>>(), longer.keys().collect::<Vec<_>>(), "the same events");
+            for (name, theirs) in &perf {
+                let (least, most) = (shorter[name], longer[name]);
+                assert!(least <= *theirs && *theirs <= most, "{name}: {least}, perf {theirs}, {most}");
+                if least == most && *theirs >= 100 {
+                    equal.insert(name.clone());
+                }
             }
-            last = format!("shorter {shorter:?}, perf {counts:?}, longer {longer:?}");
-            if (0..2).all(|i| 100 <= shorter[i] && shorter[i] <= counts[i] && counts[i] <= longer[i]) {
+            eprintln!("round {round}: the same count of {equal:?}");
+            if made.iter().all(|name| equal.contains(*name)) {
                 return;
             }
         }
-        panic!("{last}");
+        panic!("others reset connections in every one of thirty rounds");
+    });
+}
+
+/// Of chosen connections nobody else has any: the two counts are equal, whatever else the host does.
+#[test]
+fn counts_of_chosen_connections_are_those_of_perf_with_the_same_filter() {
+    if !can_trace() {
+        return;
+    }
+    in_namespace(|| {
+        let listener = TcpListener::bind("127.0.0.1:7915").expect("binds");
+        let filter = "sport == 7915 || dport == 7915";
+        let events = [
+            "-e",
+            "sock:inet_sock_set_state",
+            "--filter",
+            filter,
+            "-e",
+            "tcp:tcp_receive_reset",
+            "--filter",
+            filter,
+        ];
+        for _ in 0..10 {
+            let Some(perf) = Counter::perfs(&events) else { return };
+            let ours = Counter::ours(&["--per-process", "sport = :7915 or dport = :7915"]);
+            refusals_and_lives(7905, &listener);
+            for _ in 0..20 {
+                let (client, server) = pair(&listener);
+                rustix::net::sockopt::set_socket_linger(&server, Some(std::time::Duration::ZERO))
+                    .expect("linger 0");
+                drop(server);
+                drop(client);
+            }
+            let (ours, perf) = (ours.our_document(), perf.perfs_counts());
+            if ours["lost"] != 0 {
+                continue;
+            }
+            let sum = |name: &str| -> u64 {
+                let processes = ours["processes"].as_array().expect("a list");
+                processes.iter().filter_map(|process| process["counts"][name].as_u64()).sum()
+            };
+            for (name, count) in &perf {
+                assert_eq!(sum(name), *count, "{name}: {ours}");
+            }
+            assert_eq!(perf["tcp:tcp_receive_reset"], 20);
+            // Who connects, listens or closes is known; what a packet makes happen is nobody's.
+            let own = std::process::id();
+            let known =
+                ours["processes"].as_array().expect("a list").iter().any(|process| process["pid"] == own);
+            assert!(known, "{ours}");
+            return;
+        }
+        panic!("events were lost in ten runs");
     });
 }
 

@@ -9,7 +9,7 @@ use lastack_core::observe::TcpInfo;
 use lastack_observe::clock;
 use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::interrupt::Interrupt;
-use lastack_observe::source::kernel::{Counting, Endings, Scope, TraceOptions, Tracer};
+use lastack_observe::source::kernel::{Endings, Scope, TraceOptions, Tracer};
 use lastack_observe::trace::Event;
 use lastack_observe::words;
 use serde_json::json;
@@ -17,8 +17,9 @@ use serde_json::json;
 use crate::args::Globals;
 use crate::failure::Failure;
 use crate::source_args::{self, SourceArgs};
-use crate::table::Table;
 use crate::text::Paint;
+
+mod count;
 
 /// At most so long between two looks at the rings.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,6 +32,7 @@ const FRAMES: usize = 12;
 Examples:
   sudo lastack trace dport = :443           state changes, retransmits and resets of these connections
   sudo lastack trace --count 10             how often each event happened in ten seconds, as perf stat counts
+  sudo lastack trace --count 10 --per-process dport = :443
   lastack trace --from trace.pcap           what the packets of a capture show: states, repeats, resets
 
 As root it reads the kernel's tracepoints, which see every network namespace of the host. Without, it tells
@@ -39,9 +41,13 @@ A process is named only where it is the one that acted (connect, listen, close).
 pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
-    /// Count events for so many seconds instead of showing them
+    /// Count events for so many seconds instead of showing them: every tcp:* of the host, as perf stat does; with a
+    /// filter or by process, those that are shown without --count
     #[arg(long, value_name = "SECONDS")]
     count: Option<f64>,
+    /// Count them by process
+    #[arg(long, requires = "count")]
+    per_process: bool,
     /// Stop after so many seconds
     #[arg(long, value_name = "SECONDS")]
     duration: Option<f64>,
@@ -74,7 +80,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         }
     }
     if let Some(seconds) = args.count {
-        return count(seconds, globals);
+        return count::run(args, filter, seconds, globals);
     }
     let mut shown = Shown::new(args, filter, globals);
     if args.source.is_file() {
@@ -162,32 +168,6 @@ fn refused(error: &io::Error) -> Failure {
     Failure::new("cannot read the kernel's tracepoints", error.to_string(), grant(error))
 }
 
-fn count(seconds: f64, globals: &Globals) -> Result<ExitCode, Failure> {
-    let counting = Counting::open().map_err(|error| refused(&error))?;
-    let interrupt = Interrupt::catch();
-    let start = clock::monotonic();
-    while !interrupt.raised() && start.elapsed().as_secs_f64() < seconds {
-        let left = Duration::from_secs_f64(seconds).saturating_sub(start.elapsed());
-        clock::pause(left.min(TICK));
-    }
-    let counts = counting.read()?;
-    let took = start.elapsed();
-    let out = &mut BufWriter::new(io::stdout().lock());
-    if globals.json {
-        let object: serde_json::Map<_, _> = counts.into_iter().map(|(name, n)| (name, n.into())).collect();
-        writeln!(out, "{}", json!({"schema": 1, "duration_ms": took.as_millis() as u64, "counts": object}))?;
-    } else {
-        let mut table = Table::new(&[("Count", true), ("Event", false)]);
-        for (name, n) in counts {
-            table.push(vec![n.to_string(), name]);
-        }
-        table.write(out, true)?;
-        writeln!(out, "in {}", words::duration(took.as_millis() as u64))?;
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// The stream of events: filtered, printed, counted.
 struct Shown {
     filter: Filter,
@@ -222,8 +202,7 @@ impl Shown {
     }
 
     fn show(&mut self, event: &Event) {
-        let everything = self.filter.is_empty() && self.filter.states == StateSet::ALL;
-        if !everything && !event.as_row().is_some_and(|row| self.filter.matches(&row)) {
+        if !chosen(&self.filter, event) {
             return;
         }
         *self.counts.entry(event.name).or_default() += 1;
@@ -284,6 +263,12 @@ impl Shown {
         self.out.flush()?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// An event of which the addresses are not known is shown only where everything is.
+fn chosen(filter: &Filter, event: &Event) -> bool {
+    let everything = filter.is_empty() && filter.states == StateSet::ALL;
+    everything || event.as_row().is_some_and(|row| filter.matches(&row))
 }
 
 /// `HH:MM:SS.micros`, UTC.

@@ -177,6 +177,13 @@ impl Tracer {
         Ok(count)
     }
 
+    /// The events that are read, in perf's way of naming them (`tcp:tcp_send_reset`).
+    pub fn names(&self) -> Vec<String> {
+        let known = LIFE.iter().chain([&DROPS, &FORKS]);
+        let read = |path: &&&str| self.formats.values().any(|(name, _)| *name == name_of(path));
+        known.filter(read).map(|path| path.replace('/', ":")).collect()
+    }
+
     /// Events that did not fit into a ring.
     pub fn lost(&self) -> u64 {
         self.lost
