@@ -11,6 +11,9 @@
 //! | [`smoltcp_host`] | smoltcp as a host of the lab |
 //! | [`figures`] | medians, ratios, the table |
 //! | bin `operator` | `ss`, `trace`, `record`, `export`, `watch` on 100,000 sockets and under the highest rate of short connections: `bench/OPERATOR.md` |
+//! | [`short_lives`] | short connections, as many as this machine gives |
+//! | [`followers`] | who follows them, and at what price |
+//! | [`screen`] | a terminal for `watch` |
 //! | [`tun`] | opens the yardstick's TUN |
 //! | [`raw_dump`] | the yardstick of listing sockets |
 //! | [`usage`] | processor time and memory of a child |
@@ -19,8 +22,11 @@
 
 pub mod contest;
 pub mod figures;
+pub mod followers;
 pub mod league;
 pub mod raw_dump;
+pub mod screen;
+pub mod short_lives;
 pub mod smoltcp_host;
 pub mod tun;
 pub mod usage;

@@ -2,23 +2,24 @@
 //! and following every connection at the highest rate of short ones that this machine gives.
 //!
 //! ```text
-//! operator [--sockets 100000] [--rounds 5] [--seconds 5] [--only list|watch|events] [--write]
+//! operator [--sockets 100000] [--rounds 5] [--seconds 4] [--only list|watch|events] [--write]
 //! ```
 //! `--write` puts the result into `bench/OPERATOR.md`. Everything happens in a network namespace of its own; rounds are
 //! interleaved, so that what disturbs the machine disturbs all alike. Processor time is compared, wall time only shown.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use lastack_bench::figures::Series;
-use lastack_bench::raw_dump;
+use lastack_bench::short_lives::{self, Made};
 use lastack_bench::usage::{self, Usage};
+use lastack_bench::{followers, raw_dump, screen};
 use lastack_e2e::{binaries, clock};
-use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -70,22 +71,12 @@ fn raise_files() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
-/// Opens, accepts and closes as fast as one thread can; says how many.
+/// Short connections for so long; says how many there were, and in what time.
 fn connect(seconds: f64) -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let (start, mut count) = (clock::now(), 0u64);
-    while start.elapsed().as_secs_f64() < seconds {
-        for _ in 0..64 {
-            let client = TcpStream::connect(address)?;
-            let (server, _) = listener.accept()?;
-            // The server closes first: TIME-WAIT stays at its end, and no local port runs out.
-            drop(server);
-            drop(client);
-            count += 1;
-        }
-    }
-    println!("{count} {}", start.elapsed().as_secs_f64());
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = u8::try_from(threads).unwrap_or(u8::MAX).min(200);
+    let Made { connections, seconds } = short_lives::make(threads, Duration::from_secs_f64(seconds))?;
+    println!("{connections} {seconds}");
     Ok(())
 }
 
@@ -95,7 +86,7 @@ fn series(args: &[String]) -> io::Result<()> {
     };
     let sockets: usize = value("--sockets").and_then(|n| n.parse().ok()).unwrap_or(100_000);
     let rounds: usize = value("--rounds").and_then(|n| n.parse().ok()).unwrap_or(5);
-    let seconds: f64 = value("--seconds").and_then(|n| n.parse().ok()).unwrap_or(5.0);
+    let seconds: f64 = value("--seconds").and_then(|n| n.parse().ok()).unwrap_or(4.0);
     let only = value("--only").unwrap_or("");
     let wanted = |part: &str| only.is_empty() || only == part;
     let lastack = binaries::lastack();
@@ -117,7 +108,7 @@ fn series(args: &[String]) -> io::Result<()> {
         drop(holders);
     }
     if wanted("events") {
-        out += &events(lastack, &own, rounds, seconds)?;
+        out += &followers::table(lastack, &own, rounds, seconds)?;
     }
     print!("{out}");
     if args.iter().any(|arg| arg == "--write") {
@@ -234,163 +225,54 @@ fn list(lastack: &Path, own: &Path, rounds: usize) -> io::Result<String> {
     Ok(out)
 }
 
-/// `watch` at ten looks a second, without a terminal: what it takes of a core.
+/// `watch` asked for ten looks a second, on a terminal and without: what it takes of a core.
 fn watch(lastack: &Path, seconds: f64) -> io::Result<String> {
     let mut out = String::from(
-        "\n## Watching them, ten looks a second asked for\n\n| | looks a second | of a core | peak memory, MB |\n|---|---|---|---|\n",
+        "\n## Watching them, ten looks a second asked for\n\n\
+         On a terminal, the sockets on the screen are read again for each picture, all of them in each look; lines count all \
+         of them by state each time.\n\n\
+         | | pictures or lines a second | looks at all a second | of a core | peak memory, MB |\n|---|---|---|---|---|\n",
     );
-    let duration = seconds.to_string();
+    let seconds = (2.0 * seconds).max(4.0);
+    let arguments = |json: &[&'static str]| {
+        let mut command = Command::new(lastack);
+        command.args(["watch", "--interval", "0.1", "--duration", &seconds.to_string()]).args(json);
+        command.env("LANG", "C").env("LASTACK_RECORD", "/nonexistent");
+        command
+    };
     let start = clock::now();
-    let mut child = Command::new(lastack)
-        .args(["watch", "--json", "--interval", "0.1", "--duration", &duration])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let (used, said) = screen::run(&mut arguments(&[]))?;
+    let took = start.elapsed().as_secs_f64();
+    // "100123 sockets, 12 looks, 98 pictures in 10.0s"
+    let count = |what: &str| -> io::Result<f64> {
+        let words: Vec<&str> = said.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+        let at = words.iter().rposition(|word| *word == what);
+        let number = at.and_then(|at| words.get(at.checked_sub(1)?)?.parse().ok());
+        number.ok_or_else(|| io::Error::other(format!("watch told no {what}: {said}")))
+    };
+    let _ = writeln!(
+        out,
+        "| lastack watch --interval 0.1, 160 × 50 | {:.1} | {:.1} | {:.2} | {:.0} |",
+        count("pictures")? / took,
+        count("looks")? / took,
+        used.cpu_s / took,
+        used.peak_bytes as f64 / 1e6
+    );
+    let start = clock::now();
+    let mut child =
+        arguments(&["--json"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut text = String::new();
     child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?.read_to_string(&mut text)?;
     let used = usage::wait(child)?;
     let took = start.elapsed().as_secs_f64();
+    let lines = text.lines().count() as f64 / took;
     let _ = writeln!(
         out,
-        "| lastack watch --json --interval 0.1 | {:.1} | {:.2} | {:.0} |",
-        text.lines().count() as f64 / took,
+        "| lastack watch --interval 0.1 --json | {lines:.1} | {lines:.1} | {:.2} | {:.0} |",
         used.cpu_s / took,
         used.peak_bytes as f64 / 1e6
     );
     Ok(out)
-}
-
-/// One way to follow connections.
-struct Follower {
-    name: &'static str,
-    arguments: &'static [&'static str],
-}
-
-const FOLLOWERS: &[Follower] = &[
-    Follower { name: "nobody", arguments: &[] },
-    Follower { name: "lastack trace --count", arguments: &["trace", "--count", "1000", "--json"] },
-    Follower { name: "lastack trace --ends --json", arguments: &["trace", "--ends", "--json"] },
-    Follower { name: "lastack trace --json", arguments: &["trace", "--json"] },
-    Follower { name: "lastack record", arguments: &["record", "--json"] },
-    Follower { name: "lastack export", arguments: &["export", "--listen", "127.0.0.1:9435"] },
-];
-
-/// What one follower came to in one round.
-struct Followed {
-    rate: f64,
-    cores: f64,
-    seen: Option<u64>,
-    lost: Option<u64>,
-}
-
-fn events(lastack: &Path, own: &Path, rounds: usize, seconds: f64) -> io::Result<String> {
-    let mut rates: Vec<Series> = FOLLOWERS.iter().map(|_| Series::default()).collect();
-    let mut cores = rates.clone();
-    let mut sums = vec![(0u64, 0u64, false); FOLLOWERS.len()];
-    for round in 1..=rounds {
-        for (at, follower) in FOLLOWERS.iter().enumerate() {
-            let Followed { rate, cores: used, seen, lost } = follow(lastack, own, follower, seconds)?;
-            eprintln!(
-                "{round}/{rounds}  {:<28} {rate:7.0} connections/s, {used:.2} cores, seen {seen:?}, lost {lost:?}",
-                follower.name
-            );
-            rates[at].add(Ok(rate));
-            cores[at].add(Ok(used));
-            sums[at].0 += seen.unwrap_or(0);
-            sums[at].1 += lost.unwrap_or(0);
-            sums[at].2 |= seen.is_some();
-        }
-    }
-    let mut out = String::from(
-        "\n## Following short connections at the highest rate\n\nOne thread opens, accepts and closes on the loopback without a pause. Events: about ten a connection for `trace`, two ends a connection for the others.\n\n\
-         | | connections/s | : nobody | of a core | seen | lost, counted and told |\n|---|---|---|---|---|---|\n",
-    );
-    for (at, follower) in FOLLOWERS.iter().enumerate() {
-        let ratio = rates[at].median().unwrap_or(0.0) / rates[0].median().unwrap_or(1.0);
-        let (seen, lost, told) = sums[at];
-        let figure = |n: u64| if told { n.to_string() } else { "–".to_owned() };
-        let _ = writeln!(
-            out,
-            "| {} | {} | {ratio:.2} | {} | {} | {} |",
-            follower.name,
-            rates[at].cell(),
-            cores[at].cell(),
-            figure(seen),
-            figure(lost)
-        );
-    }
-    Ok(out)
-}
-
-fn follow(lastack: &Path, own: &Path, follower: &Follower, seconds: f64) -> io::Result<Followed> {
-    let folder = std::env::temp_dir().join(format!("lastack-operator-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let said = folder.join("said");
-    let start = clock::now();
-    let child = if follower.arguments.is_empty() {
-        None
-    } else {
-        let mut command = Command::new(lastack);
-        command.args(follower.arguments).env("LASTACK_RECORD", folder.join("record"));
-        let file = std::fs::File::create(&said)?;
-        Some(command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn()?)
-    };
-    // Time to open its rings; nothing depends on it but the first figures.
-    clock::pause(Duration::from_secs(1));
-    let output = Command::new(own).args(["connect", &seconds.to_string()]).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [count, took] = figures[..] else {
-        return Err(io::Error::other(format!("no load: {text}{}", String::from_utf8_lossy(&output.stderr))));
-    };
-    let metrics = if follower.arguments.first() == Some(&"export") { scrape()? } else { String::new() };
-    let mut cores = 0.0;
-    if let Some(child) = child {
-        let pid = Pid::from_child(&child);
-        kill_process(pid, Signal::INT)?;
-        let used = usage::wait(child)?;
-        cores = used.cpu_s / (start.elapsed().as_secs_f64() - 1.0);
-    }
-    // The stream may be gigabytes: its last line is the summary.
-    let last = tail(&said).unwrap_or_default();
-    let number = |key: &str| -> Option<u64> {
-        let value: serde_json::Value = serde_json::from_str(&last).ok()?;
-        value[key].as_u64()
-    };
-    let metric = |name: &str| -> Option<u64> {
-        let lines = metrics.lines().filter(|line| line.starts_with(name));
-        let values: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() as u64)
-    };
-    std::fs::remove_dir_all(&folder)?;
-    Ok(Followed {
-        rate: count / took,
-        cores,
-        seen: number("total")
-            .or_else(|| number("ended"))
-            .or_else(|| metric("lastack_connections_closed_total")),
-        lost: number("lost").or_else(|| metric("lastack_events_lost_total")),
-    })
-}
-
-fn scrape() -> io::Result<String> {
-    let mut stream = TcpStream::connect("127.0.0.1:9435")?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// The last line of a file.
-fn tail(path: &Path) -> io::Result<String> {
-    use std::io::{Seek as _, SeekFrom};
-    let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(16 * 1024)))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).lines().last().unwrap_or_default().to_owned())
 }
 
 fn load_average() -> String {
