@@ -1,4 +1,5 @@
-//! The full-screen view: [`model`] knows what is shown, [`draw`] shows it; the command feeds both.
+//! The full-screen view: [`looker`] looks, [`model`] knows what is shown, [`draw`] shows it; the command feeds them.
 
 pub(crate) mod draw;
+pub(crate) mod looker;
 pub(crate) mod model;

@@ -3,8 +3,9 @@
 use std::io;
 use std::ops::ControlFlow;
 
+use crate::filter::Filter;
 use crate::row::Row;
-use crate::snapshot::{Missing, Namespace, Snapshot};
+use crate::snapshot::{Missing, Snapshot};
 use kernel::{Kernel, Query};
 use stack::Stack;
 
@@ -51,6 +52,20 @@ impl Source {
         }
     }
 
+    /// A snapshot without its sockets.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    pub fn frame(&mut self) -> io::Result<Snapshot> {
+        match self {
+            Self::Kernel(kernel) => Ok(kernel.frame()),
+            Self::Stack(stack) => {
+                let whole = stack.snapshot(&Filter::everything())?;
+                Ok(Snapshot { rows: Vec::new(), ..whole })
+            }
+        }
+    }
+
     /// What cannot be read of it, whatever is asked for.
     pub fn missing(&self) -> &[Missing] {
         match self {
@@ -66,14 +81,14 @@ impl Source {
         }
     }
 
-    /// Counters, gauges and knobs alone.
+    /// As [`Kernel::reread`]; a stack's rows are read whole only.
     ///
     /// # Errors
-    /// When the source cannot be read.
-    pub fn figures(&mut self) -> io::Result<Vec<Namespace>> {
+    /// When the kernel refuses.
+    pub fn reread(&mut self, rows: &[Row], chosen: &[usize]) -> io::Result<Vec<(usize, Option<Row>)>> {
         match self {
-            Self::Kernel(kernel) => Ok(kernel.figures()),
-            Self::Stack(stack) => Ok(stack.snapshot(&crate::filter::Filter::everything())?.namespaces),
+            Self::Kernel(kernel) => kernel.reread(rows, chosen),
+            Self::Stack(_) => Ok(Vec::new()),
         }
     }
 

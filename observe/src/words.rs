@@ -54,12 +54,13 @@ impl Words {
 }
 
 /// Two format strings, one for each language, over the same values.
+#[macro_export]
 macro_rules! says {
     ($en:literal, $zh:literal) => {
         $crate::words::Words { en: format!($en), zh: format!($zh) }
     };
 }
-pub(crate) use says;
+pub use says;
 
 /// `81.2s`, `4m 10s`, `3h 02m`: how long, for people.
 pub fn duration(ms: u64) -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lastack_core::tcp::state::TcpState;
 use lastack_observe::filter::Filter;
-use lastack_observe::row::OwnerHow;
+use lastack_observe::row::{OwnerHow, Row};
 use lastack_observe::source::kernel::{Endings, Kernel, Query, Scope};
 use support::sets::{assert_equal, theirs};
 use support::{eventually, in_namespace, pair, zoo};
@@ -62,6 +62,54 @@ fn filters_choose_the_sockets_that_ss_chooses() {
             assert_equal(&mut kernel, filter);
         }
         assert!(theirs(&["state", "all"]).len() > 30, "the zoo is populated");
+    });
+}
+
+#[test]
+fn single_sockets_are_read_again_and_those_that_have_gone_are_told() {
+    in_namespace(|| {
+        let mut zoo = zoo();
+        let mut kernel = Kernel::open(&Scope::Own).expect("opens");
+        let query = Query {
+            filter: Filter::parse(&["state all"]).expect("parses"),
+            owners: false,
+            ..Query::everything()
+        };
+        let rows = kernel.rows(&query).expect("dumps");
+        let all: Vec<usize> = (0..rows.len()).collect();
+        let listens = |row: &Row| row.socket.state == TcpState::Listen;
+        let told = |row: &Row| {
+            (
+                row.socket.cookie,
+                row.socket.state,
+                row.socket.local,
+                row.socket.remote,
+                row.socket.recv_q,
+                row.inode,
+            )
+        };
+        let fresh = kernel.reread(&rows, &all).expect("reads");
+        assert_eq!(fresh.len(), rows.iter().filter(|row| !listens(row)).count());
+        for (place, row) in &fresh {
+            let row = row.as_ref().unwrap_or_else(|| panic!("{:?} is still there", rows[*place]));
+            assert_eq!(told(row), told(&rows[*place]));
+            assert_eq!(row.socket.info.is_some(), rows[*place].socket.info.is_some());
+        }
+        // Everything is closed: some are reset and gone, some in another state, as a dump has them.
+        zoo.kept.clear();
+        eventually("what is read one by one is what a dump has", || {
+            let mut one_by_one: Vec<_> = kernel
+                .reread(&rows, &all)
+                .expect("reads")
+                .iter()
+                .filter_map(|(_, row)| row.as_ref().map(told))
+                .collect();
+            let dump = kernel.rows(&query).expect("dumps");
+            let mut dump: Vec<_> = dump.iter().filter(|row| !listens(row)).map(told).collect();
+            one_by_one.sort();
+            dump.sort();
+            (one_by_one == dump && dump.len() < fresh.len()).then_some(())
+        });
     });
 }
 

@@ -153,9 +153,7 @@ impl Args {
         let mut before = None;
         if self.interval > 0.0 {
             // Rates need counters only: the first look leaves the sockets out.
-            let taken_ns = clock::unix_ns();
-            let namespaces = source.figures()?;
-            before = Some(Snapshot { taken_ns, namespaces, ..Snapshot::default() });
+            before = Some(source.frame()?);
             clock::pause(Duration::from_secs_f64(self.interval));
         }
         let now = source.snapshot(&query).map_err(|error| self.source.refused(&error))?;

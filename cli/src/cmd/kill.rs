@@ -71,6 +71,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             out.flush()?;
         }
         if !asked(rows.len(), lang)? {
+            eprintln!("{}", if lang == Lang::En { "nothing was ended" } else { "没有结束任何连接" });
             return Ok(ExitCode::from(EXIT_SOME));
         }
     }
@@ -133,10 +134,12 @@ fn end(source: &mut Source, query: &Query, rows: &[Row]) -> Result<Outcome, Fail
     }
     // The kernel said yes; look whether they are really gone.
     let again = Query { detail: Detail::Brief, owners: false, ..query.clone() };
-    let cookies: HashSet<u64> = rows.iter().map(|row| row.socket.cookie).collect();
+    let left: HashSet<u64> = outcome.left.iter().map(|(cookie, _)| *cookie).collect();
+    let accepted: HashSet<u64> =
+        rows.iter().map(|row| row.socket.cookie).filter(|cookie| !left.contains(cookie)).collect();
     for row in source.snapshot(&again)?.rows {
         let cookie = row.socket.cookie;
-        if cookies.contains(&cookie) && !outcome.left.iter().any(|(left, _)| *left == cookie) {
+        if accepted.contains(&cookie) {
             outcome.ended = outcome.ended.saturating_sub(1);
             outcome
                 .left

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use lastack_core::tcp::state::TcpState;
 use lastack_observe::filter::{Filter, StateSet};
-use lastack_observe::group::{self, Key};
+use lastack_observe::group::{Group, Groups, Key};
 use lastack_observe::json;
 use lastack_observe::row::Row;
 use lastack_observe::snapshot::Snapshot;
@@ -84,35 +84,32 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let keys = keys(&args.group_by)?;
+    let keys = if args.summary { vec![Key::State] } else { keys };
     let filter = args.filter()?;
-    let detailed = globals.json || args.info || args.memory || args.extended || !keys.is_empty();
+    // A count by state needs no more than the states.
+    let detailed =
+        !args.summary && (globals.json || args.info || args.memory || args.extended || !keys.is_empty());
     let query = Query {
         filter,
         detail: if detailed { Detail::Full } else { Detail::Brief },
-        owners: args.processes || (globals.json && !args.summary) || keys.contains(&Key::Process),
+        owners: args.processes || (globals.json && keys.is_empty()) || keys.contains(&Key::Process),
         v6: args.family(),
     };
     let out = &mut BufWriter::with_capacity(256 * 1024, io::stdout().lock());
-    let plain = !globals.json && !args.summary && keys.is_empty();
-    // Nothing about one line depends on another: none needs to be kept.
-    if plain && !query.owners && !args.source.is_file() {
-        args.stream(&query, out)?;
-        out.flush()?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let snapshot = args.source.snapshot(&query)?;
-    if args.summary {
-        summary(&snapshot, globals.json, out)?;
-    } else if !keys.is_empty() {
-        groups(&snapshot, &keys, args.no_header, globals.json, out)?;
-    } else if globals.json {
-        json::write_snapshot(&snapshot, out)?;
+    let rest = if keys.is_empty() {
+        args.list(&query, globals.json, out)?
     } else {
-        args.sockets(&snapshot.rows, out)?;
-    }
+        let (groups, rest) = args.sums(&query, &keys)?;
+        if args.summary {
+            summary(groups, &rest, globals.json, out)?;
+        } else {
+            self::groups(&groups, &rest, &keys, args.no_header, globals.json, out)?;
+        }
+        rest
+    };
     out.flush()?;
     if !globals.json {
-        for missing in &snapshot.missing {
+        for missing in &rest.missing {
             eprintln!("note: {}; {}", missing.what, missing.grant);
         }
     }
@@ -137,10 +134,25 @@ impl Args {
         if self.ipv4 { Some(false) } else { self.ipv6.then_some(true) }
     }
 
+    /// Writes the sockets; gives what else the snapshot says.
+    fn list(&self, query: &Query, as_json: bool, out: &mut dyn Write) -> Result<Snapshot, Failure> {
+        // Nothing about one line depends on another: none needs to be kept.
+        if !as_json && !query.owners && !self.source.is_file() {
+            return self.stream(query, out);
+        }
+        let mut snapshot = self.source.snapshot(query)?;
+        if as_json {
+            json::write_snapshot(&snapshot, out)?;
+        } else {
+            self.sockets(&snapshot.rows, out)?;
+        }
+        snapshot.rows.clear();
+        Ok(snapshot)
+    }
+
     /// Writes every socket as the source tells it; a reader that goes away ends the dump.
-    fn stream(&self, query: &Query, out: &mut dyn Write) -> Result<(), Failure> {
+    fn stream(&self, query: &Query, out: &mut dyn Write) -> Result<Snapshot, Failure> {
         let mut source = self.source.open()?;
-        let missing = source.missing().to_vec();
         let mut table = self.table();
         let mut written = Ok(());
         source
@@ -152,11 +164,27 @@ impl Args {
             .map_err(|error| self.source.refused(&error))?;
         written?;
         table.write(out, !self.no_header)?;
-        out.flush()?;
-        for missing in missing {
-            eprintln!("note: {}; {}", missing.what, missing.grant);
-        }
-        Ok(())
+        Ok(Snapshot { missing: source.missing().to_vec(), ..Snapshot::default() })
+    }
+
+    /// Sums the sockets up by `keys`; they are kept only where that needs their owners.
+    fn sums(&self, query: &Query, keys: &[Key]) -> Result<(Vec<Group>, Snapshot), Failure> {
+        let mut groups = Groups::new(keys);
+        let mut add = |row: &Row| groups.add(row);
+        let rest = if query.owners || self.source.is_file() {
+            let mut snapshot = self.source.snapshot(query)?;
+            std::mem::take(&mut snapshot.rows).iter().for_each(add);
+            snapshot
+        } else {
+            let mut each = |row: &Row| {
+                add(row);
+                ControlFlow::Continue(())
+            };
+            let mut source = self.source.open()?;
+            source.each(query, &mut each).map_err(|error| self.source.refused(&error))?;
+            source.frame()?
+        };
+        Ok((groups.finish(), rest))
     }
 
     fn sockets(&self, rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
@@ -237,21 +265,21 @@ fn keys(names: &[String]) -> Result<Vec<Key>, Failure> {
         .collect()
 }
 
-fn summary(snapshot: &Snapshot, as_json: bool, out: &mut dyn Write) -> io::Result<()> {
-    let mut groups = group::by(&snapshot.rows, &[Key::State]);
+fn summary(mut groups: Vec<Group>, rest: &Snapshot, as_json: bool, out: &mut dyn Write) -> io::Result<()> {
     groups.sort_by_key(|group| {
         TcpState::ALL.iter().position(|state| state.name() == group.values[0]).unwrap_or(usize::MAX)
     });
-    let namespaces = &snapshot.namespaces;
+    let total: u64 = groups.iter().map(|group| group.count).sum();
+    let namespaces = &rest.namespaces;
     let inuse: u64 = namespaces.iter().map(|namespace| namespace.inuse).sum();
     let timewait: u64 = namespaces.iter().map(|namespace| namespace.timewait).sum();
-    let host = snapshot.host;
+    let host = rest.host;
     if as_json {
         let states: serde_json::Map<String, serde_json::Value> =
             groups.iter().map(|group| (group.values[0].clone(), json!(group.count))).collect();
         let document = json!({
-            "schema": json::SCHEMA, "source": snapshot.source, "taken_ns": snapshot.taken_ns,
-            "total": snapshot.rows.len(), "states": states,
+            "schema": json::SCHEMA, "source": rest.source, "taken_ns": rest.taken_ns,
+            "total": total, "states": states,
             "inuse": inuse, "timewait_minis": timewait,
             "host": {"orphans": host.orphans, "allocated": host.allocated, "memory_pages": host.memory_pages},
         });
@@ -267,13 +295,7 @@ fn summary(snapshot: &Snapshot, as_json: bool, out: &mut dyn Write) -> io::Resul
     for group in &groups {
         table.push(figures(group));
     }
-    table.push(vec![
-        "total".to_owned(),
-        snapshot.rows.len().to_string(),
-        String::new(),
-        String::new(),
-        String::new(),
-    ]);
+    table.push(vec!["total".to_owned(), total.to_string()]);
     table.write(out, true)?;
     writeln!(
         out,
@@ -285,7 +307,7 @@ fn summary(snapshot: &Snapshot, as_json: bool, out: &mut dyn Write) -> io::Resul
     )
 }
 
-fn figures(group: &group::Group) -> Vec<String> {
+fn figures(group: &Group) -> Vec<String> {
     let mut cells = group.values.clone();
     cells.push(group.count.to_string());
     cells.push(group.oldest_ms.map_or_else(|| "-".to_owned(), words::duration));
@@ -295,13 +317,13 @@ fn figures(group: &group::Group) -> Vec<String> {
 }
 
 fn groups(
-    snapshot: &Snapshot,
+    groups: &[Group],
+    rest: &Snapshot,
     keys: &[Key],
     no_header: bool,
     as_json: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let groups = group::by(&snapshot.rows, keys);
     if as_json {
         let list: Vec<serde_json::Value> = groups
             .iter()
@@ -321,14 +343,14 @@ fn groups(
             })
             .collect();
         let document = json!({
-            "schema": json::SCHEMA, "source": snapshot.source, "taken_ns": snapshot.taken_ns, "groups": list,
+            "schema": json::SCHEMA, "source": rest.source, "taken_ns": rest.taken_ns, "groups": list,
         });
         return writeln!(out, "{document}");
     }
     let mut columns: Vec<(&'static str, bool)> = keys.iter().map(|key| (key.name(), false)).collect();
     columns.extend([("count", true), ("oldest", true), ("recv-q", true), ("send-q", true)]);
     let mut table = Table::new(&columns);
-    for group in &groups {
+    for group in groups {
         table.push(figures(group));
     }
     table.write(out, !no_header)

@@ -1,18 +1,19 @@
 //! `lastack watch`: the same as `ss` and `doctor`, live on a full screen; lines where there is none.
 
-use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use lastack_observe::clock;
+use lastack_observe::doctor::Finding;
 use lastack_observe::filter::Filter;
-use lastack_observe::group;
+use lastack_observe::group::{Group, Groups, Key as GroupKey};
 use lastack_observe::interrupt::Interrupt;
-use lastack_observe::row::{Owner, Row};
-use lastack_observe::snapshot::Snapshot;
+use lastack_observe::row::Row;
 use lastack_observe::source::Source;
 use lastack_observe::source::kernel::{Detail, Query};
+use lastack_observe::words::{Lang, Words, duration, says};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use serde_json::json;
 
@@ -20,13 +21,19 @@ use crate::args::Globals;
 use crate::failure::Failure;
 use crate::source_args::{self, SourceArgs};
 use crate::watch::draw;
-use crate::watch::model::{Action, Key, Model};
+use crate::watch::looker::{Looker, Owners, Pace};
+use crate::watch::model::{Action, Key, Model, all_states_unless_named};
 
-/// Looking, and making of it what is shown, may take at most a quarter of the time: on a host with very many sockets
-/// the pace falls.
+/// A whole look, and what is made of it, may take a quarter of the time: on a host with very many sockets the pace falls.
 const LOOK_SHARE: u32 = 4;
-/// Owners are looked up more rarely, and not before something is on the screen: that walks through /proc.
-const OWNER_SHARE: u32 = 20;
+/// Lines need the states from one look and the findings from another: those may take an eighth, once a second at most.
+const FINDINGS_SHARE: u32 = 8;
+const FINDINGS_PAUSE: Duration = Duration::from_secs(1);
+/// The screen is drawn, and what it shows read again, so often; both may take a quarter of the time.
+const FRAME: Duration = Duration::from_millis(100);
+const FRAME_SHARE: u32 = 4;
+/// A key is looked for at least so often, also where nothing else is due.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// The command line of `watch`.
 #[derive(clap::Args, Debug)]
@@ -35,11 +42,13 @@ Examples:
   lastack watch                                every socket; ? shows the keys
   lastack watch --interval 0.1 state close-wait process = myapp
 
+The sockets on the screen are read again ten times a second, all of them every --interval, or more rarely where
+a look at all takes more than a quarter of it; the screen says how old the last one is.
 Without a terminal, or on a dumb one, a line a look is printed instead; with --json an object.")]
 pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
-    /// Seconds between two looks
+    /// Seconds between two looks at all sockets
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     interval: f64,
     /// Stop after so many seconds
@@ -63,137 +72,76 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         && io::stdout().is_terminal()
         && io::stdin().is_terminal()
         && std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty());
-    let need = match (filter.needs_owner(), smart) {
-        (true, _) => Owners::First,
-        (false, true) => Owners::Later,
-        // Lines say states and rules.
-        (false, false) => Owners::Never,
-    };
-    let mut looker = Looker {
-        source: args.source.open()?,
-        interval: Duration::from_secs_f64(args.interval),
-        pace: Pace::default(),
-        need,
-        owned: None,
-        owners: HashMap::new(),
-    };
+    let interval = Duration::from_secs_f64(args.interval);
     let end =
         args.duration.map(|seconds| clock::monotonic() + Duration::from_secs_f64(seconds.clamp(0.0, 1e7)));
-    let model = Model::new(args.filter.join(" "), filter);
-    if smart { screen(looker, model, end, globals) } else { lines(&mut looker, model, end, globals) }
-}
-
-/// Whether it matters who has a socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Owners {
-    /// The filter asks for it: from the first look on.
-    First,
-    /// It is shown: once there is something to show it beside.
-    Later,
-    Never,
-}
-
-/// When the next look is due.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    /// How long the last look took, and everything that was made of it.
-    took: Duration,
-    looked: Option<Instant>,
-}
-
-impl Pace {
-    fn due_in(&self, interval: Duration, now: Instant) -> Duration {
-        let pause = interval.max(self.took * LOOK_SHARE);
-        self.looked.map_or(Duration::ZERO, |then| pause.saturating_sub(now.saturating_duration_since(then)))
-    }
-}
-
-/// Looks at the source, no more often than it is worth.
-struct Looker {
-    source: Source,
-    interval: Duration,
-    pace: Pace,
-    need: Owners,
-    /// When owners were looked up, and how long that took.
-    owned: Option<(Instant, Duration)>,
-    owners: HashMap<u64, Owner>,
-}
-
-impl Looker {
-    /// Until the next look is due.
-    fn due_in(&self) -> Duration {
-        self.pace.due_in(self.interval, clock::monotonic())
-    }
-
-    /// Looks, and lets `model` make of it what is shown.
-    fn update(&mut self, model: &mut Model) -> Result<(), Failure> {
-        let start = clock::monotonic();
-        let query = Query { filter: Filter::everything(), detail: Detail::Full, owners: false, v6: None };
-        let mut snapshot = self.source.snapshot(&query)?;
-        let naming = self.name(&mut snapshot);
-        model.update(snapshot);
-        // Naming has a share of its own: it must not slow down the looks that do without.
-        self.pace = Pace { took: start.elapsed().saturating_sub(naming), looked: Some(start) };
-        Ok(())
-    }
-
-    /// Names owners: those that are remembered, or anew when that is due; gives how long it took.
-    fn name(&mut self, snapshot: &mut Snapshot) -> Duration {
-        let start = clock::monotonic();
-        let due = match (self.owned, self.need) {
-            (_, Owners::Never) => return Duration::ZERO,
-            (Some((then, took)), _) => then.elapsed() > (took * OWNER_SHARE).max(Duration::from_secs(2)),
-            (None, Owners::First) => true,
-            (None, Owners::Later) => self.pace.looked.is_some(),
-        };
-        if due {
-            let all: Vec<usize> = (0..snapshot.rows.len()).collect();
-            self.source.name_owners(snapshot, &all);
-            let named = |row: &Row| Some((row.socket.cookie, row.owner.clone()?));
-            self.owners = snapshot.rows.iter().filter_map(named).collect();
-            self.owned = Some((start, start.elapsed()));
-        } else if !self.owners.is_empty() {
-            for row in &mut snapshot.rows {
-                row.owner = row.owner.take().or_else(|| self.owners.get(&row.socket.cookie).cloned());
-            }
-        }
-        start.elapsed()
+    let (look, own) = (args.source.open()?, args.source.open()?);
+    if smart {
+        let need = if filter.needs_owner() { Owners::First } else { Owners::Later };
+        let looker = Looker::start(look, need, Pace::new(interval, LOOK_SHARE))?;
+        screen(looker, own, Model::new(args.filter.join(" "), filter), end, globals.lang().into())
+    } else {
+        // Lines say states and rules: nobody's name.
+        let looker =
+            Looker::start(look, Owners::Never, Pace::new(interval.max(FINDINGS_PAUSE), FINDINGS_SHARE))?;
+        let pace = Pace::new(interval, LOOK_SHARE);
+        lines(looker, own, all_states_unless_named(filter), pace, end, globals.json)
     }
 }
 
 fn screen(
     mut looker: Looker,
+    mut source: Source,
     mut model: Model,
     end: Option<Instant>,
-    globals: &Globals,
+    lang: Lang,
 ) -> Result<ExitCode, Failure> {
-    let lang = globals.lang().into();
     let mut terminal = ratatui::try_init()?;
+    let mut frames = Pace::new(FRAME, FRAME_SHARE);
+    let (mut page, mut looks, mut pictures) = (1, 0u64, 0u64);
+    let began = clock::monotonic();
     let mut work = || -> Result<(), Failure> {
         loop {
-            if end.is_some_and(|end| clock::monotonic() >= end) {
+            let start = clock::monotonic();
+            if end.is_some_and(|end| start >= end) {
                 return Ok(());
             }
-            if !model.paused && looker.due_in().is_zero() {
-                looker.update(&mut model)?;
+            if !model.paused {
+                if let Some(look) = looker.turn()? {
+                    model.update(look);
+                    looks += 1;
+                }
+                // What cannot be read again is as old as the last look.
+                if let Ok(fresh) = source.reread(&model.now.rows, &model.visible(page)) {
+                    model.refresh(fresh, clock::unix_ns());
+                }
             }
-            let mut page = 1;
-            terminal.draw(|frame| page = draw::draw(frame, &model, lang))?;
-            let wait = if model.paused { Duration::from_millis(500) } else { looker.due_in() };
-            if event::poll(wait.clamp(Duration::from_millis(1), Duration::from_millis(500)))?
-                && let Event::Key(pressed) = event::read()?
-                && pressed.kind == KeyEventKind::Press
-            {
-                if pressed.code == KeyCode::Char('c') && pressed.modifiers.contains(KeyModifiers::CONTROL) {
-                    return Ok(());
+            terminal.draw(|frame| page = draw::draw(frame, &model, clock::unix_ns(), lang))?;
+            pictures += 1;
+            frames.done(start, start.elapsed());
+            let wait = if model.paused { IDLE } else { frames.due_in(clock::monotonic()) };
+            if !event::poll(wait.max(Duration::from_millis(1)))? {
+                continue;
+            }
+            // All keys that wait are done before the next picture: holding one down must not lag behind.
+            while event::poll(Duration::ZERO)? {
+                let Event::Key(pressed) = event::read()? else { continue };
+                if pressed.kind == KeyEventKind::Release {
+                    continue;
+                }
+                if pressed.modifiers.contains(KeyModifiers::CONTROL) {
+                    if pressed.code == KeyCode::Char('c') {
+                        return Ok(());
+                    }
+                    continue;
                 }
                 let Some(key) = key_of(pressed.code) else { continue };
                 match model.key(key, page) {
                     Action::Nothing => {}
                     Action::Quit => return Ok(()),
                     Action::Kill(rows) => {
-                        model.message = kill(&mut looker.source, &rows);
-                        looker.pace = Pace::default();
+                        model.message = Some(kill(&mut source, &rows));
+                        looker.hurry();
                     }
                 }
             }
@@ -201,7 +149,16 @@ fn screen(
     };
     let done = work();
     ratatui::restore();
-    done.map(|()| ExitCode::SUCCESS)
+    // It shows the cursor again: before the last line, not behind it.
+    drop(terminal);
+    done?;
+    let (sockets, took) = (model.now.rows.len(), duration(began.elapsed().as_millis() as u64));
+    let said = says!(
+        "{sockets} sockets, {looks} looks, {pictures} pictures in {took}",
+        "{took} 内：{sockets} 个套接字，全表读取 {looks} 次，画面 {pictures} 幅"
+    );
+    writeln!(io::stdout(), "{}", said.get(lang))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn key_of(code: KeyCode) -> Option<Key> {
@@ -220,7 +177,7 @@ fn key_of(code: KeyCode) -> Option<Key> {
     })
 }
 
-fn kill(source: &mut Source, rows: &[Row]) -> String {
+fn kill(source: &mut Source, rows: &[Row]) -> Words {
     let (mut ended, mut gone, mut refused) = (0, 0, None);
     for row in rows {
         match source.destroy(row) {
@@ -229,65 +186,82 @@ fn kill(source: &mut Source, rows: &[Row]) -> String {
             Err(error) => refused = Some(error),
         }
     }
-    let refused =
-        refused.map_or_else(String::new, |error| format!("; refused: {error} (sudo lastack watch)"));
-    format!("{ended} ended, {gone} had gone already{refused}")
+    let mut said = Words {
+        en: format!("{ended} ended, {gone} had gone already"),
+        zh: format!("结束了 {ended} 个，{gone} 个此前已消失"),
+    };
+    if let Some(error) = refused {
+        said.en.push_str(&format!("; refused: {error} (sudo lastack watch)"));
+        said.zh.push_str(&format!("；被拒绝：{error}（sudo lastack watch）"));
+    }
+    said
 }
 
-/// A line, or an object, a look.
+/// A line, or an object, a look: the states of the sockets chosen, counted as the source tells them, and the last findings.
 fn lines(
-    looker: &mut Looker,
-    mut model: Model,
+    mut looker: Looker,
+    mut source: Source,
+    filter: Filter,
+    mut pace: Pace,
     end: Option<Instant>,
-    globals: &Globals,
+    as_json: bool,
 ) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::catch();
     let mut out = io::stdout().lock();
-    while !interrupt.raised() && end.is_none_or(|end| clock::monotonic() < end) {
-        let due = looker.due_in();
+    let query = Query { filter, detail: Detail::Brief, owners: false, v6: None };
+    let mut findings = looker.wait()?.findings;
+    // However short the time: one line there is.
+    let mut told = false;
+    loop {
+        let start = clock::monotonic();
+        if told && (interrupt.raised() || end.is_some_and(|end| start >= end)) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let due = pace.due_in(start);
         if !due.is_zero() {
-            clock::pause(due.min(Duration::from_millis(100)));
+            clock::pause(due.min(FRAME));
             continue;
         }
-        looker.update(&mut model)?;
-        let (total, groups) = (model.shown.len(), group::by(model.chosen(), &[group::Key::State]));
-        if globals.json {
-            let states: serde_json::Map<_, _> =
-                groups.iter().map(|g| (g.values[0].clone(), g.count.into())).collect();
-            let findings: Vec<_> = model
-                .findings
-                .iter()
-                .map(|f| json!({"id": f.rule.id, "severity": f.severity.name(), "count": f.count}))
-                .collect();
-            let line = json!({"event": "summary", "at_ns": model.now.taken_ns, "total": total, "states": states, "findings": findings});
-            writeln!(out, "{line}")?;
-        } else {
-            let states: Vec<String> = groups.iter().map(|g| format!("{} {}", g.values[0], g.count)).collect();
-            let findings: Vec<String> =
-                model.findings.iter().map(|f| format!("{} × {}", f.rule.id, f.count)).collect();
-            let findings =
-                if findings.is_empty() { String::new() } else { format!("  | {}", findings.join(", ")) };
-            writeln!(out, "{total} sockets  {}{findings}", states.join("  "))?;
+        if let Some(look) = looker.turn()? {
+            findings = look.findings;
         }
-        out.flush()?;
+        let at_ns = clock::unix_ns();
+        let mut groups = Groups::new(&[GroupKey::State]);
+        source.each(&query, &mut |row| {
+            groups.add(row);
+            ControlFlow::Continue(())
+        })?;
+        pace.done(start, start.elapsed());
+        line(&groups.finish(), &findings, at_ns, as_json, &mut out)?;
+        told = true;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_look_takes_at_most_a_quarter_of_the_time() {
-        let start = clock::monotonic();
-        let (interval, ms) = (Duration::from_millis(100), Duration::from_millis);
-        assert!(Pace::default().due_in(interval, start).is_zero(), "the first is due at once");
-        for (took, due) in [(0, 100), (20, 100), (25, 100), (30, 120), (900, 3600)] {
-            let pace = Pace { took: ms(took), looked: Some(start) };
-            assert_eq!(pace.due_in(interval, start), ms(due), "a look of {took} ms");
-            assert_eq!(pace.due_in(interval, start + ms(took)), ms(due - took), "and all of it at its end");
-            assert!(pace.due_in(interval, start + ms(due)).is_zero());
-        }
+fn line(
+    groups: &[Group],
+    findings: &[Finding],
+    at_ns: u64,
+    as_json: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let total: u64 = groups.iter().map(|group| group.count).sum();
+    if as_json {
+        let states: serde_json::Map<_, _> =
+            groups.iter().map(|group| (group.values[0].clone(), group.count.into())).collect();
+        let findings: Vec<_> = findings
+            .iter()
+            .map(|f| json!({"id": f.rule.id, "severity": f.severity.name(), "count": f.count}))
+            .collect();
+        let line = json!({"event": "summary", "at_ns": at_ns, "total": total, "states": states, "findings": findings});
+        writeln!(out, "{line}")?;
+    } else {
+        let states: Vec<String> =
+            groups.iter().map(|group| format!("{} {}", group.values[0], group.count)).collect();
+        let findings: Vec<String> =
+            findings.iter().map(|finding| format!("{} × {}", finding.rule.id, finding.count)).collect();
+        let findings =
+            if findings.is_empty() { String::new() } else { format!("  | {}", findings.join(", ")) };
+        writeln!(out, "{total} sockets  {}{findings}", states.join("  "))?;
     }
+    out.flush()
 }

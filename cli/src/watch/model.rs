@@ -1,15 +1,19 @@
 //! What the view shows: the rows in order, the groups, the selection, each connection's timeline.
 //!
-//! Owns:    everything but the terminal. Input: snapshots and [`Key`]s. Output: [`Action`]s.
+//! Owns:    everything but the terminal. Input: [`Look`]s at all sockets, fresh rows of those on the screen, and
+//!          [`Key`]s. Output: [`Action`]s.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use lastack_core::tcp::state::TcpState;
-use lastack_observe::doctor::{self, Finding, Limits};
+use lastack_observe::doctor::Finding;
 use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::group;
 use lastack_observe::row::Row;
 use lastack_observe::snapshot::Snapshot;
+use lastack_observe::words::Words;
+
+use super::looker::Look;
 
 /// Timelines kept at most; a busy host's short connections must not fill the memory.
 const MAX_TIMELINES: usize = 200_000;
@@ -86,7 +90,8 @@ const GROUPS: [Option<group::Key>; 5] = [
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) now: Snapshot,
-    before: Option<Snapshot>,
+    /// Places in `now.rows` of sockets that have gone since.
+    gone: HashSet<usize>,
     pub(crate) findings: Vec<Finding>,
     /// Indices into `now.rows`, filtered and in order.
     pub(crate) shown: Vec<usize>,
@@ -101,7 +106,7 @@ pub(crate) struct Model {
     pub(crate) paused: bool,
     pub(crate) mode: Mode,
     /// Something to tell in the last line.
-    pub(crate) message: String,
+    pub(crate) message: Option<Words>,
     timelines: HashMap<u64, Timeline>,
     /// The states of all sockets, most frequent first.
     pub(crate) states: Vec<group::Group>,
@@ -120,7 +125,7 @@ impl Model {
     pub(crate) fn new(filter_text: String, filter: Filter) -> Self {
         Self {
             now: Snapshot::default(),
-            before: None,
+            gone: HashSet::new(),
             findings: Vec::new(),
             shown: Vec::new(),
             groups: Vec::new(),
@@ -133,18 +138,18 @@ impl Model {
             with_findings: true,
             paused: false,
             mode: Mode::Table,
-            message: String::new(),
+            message: None,
             timelines: HashMap::new(),
             states: Vec::new(),
         }
     }
 
     /// Takes a new look over.
-    pub(crate) fn update(&mut self, now: Snapshot) {
+    pub(crate) fn update(&mut self, look: Look) {
         let keep = self.selected_row().map(|row| row.socket.cookie);
-        self.before = Some(std::mem::replace(&mut self.now, now)).filter(|before| before.taken_ns > 0);
-        self.findings = doctor::examine(&self.now, self.before.as_ref(), &Limits::default());
-        self.states = group::by(&self.now.rows, &[group::Key::State]);
+        let Look { snapshot, findings, states, took: _ } = look;
+        (self.now, self.findings, self.states) = (snapshot, findings, states);
+        self.gone.clear();
         self.remember();
         self.arrange();
         if let Some(cookie) = keep
@@ -155,18 +160,47 @@ impl Model {
         }
     }
 
+    /// The first line of the table that is visible in `height` lines, so that the selected one is.
+    pub(crate) fn first_line(&self, height: usize) -> usize {
+        self.selected.saturating_sub(height / 2).min(self.len().saturating_sub(height))
+    }
+
+    /// The places in `now.rows` of the sockets that a table of `height` lines shows.
+    pub(crate) fn visible(&self, height: usize) -> Vec<usize> {
+        if self.group_key().is_some() {
+            return Vec::new();
+        }
+        let still = |place: &usize| !self.gone.contains(place);
+        self.shown.iter().skip(self.first_line(height)).take(height).copied().filter(still).collect()
+    }
+
+    /// Takes over what has been read again of single sockets; their places in the order stay until the next look.
+    pub(crate) fn refresh(&mut self, fresh: Vec<(usize, Option<Row>)>, now_ns: u64) {
+        for (place, row) in fresh {
+            match row {
+                Some(row) => {
+                    note(&mut self.timelines, &row, now_ns);
+                    self.now.rows[place] = row;
+                }
+                None => {
+                    self.gone.insert(place);
+                }
+            }
+        }
+    }
+
+    /// The socket at this place in `now.rows` has gone since the last look.
+    pub(crate) fn is_gone(&self, place: usize) -> bool {
+        self.gone.contains(&place)
+    }
+
     fn remember(&mut self) {
         let now_ns = self.now.taken_ns;
         for row in self.now.rows.iter().take(MAX_TIMELINES) {
-            let state = (now_ns, row.socket.state);
-            let line = self.timelines.entry(row.socket.cookie);
-            let line = line.or_insert_with(|| Timeline { first: state, then: Vec::new(), seen_ns: now_ns });
-            line.seen_ns = now_ns;
-            if line.then.last().unwrap_or(&line.first).1 != state.1 {
-                line.then.push(state);
-            }
+            note(&mut self.timelines, row, now_ns);
         }
-        self.timelines.retain(|_, line| line.seen_ns == now_ns);
+        // One that was read again after this look had begun may have opened since.
+        self.timelines.retain(|_, line| line.seen_ns >= now_ns);
     }
 
     /// Filters, orders and groups what there is.
@@ -226,14 +260,19 @@ impl Model {
 
     /// Does what a key means; `page` is the table's height.
     pub(crate) fn key(&mut self, key: Key, page: usize) -> Action {
-        self.message.clear();
+        self.message = None;
         match std::mem::replace(&mut self.mode, Mode::Table) {
             Mode::Table => return self.table_key(key, page),
             Mode::Help => {}
             Mode::Filter(text) => self.filter_key(key, text),
             Mode::Confirm(rows) => match key {
                 Key::Char('y' | 'Y') => return Action::Kill(rows),
-                _ => self.message = "nothing was ended".to_owned(),
+                _ => {
+                    self.message = Some(Words {
+                        en: "nothing was ended".to_owned(),
+                        zh: "没有结束任何连接".to_owned(),
+                    });
+                }
             },
         }
         Action::Nothing
@@ -298,7 +337,10 @@ impl Model {
                     self.arrange();
                 }
                 Err(error) => {
-                    self.message = format!("{}; for example: {}", error.message, error.hint);
+                    self.message = Some(Words {
+                        en: format!("{}; for example: {}", error.message, error.hint),
+                        zh: format!("{}；例如：{}", error.message, error.hint),
+                    });
                     self.mode = Mode::Filter(text);
                 }
             },
@@ -316,8 +358,22 @@ impl Model {
     }
 }
 
+/// Adds what `row` was in at `now_ns` to its timeline, unless more recent is known.
+fn note(timelines: &mut HashMap<u64, Timeline>, row: &Row, now_ns: u64) {
+    let state = (now_ns, row.socket.state);
+    let line = timelines.entry(row.socket.cookie);
+    let line = line.or_insert_with(|| Timeline { first: state, then: Vec::new(), seen_ns: now_ns });
+    if line.seen_ns > now_ns {
+        return;
+    }
+    line.seen_ns = now_ns;
+    if line.then.last().unwrap_or(&line.first).1 != state.1 {
+        line.then.push(state);
+    }
+}
+
 /// The view shows every state unless the filter names some.
-fn all_states_unless_named(mut filter: Filter) -> Filter {
+pub(crate) fn all_states_unless_named(mut filter: Filter) -> Filter {
     if !filter.names_states {
         filter.states = StateSet::ALL;
     }
@@ -326,11 +382,14 @@ fn all_states_unless_named(mut filter: Filter) -> Filter {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use lastack_observe::doctor::{self, Limits};
     use lastack_observe::json;
 
-    /// A snapshot of three sockets, as `ss --json` would have saved it.
-    pub(crate) fn snapshot(middle: &str) -> Snapshot {
+    /// A look at three sockets, as `ss --json` would have saved it.
+    pub(crate) fn look(middle: &str) -> Look {
         let text = format!(
             r#"{{"schema":1,"source":"kernel","taken_ns":5000000000,"sockets":[
             {{"netns":1,"state":"LISTEN","local":"0.0.0.0:80","peer":"0.0.0.0:0","recv_q":0,"send_q":128,"inode":5,"cookie":1}},
@@ -339,12 +398,15 @@ pub(crate) mod tests {
               "owner":{{"pid":71,"comm":"nginx","former":true,"how":"listener"}}}},
             {{"netns":1,"state":"ESTAB","local":"10.0.0.1:80","peer":"10.0.0.8:4001","recv_q":9000,"send_q":0,"inode":7,"cookie":3}}]}}"#
         );
-        json::read_snapshot(&text).expect("a snapshot")
+        let snapshot = json::read_snapshot(&text).expect("a snapshot");
+        let findings = doctor::examine(&snapshot, None, &Limits::default());
+        let states = group::by(&snapshot.rows, &[group::Key::State]);
+        Look { snapshot, findings, states, took: Duration::ZERO }
     }
 
     fn model() -> Model {
         let mut model = Model::new(String::new(), Filter::default());
-        model.update(snapshot("FIN-WAIT-1"));
+        model.update(look("FIN-WAIT-1"));
         model
     }
 
@@ -369,7 +431,10 @@ pub(crate) mod tests {
         let mut model = model();
         typed(&mut model, "/bogus");
         model.key(Key::Enter, 10);
-        assert!(model.message.contains("bogus") && matches!(model.mode, Mode::Filter(_)));
+        assert!(
+            model.message.as_ref().is_some_and(|said| said.en.contains("bogus"))
+                && matches!(model.mode, Mode::Filter(_))
+        );
         for _ in 0..5 {
             model.key(Key::Backspace, 10);
         }
@@ -398,9 +463,28 @@ pub(crate) mod tests {
         let mut model = model();
         model.key(Key::End, 10);
         let chosen = model.selected_row().map(|row| row.socket.cookie);
-        model.update(snapshot("FIN-WAIT-2"));
+        model.update(look("FIN-WAIT-2"));
         assert_eq!(model.selected_row().map(|row| row.socket.cookie), chosen);
         let states: Vec<_> = model.timeline(2).map(|(_, state)| state).collect();
         assert_eq!(states, [TcpState::FinWait1, TcpState::FinWait2]);
+    }
+
+    #[test]
+    fn what_is_on_the_screen_is_read_again_between_two_looks() {
+        let mut model = model();
+        assert_eq!(model.visible(2), [1, 0], "the oldest, and the next in order");
+        let mut changed = model.now.rows[1].clone();
+        changed.socket.state = TcpState::FinWait2;
+        model.refresh(vec![(1, Some(changed)), (2, None)], 6_000_000_000);
+        assert_eq!(model.selected_row().map(|row| row.socket.state), Some(TcpState::FinWait2));
+        assert!(model.is_gone(2) && model.visible(3) == [1, 0], "what has gone is not asked for again");
+        let seen: Vec<_> = model.timeline(2).collect();
+        assert_eq!(seen, [(5_000_000_000, TcpState::FinWait1), (6_000_000_000, TcpState::FinWait2)]);
+        // A look that began before that, and comes in after it, forgets nothing.
+        model.update(look("FIN-WAIT-2"));
+        assert_eq!(model.timeline(2).count(), 2);
+        assert!(!model.is_gone(2), "the new look has its own places");
+        typed(&mut model, "g");
+        assert_eq!(model.visible(3), [0; 0], "groups are of the last look");
     }
 }

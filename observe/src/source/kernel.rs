@@ -10,6 +10,8 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use lastack_core::tcp::state::TcpState;
+
 use crate::clock;
 use crate::filter::Filter;
 use crate::record::Recorded;
@@ -164,22 +166,27 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses the dump.
     pub fn snapshot(&mut self, query: &Query) -> io::Result<Snapshot> {
-        let mut snapshot = Snapshot {
-            source: "kernel".to_owned(),
-            taken_ns: clock::unix_ns(),
-            rows: self.rows(query)?,
-            host: mib::host(),
-            missing: self.missing.clone(),
-            ..Snapshot::default()
-        };
-        for room in &self.rooms {
-            snapshot.namespaces.push(room.figures());
-        }
+        // A dump takes its time: no row is older than this.
+        let taken_ns = clock::unix_ns();
+        let rows = self.rows(query)?;
+        let mut snapshot = Snapshot { taken_ns, rows, ..self.frame() };
         if query.owners {
             let Snapshot { rows, missing, .. } = &mut snapshot;
             missing.extend(self.name_owners(rows.iter_mut().collect()));
         }
         Ok(snapshot)
+    }
+
+    /// A snapshot without its sockets: the moment, counters, gauges and knobs.
+    pub fn frame(&self) -> Snapshot {
+        Snapshot {
+            source: "kernel".to_owned(),
+            taken_ns: clock::unix_ns(),
+            rows: Vec::new(),
+            namespaces: self.figures(),
+            host: mib::host(),
+            missing: self.missing.clone(),
+        }
     }
 
     /// Only the sockets; owners are named when the filter wants them.
@@ -294,6 +301,40 @@ impl Kernel {
                 io::Error::new(io::ErrorKind::NotFound, "the socket's namespace is not open")
             })?;
         diag::destroy(&mut room.netlink, row)
+    }
+
+    /// Reads the rows at the places `chosen` again, one by one: what a few of them cost where a dump of all is dear.
+    /// Gives those places with the socket as it is now, or `None` where it has gone; owners stay. A listener is left out:
+    /// where several share a port, its address does not name it.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for another reason than that the socket has gone.
+    pub fn reread(&mut self, rows: &[Row], chosen: &[usize]) -> io::Result<Vec<(usize, Option<Row>)>> {
+        let mut fresh = Vec::with_capacity(chosen.len());
+        let now_ns = clock::unix_ns();
+        for room in &mut self.rooms {
+            let places: Vec<usize> = chosen
+                .iter()
+                .copied()
+                .filter(|place| {
+                    rows.get(*place).is_some_and(|row| {
+                        row.netns == room.inode
+                            && !matches!(row.socket.state, TcpState::Listen | TcpState::Close)
+                    })
+                })
+                .collect();
+            let before: Vec<&Row> = places.iter().map(|place| &rows[*place]).collect();
+            let after = diag::reread(&mut room.netlink, &before, room.inode)?;
+            fresh.extend(places.into_iter().zip(after));
+        }
+        for (place, row) in &mut fresh {
+            let Some(row) = row else { continue };
+            row.owner = rows[*place].owner.clone();
+            if let Some(recorded) = &mut self.recorded {
+                recorded.apply(std::slice::from_mut(row), now_ns);
+            }
+        }
+        Ok(fresh)
     }
 
     /// Namespaces of the scope that could not be entered.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use lastack_core::observe::{SocketRow, TimerKind, TimerRow};
+use lastack_core::observe::{TimerKind, TimerRow};
 use lastack_core::tcp::state::TcpState;
 use rustix::net::RecvFlags;
 
@@ -107,6 +107,47 @@ pub(super) fn dump(
     }
 }
 
+/// Requests in one datagram: their answers, up to 2 KiB each with the kernel's own share, must fit into the receive buffer.
+const BATCH: usize = 32;
+
+/// Reads sockets again, each found by its addresses and cookie; `None` for one that has gone.
+pub(super) fn reread(netlink: &mut Netlink, rows: &[&Row], netns: u64) -> io::Result<Vec<Option<Row>>> {
+    let mut names = Names::default();
+    let mut fresh = vec![None; rows.len()];
+    for (rows, fresh) in rows.chunks(BATCH).zip(fresh.chunks_mut(BATCH)) {
+        let requests: Vec<Vec<u8>> = rows
+            .iter()
+            .map(|row| {
+                let v6 = row.socket.local.is_ipv6();
+                let mut request = request(family(v6), Detail::Full.ext(), StateSet::ALL.mask());
+                push_id(&mut request, row);
+                request
+            })
+            .collect();
+        let first = netlink.send_all(SOCK_DIAG_BY_FAMILY, F_REQUEST, &requests)?;
+        // Each request has exactly one answer: the socket, or an error.
+        let mut answered = 0;
+        while answered < rows.len() {
+            for message in netlink.receive(RecvFlags::empty())? {
+                let place = usize::try_from(message.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+                let Some(fresh) = fresh.get_mut(place) else { continue };
+                answered += 1;
+                match message.kind {
+                    SOCK_DIAG_BY_FAMILY => {
+                        *fresh = parse(message.payload, netns, Detail::Full, &mut names);
+                    }
+                    netlink::NLMSG_ERROR => match netlink::error_of(message.payload) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    },
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(fresh)
+}
+
 /// Ends one socket, named by its addresses and cookie (`SOCK_DESTROY`).
 pub(super) fn destroy(netlink: &mut Netlink, row: &Row) -> io::Result<()> {
     // inet_diag looks a listener or connection up by these; the mask of states is not used.
@@ -184,32 +225,12 @@ pub(super) fn parse(payload: &[u8], netns: u64, detail: Detail, names: &mut Name
     .map(|kind| TimerRow { kind, expires_ms: d(52), retrans: head[3] });
     let mini = timer.is_some_and(|timer| timer.kind == TimerKind::TimeWait);
     let inode = d(68);
-    let mut row = Row {
-        socket: SocketRow {
-            state,
-            local: address(8, be16(4))?,
-            remote: address(24, be16(6))?,
-            recv_q: d(56),
-            send_q: d(60),
-            timer,
-            cookie: u64::from(d(44)) | u64::from(d(48)) << 32,
-            orphan: false,
-            age_ms: None,
-            state_age_ms: None,
-            info: None,
-        },
-        netns,
-        inode,
-        uid: (!mini).then(|| d(64)),
-        interface,
-        mark: None,
-        cgroup: None,
-        shutdown: None,
-        v6only: false,
-        congestion: None,
-        memory: None,
-        owner: None,
-    };
+    let mut row = Row::new(state, address(8, be16(4))?, address(24, be16(6))?);
+    (row.socket.recv_q, row.socket.send_q) = (d(56), d(60));
+    row.socket.timer = timer;
+    row.socket.cookie = u64::from(d(44)) | u64::from(d(48)) << 32;
+    (row.netns, row.inode, row.interface) = (netns, inode, interface);
+    row.uid = (!mini).then(|| d(64));
     for (kind, value) in Attributes::of(&payload[MESSAGE..]) {
         match kind {
             INFO => row.socket.info = Some(Box::new(tcp_info::parse(value))),

@@ -76,16 +76,31 @@ impl Netlink {
 
     /// Sends one request and returns its sequence number.
     pub(super) fn send(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<u32> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut message = Vec::with_capacity(HEADER + payload.len());
-        message.extend(u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX).to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend(self.sequence.to_ne_bytes());
-        message.extend(0u32.to_ne_bytes());
-        message.extend(payload);
-        net::sendto(&self.fd, &message, SendFlags::empty(), &netlink::SocketAddrNetlink::new(0, 0))?;
-        Ok(self.sequence)
+        self.send_all(kind, flags, std::slice::from_ref(&payload))
+    }
+
+    /// Sends requests in one datagram and returns the first one's sequence number; the others' follow it.
+    pub(super) fn send_all(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        payloads: &[impl AsRef<[u8]>],
+    ) -> io::Result<u32> {
+        let first = self.sequence.wrapping_add(1);
+        let mut datagram = Vec::new();
+        for payload in payloads {
+            let payload = payload.as_ref();
+            self.sequence = self.sequence.wrapping_add(1);
+            datagram.extend(u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX).to_ne_bytes());
+            datagram.extend(kind.to_ne_bytes());
+            datagram.extend(flags.to_ne_bytes());
+            datagram.extend(self.sequence.to_ne_bytes());
+            datagram.extend(0u32.to_ne_bytes());
+            datagram.extend(payload);
+            datagram.resize(aligned(datagram.len()), 0);
+        }
+        net::sendto(&self.fd, &datagram, SendFlags::empty(), &netlink::SocketAddrNetlink::new(0, 0))?;
+        Ok(first)
     }
 
     /// Receives one datagram: several messages.
