@@ -14,7 +14,7 @@ use std::thread::ThreadId;
 use lastack_lab::posix::Posix;
 use lastack_lab::target::{Call, Fd, Outcome, Sent};
 
-use crate::flags::Flags;
+use crate::flags::FlagsFile;
 
 /// Virtual time begins here.
 const START: Duration = Duration::from_secs(1000);
@@ -32,12 +32,12 @@ pub struct Host {
     changed: Condvar,
     /// The tool's event loop; any other thread makes calls that may block.
     main: ThreadId,
-    flags: Option<String>,
 }
 
 #[derive(Debug)]
 struct State {
     posix: Option<Posix>,
+    flags: FlagsFile,
     clock: Duration,
     /// The tool's descriptors (real, but empty ones) → the host's.
     descriptors: BTreeMap<i32, Fd>,
@@ -54,6 +54,7 @@ impl Host {
         Self {
             state: Mutex::new(State {
                 posix: None,
+                flags: FlagsFile::new(flags),
                 clock: START,
                 descriptors: BTreeMap::new(),
                 result: None,
@@ -62,7 +63,6 @@ impl Host {
             }),
             changed: Condvar::new(),
             main: std::thread::current().id(),
-            flags,
         }
     }
 
@@ -72,13 +72,21 @@ impl Host {
 
     /// The settings file is written by the script's init command, so it is read late.
     fn ready<'a>(&self, state: &'a mut State) -> &'a mut Posix {
-        let clock = state.clock;
-        state.posix.get_or_insert_with(|| {
-            let flags = Flags::read(self.flags.as_deref());
-            let mut posix = Posix::new(flags.config(), clock);
-            flags.apply(posix.stack_mut());
+        let State { posix, flags, clock, .. } = state;
+        posix.get_or_insert_with(|| {
+            let settings = flags.read();
+            let mut posix = Posix::new(settings.config(), *clock);
+            flags.apply(&settings, posix.stack_mut());
             posix
         })
+    }
+
+    /// As [`ready`](Self::ready), with the settings a command of the script has made since.
+    fn up_to_date<'a>(&self, state: &'a mut State) -> &'a mut Posix {
+        if let State { posix: Some(posix), flags, .. } = state {
+            flags.refresh(posix.stack_mut());
+        }
+        self.ready(state)
     }
 
     /// Gives the tool's number for a descriptor of the host.
@@ -112,7 +120,7 @@ impl Host {
         while state.blocked.is_some() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let Some(done) = self.ready(&mut state).call(call) else {
+        let Some(done) = self.up_to_date(&mut state).call(call) else {
             state.blocked = Some(me);
             loop {
                 if let Some(outcome) = state.result.take() {
@@ -126,7 +134,7 @@ impl Host {
 
     /// On the event loop a call that blocks would stop time: time goes on inside.
     fn call_here(&self, mut state: MutexGuard<'_, State>, call: &Call) -> Outcome {
-        let limit = self.ready(&mut state).now() + NEVER;
+        let limit = self.up_to_date(&mut state).now() + NEVER;
         loop {
             if let Some(done) = self.ready(&mut state).try_call(call) {
                 self.hand_over(&mut state);
@@ -165,7 +173,7 @@ impl Host {
     /// The peer sends a packet.
     pub fn inject(&self, packet: &[u8]) {
         let mut state = self.await_stamp(self.lock());
-        self.ready(&mut state).inject(packet);
+        self.up_to_date(&mut state).inject(packet);
         self.hand_over(&mut state);
     }
 
@@ -193,13 +201,11 @@ impl Host {
     /// Time passes.
     pub fn sleep(&self, time: Duration) {
         let mut state = self.lock();
-        let until = match &state.posix {
-            Some(posix) => posix.now() + time,
-            None => {
-                state.clock += time;
-                return;
-            }
-        };
+        if state.posix.is_none() {
+            state.clock += time;
+            return;
+        }
+        let until = self.up_to_date(&mut state).now() + time;
         loop {
             state = self.await_stamp(state);
             let moved = self.ready(&mut state).step(until);
