@@ -103,7 +103,7 @@ pub(crate) enum Command {
     /// This machine: stuck sockets, cause, cure, and the advice that does not help
     Doctor(cmd::doctor::Args),
     /// Run a program behind the stack and tell how each of its connections lived and ended
-    Run(cmd::run::Args),
+    Run(Box<cmd::run::Args>),
     /// Stories of connections, drawn and explained; packet scripts; on our stack and on Linux
     Lab(cmd::lab::Args),
     /// The guided first run: ten seconds, no arguments, no network
@@ -116,6 +116,8 @@ pub(crate) enum Command {
     Trace(cmd::trace::Args),
     /// End connections in any state, orphans and TIME-WAIT included
     Kill(cmd::kill::Args),
+    /// The ports of this host that lead to a running program: list, add, take back
+    Publish(cmd::publish::Args),
     /// What a net.ipv4.tcp_* knob really bounds, and what people wrongly think
     Sysctl(cmd::sysctl::Args),
     /// Remember owners, ages and endings for the other commands

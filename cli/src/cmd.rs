@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod kill;
 pub(crate) mod lab;
+pub(crate) mod publish;
 pub(crate) mod record;
 pub(crate) mod run;
 pub(crate) mod ss;

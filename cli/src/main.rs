@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Watch(args) => cmd::watch::run(&args, &globals),
         Command::Trace(args) => cmd::trace::run(&args, &globals),
         Command::Kill(args) => cmd::kill::run(&args, &globals),
+        Command::Publish(args) => cmd::publish::run(&args, &globals),
         Command::Sysctl(args) => cmd::sysctl::run(&args, &globals),
         Command::Record(args) => cmd::record::run(&args, &globals),
         Command::Export(args) => cmd::export::run(&args, &globals),

@@ -75,13 +75,7 @@ impl SourceArgs {
 
     /// A running lastack, looked up by name or process id.
     pub(crate) fn stack(&self, name: &str) -> Result<Stack, Failure> {
-        Stack::open(name).map_err(|error| {
-            Failure::new(
-                format!("no lastack called `{name}` can be looked into"),
-                error.to_string(),
-                "lastack run --name NAME -- CMD, then --source NAME",
-            )
-        })
+        stack(name)
     }
 
     /// The live source that is meant.
@@ -144,6 +138,17 @@ impl SourceArgs {
         };
         Failure::new(what, error.to_string(), next)
     }
+}
+
+/// A running lastack, looked up by name or process id.
+pub(crate) fn stack(name: &str) -> Result<Stack, Failure> {
+    Stack::open(name).map_err(|error| {
+        Failure::new(
+            format!("no lastack called `{name}` can be looked into"),
+            error.to_string(),
+            "lastack run --name NAME -- CMD, then NAME",
+        )
+    })
 }
 
 /// Leaves only what `query` asks for.

@@ -214,6 +214,12 @@ pub enum Unreachable {
     Port,
     /// Administratively prohibited (3/13; v6 1/1): `EHOSTUNREACH` (v6: `EACCES`).
     Prohibited,
+    /// Fragmentation needed (3/4; v6 packet too big): the sender learns what the path carries, `EMSGSIZE` if it
+    /// must not fragment.
+    TooBig {
+        /// Bytes of the largest packet.
+        mtu: u32,
+    },
 }
 
 /// The SYN or connection a command named is gone (reset, given up, or never was).
@@ -790,4 +796,7 @@ pub struct Datagram {
     pub to: SocketAddr,
     /// Its payload.
     pub data: Bytes,
+    /// Its sender wants it whole or not at all: it came whole, with IPv4's don't-fragment bit. Means nothing for one that
+    /// is sent.
+    pub dont_fragment: bool,
 }

@@ -250,7 +250,12 @@ mod tests {
     }
 
     fn datagram(to: &str, len: usize) -> Datagram {
-        Datagram { from: at("198.51.100.7:9"), to: at(to), data: Bytes::from(vec![7; len]) }
+        Datagram {
+            from: at("198.51.100.7:9"),
+            to: at(to),
+            data: Bytes::from(vec![7; len]),
+            dont_fragment: true,
+        }
     }
 
     #[test]

@@ -164,8 +164,12 @@ pub fn lastack_as(user: User, dir: &Path) -> Command {
         User::Current => Command::new(lastack),
         User::Nobody => {
             let copy = copy_for_all(lastack, dir).expect("our own temporary directory");
+            // Not `dir` itself: the directory of control sockets is called as the program.
+            let runtime = dir.join("runtime");
+            fs::create_dir_all(&runtime).expect("our own temporary directory");
+            fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777)).expect("our own directory");
             let mut command = as_nobody(nobody_has_tun());
-            command.arg(copy).env("XDG_RUNTIME_DIR", dir).env("HOME", dir);
+            command.arg(copy).env("XDG_RUNTIME_DIR", runtime).env("HOME", dir);
             command
         }
     }

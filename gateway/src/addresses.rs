@@ -67,6 +67,21 @@ impl Addresses {
     }
 }
 
+/// As whom a client of a published port appears to the program, in the family that is wanted. It keeps its address,
+/// except where the program's kernel would not take it from a link: the host's loopback, a link-local address of some
+/// link of the host, the program's own address. Such a one is [`HOST`].
+pub fn seen_inside(client: IpAddr, is_ipv6: bool) -> IpAddr {
+    let is_own = GUEST.iter().any(|(own, _)| *own == client);
+    let is_link_local = match client {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if client.is_ipv6() != is_ipv6 || client.is_loopback() || is_own || is_link_local {
+        return HOST[usize::from(is_ipv6)];
+    }
+    client
+}
+
 /// Which families the program gets a default route for: none that leads nowhere, so that a program on a host without
 /// IPv6 does not try it first and wait. A host with neither, offline, keeps both: the stack then answers that there is
 /// no way, and the attempt is written down.
@@ -152,6 +167,25 @@ mod tests {
     fn closed_loopback_leads_nowhere() {
         assert_eq!(to(&addresses(false), "10.0.2.2:80"), Destination::Nowhere);
         assert_eq!(to(&addresses(false), "10.0.2.3:53"), host("192.0.2.53:53"), "names still resolve");
+    }
+
+    #[test]
+    fn clients_keep_their_address_where_the_programs_kernel_takes_it() {
+        for (client, seen) in [
+            ("198.51.100.7", "198.51.100.7"),
+            ("169.254.1.1", "169.254.1.1"),
+            ("127.0.0.1", "10.0.2.2"),
+            ("127.8.8.8", "10.0.2.2"),
+            ("10.0.2.100", "10.0.2.2"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("::1", "fd00:6c61::2"),
+            ("fe80::7", "fd00:6c61::2"),
+            ("fd00:6c61::100", "fd00:6c61::2"),
+        ] {
+            let (client, seen): (IpAddr, IpAddr) = (client.parse().unwrap(), seen.parse().unwrap());
+            assert_eq!(seen_inside(client, client.is_ipv6()), seen, "{client}");
+        }
+        assert_eq!(seen_inside("::1".parse().unwrap(), false), HOST[0]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lastack::{Datagram, TcpStream, UdpAny};
+use lastack::{Datagram, TcpStream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -25,7 +25,8 @@ use crate::addresses;
 use crate::journal::{Entry, Lookup, LookupEnd};
 use crate::owner::Protocol;
 use crate::rules::Verdict;
-use crate::session::{Note, Session};
+use crate::session::{Limit, Note, Session};
+use crate::udp::Flows;
 use message::{Answer, Question};
 pub use names::Names;
 
@@ -61,9 +62,11 @@ pub(crate) fn route(session: &Session, server: SocketAddr) -> Option<Route> {
 }
 
 /// Answers one datagram, beside everything else. More than [`Session::lookups`] at a time are dropped: programs ask again.
-pub(crate) fn datagram(session: &Arc<Session>, any: &Arc<UdpAny>, asked: Datagram) {
-    let Ok(permit) = session.lookups.clone().try_acquire_owned() else { return };
-    let (session, any) = (session.clone(), any.clone());
+pub(crate) fn datagram(session: &Arc<Session>, flows: &Arc<Flows>, asked: Datagram) {
+    let Ok(permit) = session.lookups.clone().try_acquire_owned() else {
+        return session.limit_bit(Limit::Lookups);
+    };
+    let (session, flows) = (session.clone(), flows.clone());
     tokio::spawn(async move {
         let client = Client { local: asked.from, server: asked.to, tcp: false };
         let reply = tokio::select! {
@@ -72,7 +75,10 @@ pub(crate) fn datagram(session: &Arc<Session>, any: &Arc<UdpAny>, asked: Datagra
         };
         if let Some(data) = reply {
             // What the link cannot carry is lost, as on any link.
-            let _ = any.send(&Datagram { from: asked.to, to: asked.from, data }).await;
+            let _ = flows
+                .any
+                .send(&Datagram { from: asked.to, to: asked.from, data, dont_fragment: false })
+                .await;
         }
         drop(permit);
     });

@@ -1,10 +1,11 @@
-//! Forwards every TCP connection that is tried: dials first, answers then.
+//! Forwards every TCP connection that the program tries: dials first, answers then.
 //!
-//! Owns:    [`Gateway`] and the life of one forwarded connection, from its SYN to its line in the journal.
+//! Owns:    [`Gateway`] and the making of one forwarded connection, from its SYN to both ends established.
 //! Rules:   the SYN is held until the host's connect has an answer, so that a refused port is refused, an unreachable
 //!          one unreachable, a silent one silent. SYNs that are repeated meanwhile join the first. A program that has
 //!          gone by then answers our SYN-ACK with RST, which resets the host's side.
-//! Not here: carrying bytes (`relay`), judging (`verdict`), datagrams (`udp`).
+//! Not here: an established connection (`carry`), those that come from outside (`publish`), judging (`verdict`), datagrams
+//!          (`udp`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,23 +13,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lastack::core::tcp::state::TcpState;
-use lastack::core::time::Instant;
 use lastack::{AnyOptions, Net, PendingConnection, TcpOptions, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::addresses::{self, Destination};
+use crate::carry::{Kept, blank, carry, inside, since, tell_ended, verdict};
 use crate::dns::{self, Route, Served};
 use crate::host::HostStream;
-use crate::journal::{
-    Certainty, ClosedBy, Connection, Direction, Entry, How, Inside, Outside, Reason, Verdict, states,
-};
-use crate::owner::{Owner, Protocol};
-use crate::relay::{Outcome, Relay};
+use crate::journal::{ClosedBy, Connection, Direction, How, Reason, states};
+use crate::owner::Protocol;
+use crate::publish::Publisher;
+use crate::relay::Relay;
 use crate::rules;
-use crate::session::{GatewayConfig, Listener, Note, OpenGuard, Opened, Phase, Session};
-use crate::udp;
-use crate::verdict::{Answer, judge, judge_dial};
+use crate::session::{GatewayConfig, Listener, Note, Phase, Session};
+use crate::udp::{self, Flows};
+use crate::verdict::{Answer, judge_dial};
 
 /// How often it is looked whether the program still waits for a connection that is slow in the making.
 const STILL_WAITING: Duration = Duration::from_secs(3);
@@ -56,6 +55,8 @@ const REFRESH: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Gateway {
     session: Arc<Session>,
+    flows: Arc<Flows>,
+    publisher: Publisher,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -75,11 +76,16 @@ impl Gateway {
         }
         let listener: Box<Listener> = Box::new(listener);
         let options =
-            // The program's kernel and the remote end have had their say about Nagle: forwarded at once.
-            AnyOptions { max_pending: config.max_pending, options: TcpOptions { nodelay: true, ..TcpOptions::default() } };
+            // The program's kernel and the remote end have had their say about Nagle: forwarded at once. A port of
+            // theirs may be the port that a client of a published one comes from.
+            AnyOptions {
+                max_pending: config.max_pending,
+                options: TcpOptions { nodelay: true, reuseaddr: true, ..TcpOptions::default() },
+            };
         let mut incoming = net.incoming(options)?;
         let datagrams = lastack::UdpAny::bind(&net)?;
         let session = Arc::new(Session::new(net, config, listener));
+        let flows = Flows::new(datagrams);
         let accept = {
             let session = session.clone();
             async move {
@@ -100,9 +106,15 @@ impl Gateway {
         let tasks = vec![
             tokio::spawn(accept),
             tokio::spawn(refresh),
-            tokio::spawn(udp::forward(session.clone(), datagrams)),
+            tokio::spawn(udp::forward(session.clone(), flows.clone())),
         ];
-        Ok(Self { session, tasks })
+        let publisher = Publisher::new(session.clone(), flows.clone());
+        Ok(Self { session, flows, publisher, tasks })
+    }
+
+    /// The ports of the host that lead to the program.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
     }
 
     /// Connections that are open or being made.
@@ -123,12 +135,16 @@ impl Gateway {
     /// No process is left in the namespace: connections that nobody waits for any more are not made.
     pub fn ownerless(&self) {
         self.session.advance(Phase::Ownerless);
+        self.publisher.close();
     }
 
     /// Stops: what is still open is told as open, then reset.
     pub async fn stop(mut self) {
+        self.publisher.close();
         self.session.advance(Phase::Over);
         self.session.idle().await;
+        self.flows.empty().await;
+        self.session.tell_limits();
         for task in self.tasks.drain(..) {
             task.abort();
             // Aborted on purpose.
@@ -139,6 +155,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        self.publisher.close();
         self.session.advance(Phase::Over);
         for task in &self.tasks {
             task.abort();
@@ -175,54 +192,11 @@ struct Ends {
     outside: HostStream,
 }
 
-fn tell_ended(session: &Session, mut record: Box<Connection>) {
-    record.duration_us = since(session, record.opened);
-    if record.states.is_empty() {
-        record.states = vec![(TcpState::SynRecv, 0), (TcpState::Close, record.duration_us)];
-    }
-    session.tell(Note::Ended(Entry::Connection(*record)));
-}
-
 fn begin(session: &Session, pending: &PendingConnection) -> Connection {
     let (local, remote) = (pending.peer_addr(), pending.destination());
-    let mut record = blank(session, session.number(), local, remote, pending.arrived());
+    let mut record = blank(session, session.number(), Direction::Out, (local, remote), pending.arrived());
     record.owner = session.owner(Protocol::Tcp, local, remote);
     record
-}
-
-/// The record of a connection of which nothing else is known.
-fn blank(session: &Session, id: u64, local: SocketAddr, remote: SocketAddr, opened: Instant) -> Connection {
-    Connection {
-        id,
-        owner: None,
-        local,
-        remote,
-        host_remote: None,
-        device: session.device,
-        direction: Direction::Out,
-        opened,
-        handshake_us: None,
-        duration_us: 0,
-        bytes_up: 0,
-        bytes_down: 0,
-        inside: None,
-        outside: None,
-        verdict: verdict(ClosedBy::Nobody, How::Open, None),
-        host_errno: None,
-        lost_up: 0,
-        lost_down: 0,
-        unread_bytes: None,
-        injected: None,
-        states: Vec::new(),
-    }
-}
-
-fn verdict(closed_by: ClosedBy, how: How, reason: Option<Reason>) -> Verdict {
-    Verdict { closed_by, how, reason, certainty: Certainty::Observed, ended_by: closed_by }
-}
-
-fn since(session: &Session, opened: Instant) -> u64 {
-    session.net.now().saturating_since(opened).as_micros() as u64
 }
 
 /// Decides, dials, answers; everything learnt goes into `record`. `None`: there is nothing to carry.
@@ -253,6 +227,11 @@ async fn attempt(
         return None;
     };
     record.host_remote = Some(host_remote);
+    if !session.has_room() {
+        record.verdict = verdict(ClosedBy::Lastack, How::Refused, Some(Reason::ConnectionLimit));
+        let _ = pending.refuse();
+        return None;
+    }
     let mut pending = pending;
     let Some(dialled) = dial(session, &mut pending, host_remote, record).await else {
         record.verdict = verdict(ClosedBy::Nobody, How::Timeout, Some(Reason::ProgramGone));
@@ -305,7 +284,7 @@ async fn answer(session: &Arc<Session>, pending: PendingConnection, record: &mut
         Served::Idle => verdict(ClosedBy::Lastack, How::Fin, None),
     };
     stream.close().await;
-    record.states = life.as_ref().map(states).unwrap_or_default();
+    record.states = life.as_ref().map(|life| states(life, Direction::Out)).unwrap_or_default();
 }
 
 /// Connects from the host; `None`: the program has stopped waiting.
@@ -344,146 +323,4 @@ async fn dial(
 
 fn is_shortage(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| judge_dial(errno).0 == Answer::Retry)
-}
-
-/// What the record of a connection that is carried has to keep; its addresses are its sockets'. All else follows at the
-/// end.
-struct Kept {
-    id: u64,
-    owner: Option<Owner>,
-    host_remote: SocketAddr,
-    opened: Instant,
-    handshake_us: u64,
-}
-
-impl Kept {
-    fn of(record: Connection, session: &Session) -> Self {
-        let handshake_us = since(session, record.opened);
-        let Connection { id, owner, host_remote, opened, .. } = record;
-        Self { id, owner, host_remote: host_remote.expect("it was dialled"), opened, handshake_us }
-    }
-
-    fn opened(&self, (local, remote): (SocketAddr, SocketAddr)) -> Opened {
-        Opened {
-            id: self.id,
-            owner: self.owner.clone(),
-            local,
-            remote,
-            host_remote: self.host_remote,
-            handshake_us: Some(self.handshake_us),
-        }
-    }
-
-    fn record(self, session: &Session, local: SocketAddr, remote: SocketAddr) -> Connection {
-        let Self { id, owner, host_remote, opened, handshake_us } = self;
-        let mut record = blank(session, id, local, remote, opened);
-        record.owner = owner;
-        record.host_remote = Some(host_remote);
-        record.handshake_us = Some(handshake_us);
-        record
-    }
-}
-
-/// Both ends are connected: carries the connection to its end. An idle connection is this future: it holds little.
-#[allow(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
-fn carry(
-    session: Arc<Session>,
-    guard: OpenGuard,
-    kept: Kept,
-    mut relay: Relay,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        session.tell(Note::Opened(kept.opened(relay.addresses())));
-        relay.inject(session.injections.armed(relay.addresses().1, &session.names, &session.net));
-        if relay.is_armed() {
-            // Boxed: few connections need it.
-            Box::pin(run_forced(&session, &mut relay)).await;
-        } else {
-            tokio::select! {
-                biased;
-                () = relay.run(&session.policy) => {}
-                () = session.over() => {}
-            }
-        }
-        finish(&session, kept, relay);
-        drop(guard);
-    }
-}
-
-/// Closes both ends, judges, writes down and tells.
-fn finish(session: &Session, kept: Kept, relay: Relay) {
-    let (local, remote) = relay.addresses();
-    let outcome = relay.finish();
-    let host_remote = kept.host_remote;
-    let mut record = Box::new(kept.record(session, local, remote));
-    record.verdict = judge(&outcome, |by| session.claim_abort(by, host_remote));
-    write_down(&mut record, &outcome);
-    tell_ended(session, record);
-}
-
-/// Carries a connection that something is forced on.
-async fn run_forced(session: &Session, relay: &mut Relay) {
-    tokio::select! {
-        biased;
-        () = relay.run(&session.policy) => return,
-        () = session.over() => return,
-        () = session.ownerless() => {}
-    }
-    // Nobody is left to see what would be forced yet; what was forced already will not mend.
-    if relay.disarm() {
-        tokio::select! {
-            biased;
-            () = relay.run(&session.policy) => {}
-            () = session.over() => {}
-        }
-    }
-}
-
-fn write_down(record: &mut Connection, outcome: &Outcome) {
-    let Outcome { life, inside, outside, .. } = outcome;
-    if let Some(established) = life.established_at {
-        record.handshake_us = Some(established.saturating_since(life.opened_at).as_micros() as u64);
-    }
-    record.bytes_up = outcome.bytes_up;
-    record.bytes_down = outcome.bytes_down;
-    record.lost_up = outcome.lost_up;
-    record.lost_down = outcome.lost_down;
-    record.injected = outcome.injected;
-    record.inside = Some(self::inside(inside));
-    record.outside = Some(Outside {
-        rtt_us: outside.rtt_us,
-        retransmits: outside.retransmits,
-        unacked_bytes: outside.unacked_bytes,
-    });
-    record.states = states(life);
-}
-
-fn inside(info: &lastack::core::observe::TcpInfo) -> Inside {
-    Inside {
-        segments_up: info.segs_in,
-        segments_down: info.segs_out,
-        retransmits: info.total_retrans,
-        rtt_us: info.rtt,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The size of what an async function of four arguments gives.
-    fn future_size<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn connection_that_is_carried_holds_little() {
-        let size = future_size(carry);
-        assert!(
-            size <= 608,
-            "{size} bytes, of these the relay {}, the rest of the record {}",
-            size_of::<Relay>(),
-            size_of::<Kept>()
-        );
-    }
 }

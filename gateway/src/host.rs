@@ -24,7 +24,7 @@ use crate::pool::Pool;
 use crate::sys;
 
 /// First read of a quiet connection, bytes: most requests and answers fit.
-const SMALL_READ: usize = 4 * 1024;
+const SMALL_READ: u32 = 4 * 1024;
 /// Largest read, bytes: four super-segments.
 pub(crate) const LARGE_READ: usize = 256 * 1024;
 /// Slices in one gathered write: Linux takes 1,024, far fewer are ever queued.
@@ -35,7 +35,9 @@ const MAX_SLICES: usize = 64;
 pub struct HostStream {
     fd: Arc<AsyncFd<OwnedFd>>,
     error: Option<i32>,
-    read_size: usize,
+    /// It connected; else it was accepted.
+    has_called: bool,
+    read_size: u32,
     pool: Arc<Pool>,
     written: u64,
     read: u64,
@@ -69,7 +71,7 @@ impl HostStream {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut stream = Self::registered(fd)?;
+        let mut stream = Self::registered(fd, true)?;
         let closed = stream.fd.writable().await?.ready().is_write_closed();
         if closed && let Some(errno) = stream.take_error() {
             // Past the handshake a reset is the connection's end, not the attempt's.
@@ -81,14 +83,24 @@ impl HostStream {
         Ok(stream)
     }
 
-    /// Adopts a connected socket.
+    /// Adopts a socket that was accepted.
     ///
     /// # Errors
     /// When it cannot be made nonblocking or registered with the runtime.
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        Self::registered(OwnedFd::from(stream))
+        Self::accepted(OwnedFd::from(stream))
+    }
+
+    /// Adopts a nonblocking socket that was accepted.
+    pub(crate) fn accepted(fd: OwnedFd) -> io::Result<Self> {
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        Self::registered(fd, false)
+    }
+
+    /// This host's end.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        SocketAddr::try_from(rustix::net::getsockname(&*self.fd).ok()?).ok()
     }
 
     /// Shares large read buffers with whoever else has `pool`.
@@ -98,9 +110,17 @@ impl HostStream {
         self
     }
 
-    fn registered(fd: OwnedFd) -> io::Result<Self> {
+    fn registered(fd: OwnedFd, has_called: bool) -> io::Result<Self> {
         let fd = Arc::new(sys::register(fd, Interest::READABLE | Interest::WRITABLE)?);
-        Ok(Self { fd, error: None, read_size: SMALL_READ, pool: Pool::new(LARGE_READ), written: 0, read: 0 })
+        Ok(Self {
+            fd,
+            error: None,
+            has_called,
+            read_size: SMALL_READ,
+            pool: Pool::new(LARGE_READ),
+            written: 0,
+            read: 0,
+        })
     }
 
     fn take_error(&self) -> Option<i32> {
@@ -132,8 +152,9 @@ impl HostStream {
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            let is_large = self.read_size >= self.pool.size();
-            let mut chunk = if is_large { self.pool.take() } else { Vec::with_capacity(self.read_size) };
+            let size = self.read_size as usize;
+            let is_large = size >= self.pool.size();
+            let mut chunk = if is_large { self.pool.take() } else { Vec::with_capacity(size) };
             let spare = rustix::buffer::spare_capacity(&mut chunk);
             let got = rustix::net::recv(guard.get_inner(), spare, RecvFlags::DONTWAIT);
             if !chunk.is_empty() {
@@ -168,8 +189,8 @@ impl HostStream {
         self.read += len as u64;
         // Busy connections read in large pieces, quiet ones hold small ones.
         if len == chunk.capacity() {
-            self.read_size = (self.read_size * 8).min(self.pool.size());
-        } else if len < self.read_size / 8 {
+            self.read_size = (self.read_size * 8).min(self.pool.size() as u32);
+        } else if len < self.read_size as usize / 8 {
             self.read_size = (self.read_size / 8).max(SMALL_READ);
         }
         // A slice must not pin much more memory than it carries.
@@ -262,12 +283,12 @@ impl HostStream {
         let word = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four bytes"));
         let long = |at: usize| u64::from_ne_bytes(info[at..at + 8].try_into().expect("eight bytes"));
         // struct tcp_info: tcpi_rtt at 68, tcpi_total_retrans at 100, tcpi_bytes_acked at 120. The acknowledged
-        // count includes our SYN, and our FIN when it was acknowledged.
+        // count includes the SYN of who called (not the SYN-ACK of who was called), and our FIN when it was acknowledged.
         HostInfo {
             state: info[0],
             rtt_us: word(68),
             retransmits: word(100),
-            unacked_bytes: (self.written + 1).saturating_sub(long(120)),
+            unacked_bytes: (self.written + u64::from(self.has_called)).saturating_sub(long(120)),
         }
     }
 
@@ -406,6 +427,21 @@ mod tests {
             drop(peer); // unread data: its kernel answers with RST
             ours.failed().await;
             assert_eq!(ours.info().unacked_bytes, 0, "the peer's kernel had taken them");
+        });
+    }
+
+    #[test]
+    fn nothing_is_unacknowledged_on_a_quiet_socket_whoever_called() {
+        run(async {
+            let (mut caller, called) = pair().await;
+            let mut called = HostStream::from_std(called).unwrap();
+            assert_eq!([caller.info().unacked_bytes, called.info().unacked_bytes], [0, 0]);
+            write(&mut called, &["to the caller"]).await.unwrap();
+            read(&mut caller).await.unwrap();
+            write(&mut caller, &["and back"]).await.unwrap();
+            // Its acknowledgment came with the answer.
+            read(&mut called).await.unwrap();
+            assert_eq!(called.info().unacked_bytes, 0);
         });
     }
 

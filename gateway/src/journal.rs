@@ -13,6 +13,7 @@ use lastack::core::time::Instant;
 use serde::Serialize;
 
 use crate::inject::Injected;
+use crate::limits::Reached;
 use crate::owner::Owner;
 use crate::sandbox::DeviceKind;
 
@@ -109,6 +110,8 @@ identifiers!(
         ResetByProgram = "reset-by-program",
         /// Nobody listens on that port.
         NoListener = "no-listener",
+        /// A published port: the program listens on its own loopback, where nobody outside can come.
+        ListensOnLoopback = "listens-on-loopback",
         /// No answer to the connection attempt.
         ConnectTimeout = "connect-timeout",
         /// No way to the host, or to its network.
@@ -129,6 +132,8 @@ identifiers!(
         RetriesExhausted = "retries-exhausted",
         /// This host had no port, descriptor or memory left for it.
         HostLimit = "host-limit",
+        /// As many connections as there may be (`--max-connections`) were open.
+        ConnectionLimit = "connection-limit",
     }
 );
 
@@ -194,7 +199,9 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The other end as the program used it.
     pub remote: SocketAddr,
-    /// Where it really went; `None`: nowhere.
+    /// The published address that was called; `None`: the program opened it.
+    pub host_local: Option<SocketAddr>,
+    /// Where it really went, or came from; `None`: nowhere.
     pub host_remote: Option<SocketAddr>,
     /// The link to the program, where it has one of ours.
     pub device: Option<DeviceKind>,
@@ -241,10 +248,14 @@ pub struct Flow {
     pub local: SocketAddr,
     /// The other end as the program used it.
     pub remote: SocketAddr,
-    /// Where it really went; `None`: nowhere.
+    /// The published address that was called; `None`: the program began it.
+    pub host_local: Option<SocketAddr>,
+    /// Where it really went, or came from; `None`: nowhere.
     pub host_remote: Option<SocketAddr>,
     /// The link to the program, where it has one of ours.
     pub device: Option<DeviceKind>,
+    /// Who began it.
+    pub direction: Direction,
     /// When the first datagram came.
     pub opened: Instant,
     /// From the first to the last datagram, microseconds.
@@ -285,6 +296,8 @@ pub enum Entry {
     Flow(Flow),
     /// A name that was looked up.
     Lookup(Lookup),
+    /// A limit that turned something away; told at the end.
+    Limit(Reached),
 }
 
 impl Connection {
@@ -305,6 +318,7 @@ impl Connection {
             family: family(self.remote),
             local: self.local,
             remote: self.remote,
+            host_local: self.host_local,
             host_remote: self.host_remote,
             direction: self.direction,
             device: self.device.map(DeviceKind::name),
@@ -344,8 +358,9 @@ impl Flow {
             family: family(self.remote),
             local: self.local,
             remote: self.remote,
+            host_local: self.host_local,
             host_remote: self.host_remote,
-            direction: "out",
+            direction: self.direction,
             device: self.device.map(DeviceKind::name),
             opened_ns: self.opened.as_nanos(),
             duration_us: self.duration_us,
@@ -378,6 +393,8 @@ struct ConnectionLine<'a> {
     family: u8,
     local: SocketAddr,
     remote: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_local: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host_remote: Option<SocketAddr>,
     direction: Direction,
@@ -423,8 +440,10 @@ struct FlowLine<'a> {
     local: SocketAddr,
     remote: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
+    host_local: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     host_remote: Option<SocketAddr>,
-    direction: &'static str,
+    direction: Direction,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'static str>,
     opened_ns: u64,
@@ -437,9 +456,17 @@ struct FlowLine<'a> {
     explanation: &'a str,
 }
 
+/// The state in which the stack's end of a connection begins.
+pub(crate) const fn first_state(direction: Direction) -> TcpState {
+    match direction {
+        Direction::Out => TcpState::SynRecv,
+        Direction::In => TcpState::SynSent,
+    }
+}
+
 /// The states the stack's end went through, told from the times in its `life`; microseconds since the SYN.
-pub fn states(life: &Life) -> Vec<(TcpState, u64)> {
-    let mut states = vec![(TcpState::SynRecv, life.opened_at)];
+pub fn states(life: &Life, direction: Direction) -> Vec<(TcpState, u64)> {
+    let mut states = vec![(first_state(direction), life.opened_at)];
     states.extend(life.established_at.map(|at| (TcpState::Established, at)));
     // RFC 9293 figure 5: which state follows depends on which of the three came first.
     let (fin, acked, received) = (life.fin_queued_at, life.fin_acked_at, life.fin_received_at);
@@ -493,7 +520,7 @@ mod tests {
     }
 
     fn names(times: [Option<u64>; 5]) -> String {
-        states(&life(times)).iter().map(|(state, at)| format!("{state}@{at} ")).collect()
+        states(&life(times), Direction::Out).iter().map(|(state, at)| format!("{state}@{at} ")).collect()
     }
 
     #[test]
@@ -525,6 +552,7 @@ mod tests {
             owner: Some(Owner { pid: 4711, process: "curl".into(), cgroup: Some("app.service".into()) }),
             local: "10.0.2.100:40122".parse().unwrap(),
             remote: "10.0.2.2:8080".parse().unwrap(),
+            host_local: None,
             host_remote: Some("127.0.0.1:8080".parse().unwrap()),
             device: Some(DeviceKind::Veth),
             direction: Direction::Out,

@@ -227,6 +227,11 @@ impl Relay {
         (self.inside.peer_addr().expect(known), self.inside.local_addr().expect(known))
     }
 
+    /// The host's end of the connection to the remote end.
+    pub(crate) fn host_local(&self) -> Option<SocketAddr> {
+        self.outside.local_addr()
+    }
+
     /// Carries the connection until it has ended and everything under way has arrived or is lost. Cancel safe: a
     /// relay whose run was dropped can be finished, and is told as stopped.
     pub async fn run(&mut self, policy: &Policy) {

@@ -3,22 +3,26 @@
 //! Owns:    [`Session`]: where addresses lead, what is allowed, who is whose, what is written down, when to stop.
 //! Not here: connections (`forward`), flows (`udp`).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lastack::Net;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::aborts::{AbortCounters, Match};
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, GUEST};
 use crate::dns::Names;
 use crate::host::LARGE_READ;
 use crate::inject::Injections;
-use crate::journal::{ClosedBy, Entry};
+use crate::journal::{ClosedBy, Direction, Entry};
+pub(crate) use crate::limits::Limit;
+use crate::limits::Limits;
 use crate::owner::{Owner, Owners, Protocol};
 use crate::pool::Pool;
+use crate::publish::{Counted, Servers};
 use crate::relay::Policy;
 use crate::rules::{Rules, Verdict};
 use crate::sandbox::DeviceKind;
@@ -38,8 +42,12 @@ pub struct GatewayConfig {
     pub policy: Policy,
     /// SYNs that may wait for the host's answer; more are dropped and come again. Default 4096.
     pub max_pending: u32,
+    /// Connections at a time; more are refused. Default: as many as the host and the stack have room for.
+    pub max_connections: usize,
     /// UDP flows at a time; more are dropped. Default 4096.
     pub max_flows: usize,
+    /// Silence that ends a UDP flow. Default 60 s.
+    pub udp_idle: Duration,
     /// What is forced on connections. Default: nothing.
     pub injections: Injections,
     /// The program's namespace, where there is one.
@@ -66,7 +74,9 @@ impl Default for GatewayConfig {
             max_lookups: 1024,
             policy: Policy::default(),
             max_pending: 4096,
+            max_connections: usize::MAX,
             max_flows: 4096,
+            udp_idle: Duration::from_secs(60),
             injections: Injections::default(),
             namespace: None,
         }
@@ -88,13 +98,15 @@ pub enum Note {
 pub struct Opened {
     /// Its number in this run.
     pub id: u64,
+    /// Who opened it.
+    pub direction: Direction,
     /// Whose it is, where that could be told.
     pub owner: Option<Owner>,
     /// The program's end.
     pub local: SocketAddr,
     /// The other end as the program used it.
     pub remote: SocketAddr,
-    /// Where it really went.
+    /// Where it really went, or came from.
     pub host_remote: SocketAddr,
     /// From SYN to established, microseconds; `None`: nobody saw the SYN.
     pub handshake_us: Option<u64>,
@@ -124,13 +136,17 @@ pub(crate) struct Session {
     pub(crate) lookups: Arc<Semaphore>,
     pub(crate) policy: Policy,
     pub(crate) pool: Arc<Pool>,
+    max_connections: usize,
     pub(crate) max_flows: usize,
+    pub(crate) udp_idle: Duration,
+    limits: Limits,
     pub(crate) injections: Injections,
     phase: watch::Sender<Phase>,
     /// Tells [`Phase::Over`] to the many that wait for nothing else: a waiter of this is smaller than one of `phase`.
     over: Notify,
     pub(crate) device: Option<DeviceKind>,
     owners: Option<Mutex<Owners>>,
+    servers: Mutex<Servers>,
     inside_aborts: Option<Mutex<AbortCounters>>,
     outside_aborts: Mutex<AbortCounters>,
     listener: Box<Listener>,
@@ -148,7 +164,9 @@ impl Session {
             max_lookups,
             policy,
             max_pending: _,
+            max_connections,
             max_flows,
+            udp_idle,
             injections,
             namespace,
         } = config;
@@ -161,12 +179,16 @@ impl Session {
             lookups: Arc::new(Semaphore::new(max_lookups)),
             policy,
             pool: Pool::new(LARGE_READ),
+            max_connections,
             max_flows,
+            udp_idle,
+            limits: Limits::default(),
             injections,
             phase: watch::Sender::new(Phase::Running),
             over: Notify::new(),
             device: namespace.as_ref().map(|inside| inside.device),
             owners: namespace.map(|inside| Mutex::new(Owners::new(inside.sock_diag, inside.helper_pid))),
+            servers: Mutex::default(),
             inside_aborts: inside_aborts.map(Mutex::new),
             outside_aborts: Mutex::new(AbortCounters::of_process(std::process::id())),
             listener,
@@ -197,6 +219,31 @@ impl Session {
         lock(self.owners.as_ref()?).owner(self.net.now(), protocol, local, remote)
     }
 
+    /// Who serves `port` of the program's address, if anybody is known to.
+    pub(crate) fn server(&self, protocol: Protocol, port: u16) -> Option<Owner> {
+        let now = self.net.now();
+        if let Some(known) = lock(&self.servers).get(now, protocol, port) {
+            return Some(known);
+        }
+        let found =
+            GUEST.into_iter().find_map(|(ip, _)| self.listener(protocol, SocketAddr::new(ip, port)))?;
+        lock(&self.servers).put(now, protocol, port, found.clone());
+        Some(found)
+    }
+
+    /// Who of the program's listens on `port` of its own loopback, if anybody.
+    pub(crate) fn listens_on_loopback(&self, port: u16) -> Option<Owner> {
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        loopback.into_iter().find_map(|ip| self.listener(Protocol::Tcp, SocketAddr::new(ip, port)))
+    }
+
+    /// The owner of a socket that takes what nobody else has: one that listens, or is not connected.
+    fn listener(&self, protocol: Protocol, at: SocketAddr) -> Option<Owner> {
+        let nobody: IpAddr =
+            if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.owner(protocol, at, SocketAddr::new(nobody, 0))
+    }
+
     /// False: the program's socket is gone. True where that cannot be told.
     pub(crate) fn has_socket(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         self.owners.as_ref().is_none_or(|owners| lock(owners).has_socket(Protocol::Tcp, local, remote))
@@ -219,6 +266,28 @@ impl Session {
     /// Forgets what the host's counters did: it belongs to somebody else's connections.
     pub(crate) fn refresh_aborts(&self) {
         lock(&self.outside_aborts).refresh();
+    }
+
+    /// False: there is one connection too many, which is written down.
+    pub(crate) fn has_room(&self) -> bool {
+        let has_room = self.open() <= self.max_connections;
+        if !has_room {
+            self.limit_bit(Limit::Connections);
+        }
+        has_room
+    }
+
+    /// A limit has turned something away.
+    pub(crate) fn limit_bit(&self, limit: Limit) {
+        self.limits.bit(limit, self.net.now());
+    }
+
+    /// Writes down which limits were reached.
+    pub(crate) fn tell_limits(&self) {
+        self.limits.add(Limit::PendingConnections, self.net.counters().pending_overflow, None);
+        for reached in self.limits.take() {
+            self.tell(Note::Ended(Entry::Limit(reached)));
+        }
     }
 
     /// Connections that are open or being made.
@@ -258,6 +327,11 @@ impl Session {
         }
     }
 
+    /// No process is left that could wait for a connection.
+    pub(crate) fn is_ownerless(&self) -> bool {
+        *self.phase.borrow() >= Phase::Ownerless
+    }
+
     /// Resolves when no process is left that could wait for a connection.
     pub(crate) async fn ownerless(&self) {
         // No error: the sender is ours.
@@ -267,7 +341,14 @@ impl Session {
     /// Counts a connection as open until the guard is dropped.
     pub(crate) fn count_open(self: &Arc<Self>) -> OpenGuard {
         self.open.fetch_add(1, Ordering::Relaxed);
-        OpenGuard(self.clone())
+        OpenGuard { session: self.clone(), counted: None }
+    }
+
+    /// The same for one that came by a published port.
+    pub(crate) fn count_published(self: &Arc<Self>, counted: Counted) -> OpenGuard {
+        let mut guard = self.count_open();
+        guard.counted = Some(counted);
+        guard
     }
 }
 
@@ -276,12 +357,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A connection that counts as open.
-pub(crate) struct OpenGuard(Arc<Session>);
+pub(crate) struct OpenGuard {
+    session: Arc<Session>,
+    /// It is open at its port too.
+    counted: Option<Counted>,
+}
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle.notify_waiters();
+        drop(self.counted.take());
+        if self.session.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.session.idle.notify_waiters();
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Owns:    namespaces, the TUN device's ioctls, `TCP_INFO`, signal descriptors, a spawn that keeps one descriptor.
 //! Not here: what the calls are for (`sandbox`, `host`); everything rustix offers safely.
 
+pub(crate) mod datagram;
+
 use std::fs::File;
 use std::io;
 use std::mem::{self, MaybeUninit};

@@ -1,94 +1,18 @@
 //! The gateway's law, end to end without privileges: a client on a stack of this process, a memory device, the
 //! gateway, and servers of this host's loopback. Every step waits for its cause; no clock decides what passes.
 
-use std::net::SocketAddr;
+mod world;
+
 use std::time::Duration;
 
-use lastack::{Config, Memory, Net, TcpStream, UdpSocket};
-use lastack_gateway::addresses::{self, Addresses};
-use lastack_gateway::journal::{ClosedBy, Connection, Entry, Flow, FlowEnd, How, Reason};
+use lastack::{TcpStream, UdpSocket};
+use lastack_gateway::addresses::Addresses;
+use lastack_gateway::journal::{ClosedBy, Entry, FlowEnd, How, Reason};
 use lastack_gateway::rules::{Pattern, Rules, Verdict};
-use lastack_gateway::{Gateway, GatewayConfig, Note};
+use lastack_gateway::{GatewayConfig, Note};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 
-/// Longer than anything here takes on a busy machine; only a bug waits so long.
-const LIMIT: Duration = Duration::from_secs(60);
-
-struct World {
-    client: Net,
-    gateway: Gateway,
-    notes: mpsc::UnboundedReceiver<Note>,
-}
-
-impl World {
-    fn new(config: GatewayConfig) -> Self {
-        let (near, far) = Memory::pair(1500);
-        let stack = Config { addresses: addresses::STACK.to_vec(), any_address: true, ..Config::default() };
-        let (net, driver) = Net::start(near, stack).unwrap();
-        let guest = Config { addresses: addresses::GUEST.to_vec(), ..Config::default() };
-        let (client, client_driver) = Net::start(far, guest).unwrap();
-        tokio::spawn(driver);
-        tokio::spawn(client_driver);
-        let (sender, notes) = mpsc::unbounded_channel();
-        let gateway = Gateway::start(net, config, move |note| drop(sender.send(note))).unwrap();
-        Self { client, gateway, notes }
-    }
-
-    /// A client's connection to a server of this host, and the server's end of it.
-    async fn connect(&self, listener: &TcpListener) -> (TcpStream, tokio::net::TcpStream) {
-        let client = self.dial(listener.local_addr().unwrap().port()).await.unwrap();
-        (client, listener.accept().await.unwrap().0)
-    }
-
-    async fn dial(&self, port: u16) -> std::io::Result<TcpStream> {
-        TcpStream::connect(&self.client, inside(port)).await
-    }
-
-    async fn entry(&mut self) -> Entry {
-        loop {
-            if let Note::Ended(entry) = self.notes.recv().await.expect("the gateway runs") {
-                return entry;
-            }
-        }
-    }
-
-    async fn connection(&mut self) -> Connection {
-        match self.entry().await {
-            Entry::Connection(connection) => connection,
-            other => panic!("no connection: {other:?}"),
-        }
-    }
-
-    async fn flow(&mut self) -> Flow {
-        match self.entry().await {
-            Entry::Flow(flow) => flow,
-            other => panic!("no flow: {other:?}"),
-        }
-    }
-}
-
-fn inside(port: u16) -> SocketAddr {
-    SocketAddr::new(addresses::HOST[0], port)
-}
-
-fn test(story: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(LIMIT, story).await.expect("it hangs") });
-}
-
-async fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
-}
-
-fn noise(len: usize) -> Vec<u8> {
-    (0..len as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
-}
-
-fn told(c: &Connection) -> (ClosedBy, How, Option<Reason>) {
-    (c.verdict.closed_by, c.verdict.how, c.verdict.reason)
-}
+use world::{World, inside, listener, noise, test, told};
 
 #[test]
 fn bytes_arrive_whole_both_ways_and_who_closed_first_is_told() {

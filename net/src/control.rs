@@ -29,6 +29,10 @@ const CLIENT_LIMIT: usize = 16;
 /// A client that takes nothing for so long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a program that embeds a stack answers to requests that are its own; `None`: the stack's. Called in the client's
+/// thread.
+pub type Answers = dyn Fn(&Request) -> Option<Vec<Reply>> + Send + Sync;
+
 /// Serves until it is dropped, which removes the file.
 #[derive(Debug)]
 pub struct ControlSocket {
@@ -37,10 +41,10 @@ pub struct ControlSocket {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
 struct Server {
     name: String,
     shard: Arc<Shard>,
+    answers: Box<Answers>,
     listener: UnixListener,
     uid: u32,
     is_over: AtomicBool,
@@ -60,9 +64,21 @@ struct Clients {
 /// `InvalidInput`: no name for a file. `AddrInUse`: another running process serves this name.
 /// `PermissionDenied`: the directory is somebody else's.
 pub fn serve(net: &Net, name: &str) -> io::Result<ControlSocket> {
+    serve_with(net, name, |_: &Request| None)
+}
+
+/// As [`serve`], with answers of the program's own before the stack's.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_with(
+    net: &Net,
+    name: &str,
+    answers: impl Fn(&Request) -> Option<Vec<Reply>> + Send + Sync + 'static,
+) -> io::Result<ControlSocket> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
     let uid = rustix::process::geteuid().as_raw();
-    serve_in(net, name, &control::directory(runtime_dir.as_deref(), uid))
+    serve_at(net, name, &control::directory(runtime_dir.as_deref(), uid), Box::new(answers))
 }
 
 /// As [`serve`], in `directory`, which is made if it is not there.
@@ -70,6 +86,10 @@ pub fn serve(net: &Net, name: &str) -> io::Result<ControlSocket> {
 /// # Errors
 /// As [`serve`].
 pub fn serve_in(net: &Net, name: &str, directory: &Path) -> io::Result<ControlSocket> {
+    serve_at(net, name, directory, Box::new(|_| None))
+}
+
+fn serve_at(net: &Net, name: &str, directory: &Path, answers: Box<Answers>) -> io::Result<ControlSocket> {
     let Some(file) = control::file_name(name) else {
         let message =
             format!("`{name}` cannot name a stack: use 1 to 64 letters, digits, dots, dashes or underscores");
@@ -83,6 +103,7 @@ pub fn serve_in(net: &Net, name: &str, directory: &Path) -> io::Result<ControlSo
     let server = Arc::new(Server {
         name: name.into(),
         shard: net.handle().shard().clone(),
+        answers,
         listener,
         uid,
         is_over: AtomicBool::new(false),
@@ -222,7 +243,14 @@ impl Server {
                 Ok(Request::Events { mask }) => {
                     return answer::stream_events(&self.shard, mask, client, &mut output);
                 }
-                Ok(request) => answer::answer(&self.shard, request, &mut output)?,
+                Ok(request) => match (self.answers)(&request) {
+                    Some(replies) => {
+                        for reply in &replies {
+                            write_line(&mut output, reply)?;
+                        }
+                    }
+                    None => answer::answer(&self.shard, request, &mut output)?,
+                },
                 Err(error) => {
                     let reply = Reply::Error { message: format!("not a request: {error}"), errno: 0 };
                     write_line(&mut output, &reply)?;
@@ -240,6 +268,15 @@ impl Server {
             pid: std::process::id(),
             now: self.shard.clock.now(),
         }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
     }
 }
 

@@ -218,7 +218,7 @@ impl UdpAny {
     /// # Errors
     /// `MessageTooLong`, `NetworkUnreachable`.
     pub async fn send(&self, datagram: &Datagram) -> io::Result<()> {
-        let Datagram { from, to, data } = datagram;
+        let Datagram { from, to, data, dont_fragment: _ } = datagram;
         std::future::poll_fn(|cx| self.udp.poll_send(cx, Some(*from), *to, data)).await
     }
 

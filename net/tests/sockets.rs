@@ -555,7 +555,8 @@ async fn every_datagram_nobody_wants_goes_to_udp_any() {
             (question.from, question.to, &*question.data),
             (socket.local_addr().unwrap(), to, &b"who"[..])
         );
-        let answer = Datagram { from: to, to: question.from, data: Bytes::from_static(b"me") };
+        let answer =
+            Datagram { from: to, to: question.from, data: Bytes::from_static(b"me"), dont_fragment: false };
         any.send(&answer).await.unwrap();
         assert_eq!(socket.recv().await.unwrap(), answer);
     })

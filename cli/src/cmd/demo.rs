@@ -20,7 +20,7 @@ use crate::run::impair::Asked;
 use crate::run::journal::{Form, Journal, Output};
 use crate::run::report::Style;
 use crate::run::scenes::{self, Servers, Stuck};
-use crate::run::session::{self, Plan};
+use crate::run::session::{self, Bounds, Plan};
 use crate::text::Paint;
 
 /// The command line of `demo`.
@@ -112,6 +112,8 @@ impl Demo {
             device: lastack_gateway::sandbox::DeviceChoice::Auto,
             host_loopback: true,
             resolvers: Vec::new(),
+            published: Vec::new(),
+            bounds: Bounds::default(),
             rules: Rules::default(),
             impairments: Asked::default(),
             injections: Vec::new(),

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lastack_gateway::addresses;
 use lastack_gateway::sandbox::{DeviceChoice, Facts};
@@ -17,9 +18,10 @@ use crate::run::impair::ImpairFlags;
 use crate::run::inject;
 use crate::run::journal::{Form, Journal, Output};
 use crate::run::observe;
+use crate::run::publish;
 use crate::run::report::Style;
 use crate::run::rules::RuleFlags;
-use crate::run::session::{self, Plan};
+use crate::run::session::{self, Bounds, Plan};
 
 /// The command line of `run`.
 #[derive(clap::Args, Debug)]
@@ -37,6 +39,7 @@ Examples:
   lastack run --observe -- ./job                     the same without a namespace, from what the kernel tells
   lastack run --json --deny '*:25' -- ./job          a journal for machines; mail is refused
   lastack run --loss 5% --delay 20±5 --seed 7 -- ./test    the same packets are lost each time
+  lastack run --publish 8080:80 -- ./server          its clients come from outside, with their own addresses
   lastack run --inject stall@1MB,10.0.2.2:8080 -- ./test   the server freezes in the middle of an answer")]
 pub(crate) struct Args {
     /// The journal: text at the end, json one line a connection, or none (--json is --report json)
@@ -51,6 +54,19 @@ pub(crate) struct Args {
     /// Capture the namespace's packets (pcapng)
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Let clients of this host's port HOST in to the program's port INSIDE, from the address they come from; at ADDR, or
+    /// at all of this host's addresses. `lastack publish` changes it while the program runs
+    #[arg(long, value_name = "[ADDR:]HOST:INSIDE[/udp]")]
+    publish: Vec<String>,
+    /// Connections at a time, both ways together; more are refused and noted in the journal
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+    /// UDP flows at a time; datagrams that would begin another are dropped and counted
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    max_flows: u32,
+    /// Silence that ends a UDP flow, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    udp_idle: u64,
     #[command(flatten)]
     rules: RuleFlags,
     #[command(flatten)]
@@ -74,7 +90,7 @@ pub(crate) struct Args {
     /// No namespace and no stack: run CMD as it is and journal its connections from the kernel. What the kernel does
     /// not tell is absent; root's tracepoints tell who closed first and why
     #[arg(long, conflicts_with_all = [
-        "allow", "deny", "pcap", "loss", "delay", "rate", "queue", "reorder", "duplicate", "inject", "mtu", "seed", "sysctl", "device",
+        "publish", "max_connections", "max_flows", "udp_idle", "allow", "deny", "pcap", "loss", "delay", "rate", "queue", "reorder", "duplicate", "inject", "mtu", "seed", "sysctl", "device",
         "no_host_loopback", "dns", "name", "root_map",
     ])]
     observe: bool,
@@ -132,6 +148,7 @@ fn resolver(text: &str) -> Result<SocketAddr, String> {
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let form = args.report.unwrap_or(if globals.json { Form::Json } else { Form::Text });
     let rules = args.rules.read()?;
+    let published = publish::read(&args.publish)?;
     let impairments = args.impair.read()?;
     let injections = inject::read(&args.inject)?;
     let pcap = args.pcap.as_deref().map(create).transpose()?;
@@ -154,6 +171,12 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         resolvers: match args.dns {
             Some(resolver) => vec![resolver],
             None => addresses::resolvers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+        },
+        published,
+        bounds: Bounds {
+            connections: args.max_connections.map_or(usize::MAX, |most| most as usize),
+            flows: args.max_flows as usize,
+            udp_idle: Duration::from_secs(args.udp_idle),
         },
         rules,
         impairments,

@@ -17,7 +17,7 @@ use lastack_gateway::journal::Entry;
 
 use super::impaired::Account;
 use super::report::{Report, Style};
-use super::words::{explain, explain_flow, time};
+use super::words::{arrow, explain, explain_flow, explain_limit, time};
 use crate::args::Lang;
 
 /// Notes that may wait to be handed over.
@@ -200,6 +200,7 @@ fn json(entry: &Entry, lang: Lang) -> String {
         }
         Entry::Flow(flow) => flow.to_json(&explain_flow(flow, lang)),
         Entry::Lookup(lookup) => lookup.to_json(),
+        Entry::Limit(reached) => reached.to_json(&explain_limit(reached, lang)),
     }
 }
 
@@ -208,7 +209,8 @@ fn live_line(note: &Note, lang: Lang) -> String {
         Note::Opened(opened) => {
             let process = opened.owner.as_ref().map_or("?", |owner| &*owner.process);
             let handshake = opened.handshake_us.map(|us| format!(" {}", time(us))).unwrap_or_default();
-            format!("#{} {process} → {} ESTAB{handshake}", opened.id, opened.remote)
+            let arrow = arrow(opened.direction);
+            format!("#{} {process} {arrow} {} ESTAB{handshake}", opened.id, opened.remote)
         }
         Note::Ended(Entry::Connection(c)) => {
             format!("#{} {} {}: {}", c.id, c.remote, c.verdict.how.name(), explain(c, lang).text)
@@ -216,6 +218,7 @@ fn live_line(note: &Note, lang: Lang) -> String {
         Note::Ended(Entry::Flow(flow)) => {
             format!("#{} {}/udp {}: {}", flow.id, flow.remote, flow.how.name(), explain_flow(flow, lang))
         }
+        Note::Ended(Entry::Limit(reached)) => explain_limit(reached, lang),
         Note::Ended(Entry::Lookup(l)) => {
             let process = l.owner.as_ref().map_or("?", |owner| &*owner.process);
             format!("#{} {process} ? {} {} {} {}", l.id, l.name, l.kind, l.how.name(), time(l.took_us))

@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use lastack_gateway::journal::{
-    ClosedBy, Connection, Direction, Entry, Flow, FlowEnd, How, LookupEnd, Reason,
-};
+use lastack_gateway::journal::{ClosedBy, Connection, Entry, Flow, FlowEnd, How, LookupEnd, Reason};
+use lastack_gateway::limits::Reached;
 use lastack_gateway::sandbox::DeviceKind;
 
 use crate::args::Lang;
@@ -42,6 +41,7 @@ pub(crate) struct Report {
     lost: u64,
     bytes_up: u64,
     bytes_down: u64,
+    limits: Vec<Reached>,
     device: Option<DeviceKind>,
     link: Option<Account>,
 }
@@ -74,6 +74,10 @@ impl Report {
             Entry::Flow(_) => {
                 self.flows += 1;
                 self.flows <= FLOWS_TOLD as u64
+            }
+            Entry::Limit(reached) => {
+                self.limits.push(*reached);
+                false
             }
             Entry::Lookup(lookup) => {
                 self.lookups += 1;
@@ -120,7 +124,7 @@ impl Report {
             match entry {
                 Entry::Connection(connection) => tell_connection(&mut text, connection, style),
                 Entry::Flow(flow) => tell_flow(&mut text, flow, style),
-                Entry::Lookup(_) => {}
+                Entry::Lookup(_) | Entry::Limit(_) => {}
             }
         }
         self.tell_names(&mut text, style);
@@ -131,6 +135,9 @@ impl Report {
                 Lang::En => writeln!(text, "… and {rest} more like these"),
                 Lang::Zh => writeln!(text, "……另有 {rest} 条类似的连接"),
             };
+        }
+        for reached in &self.limits {
+            let _ = writeln!(text, "{}", style.paint("33", &words::explain_limit(reached, style.lang)));
         }
         if let Some(link) = &self.link {
             text.push_str(&link.text(style.lang));
@@ -225,10 +232,13 @@ impl Report {
 
 fn tell_connection(text: &mut String, c: &Connection, style: Style) {
     let process = c.owner.as_ref().map_or("?", |owner| &*owner.process);
-    let arrow = if c.direction == Direction::In { "←" } else { "→" };
-    let _ = write!(text, "{}  {process} {} {}", style.paint("1", &format!("#{}", c.id)), arrow, c.remote);
+    let arrow = words::arrow(c.direction);
+    let _ = write!(text, "{}  {process} {arrow} {}", style.paint("1", &format!("#{}", c.id)), c.remote);
     if let Some(host) = c.host_remote.filter(|host| *host != c.remote) {
         let _ = write!(text, " ({} {host})", style.pick("host", "主机"));
+    }
+    if let Some(published) = c.host_local {
+        let _ = write!(text, " {} {published}", style.pick("at", "经由"));
     }
     let _ = match c.handshake_us {
         Some(handshake) => {
@@ -264,7 +274,9 @@ fn tell_connection(text: &mut String, c: &Connection, style: Style) {
 
 fn tell_flow(text: &mut String, flow: &Flow, style: Style) {
     let process = flow.owner.as_ref().map_or("?", |owner| &*owner.process);
-    let _ = write!(text, "{}  {process} → {}/udp", style.paint("1", &format!("#{}", flow.id)), flow.remote);
+    let arrow = words::arrow(flow.direction);
+    let _ =
+        write!(text, "{}  {process} {arrow} {}/udp", style.paint("1", &format!("#{}", flow.id)), flow.remote);
     if let Some(host) = flow.host_remote.filter(|host| *host != flow.remote) {
         let _ = write!(text, " ({} {host})", style.pick("host", "主机"));
     }
@@ -277,7 +289,7 @@ fn tell_flow(text: &mut String, flow: &Flow, style: Style) {
         bytes(flow.bytes_down),
         flow.datagrams_down
     );
-    if flow.how != FlowEnd::Idle || flow.datagrams_down == 0 {
+    if flow.how != FlowEnd::Idle || flow.datagrams_down == 0 || flow.datagrams_up == 0 {
         let _ = writeln!(text, "    {}", style.paint("33", &words::explain_flow(flow, style.lang)));
     }
 }

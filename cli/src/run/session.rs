@@ -6,6 +6,7 @@
 //!          connections have ended, at most [`PATIENCE`] without progress; a Ctrl-C then ends it at once.
 //! Not here: what is written down (`journal`).
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -24,6 +25,7 @@ use lastack_gateway::addresses::{self, Addresses};
 use lastack_gateway::dns;
 use lastack_gateway::inject::{Injection, Injections};
 use lastack_gateway::journal::Entry;
+use lastack_gateway::publish::Port;
 use lastack_gateway::relay::Policy;
 use lastack_gateway::rules::Rules;
 use lastack_gateway::sandbox::{
@@ -36,6 +38,7 @@ use super::impair::Asked;
 use super::impaired::Account;
 use super::inject;
 use super::journal::Journal;
+use super::publish;
 use crate::failure::{EXIT_OURS, Failure};
 
 /// How long what is on its way may make no progress after the program's end.
@@ -53,6 +56,9 @@ pub(crate) struct Plan {
     pub(crate) device: DeviceChoice,
     pub(crate) host_loopback: bool,
     pub(crate) resolvers: Vec<SocketAddr>,
+    /// Ports of the host that lead to the program from the start.
+    pub(crate) published: Vec<Port>,
+    pub(crate) bounds: Bounds,
     pub(crate) rules: Rules,
     /// What the link is to do to packets.
     pub(crate) impairments: Asked,
@@ -63,6 +69,24 @@ pub(crate) struct Plan {
     pub(crate) pcap: Option<File>,
     /// Name of the control socket; the process id without one.
     pub(crate) name: Option<String>,
+}
+
+/// How much of everything there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Connections at a time.
+    pub(crate) connections: usize,
+    /// UDP flows at a time.
+    pub(crate) flows: usize,
+    /// Silence that ends a UDP flow.
+    pub(crate) udp_idle: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let GatewayConfig { max_connections, max_flows, udp_idle, .. } = GatewayConfig::default();
+        Self { connections: max_connections, flows: max_flows, udp_idle }
+    }
 }
 
 /// How a run ended.
@@ -159,8 +183,15 @@ async fn serve(
     for (name, value) in &plan.sysctls {
         net.set_sysctl(name, value).map_err(|error| sysctl_refused(name, value, &error))?;
     }
+    let injections = Injections { list: plan.injections.clone(), link: link.clone() };
+    let gateway = start_gateway(&plan, &net, &mut sandbox, journal, names, known, injections)
+        .map_err(|error| ours("cannot start forwarding", &error))?;
+    for port in &plan.published {
+        let published = gateway.publisher().add(*port);
+        published.map_err(|error| publish::refused(port, &error).code(EXIT_OURS))?;
+    }
     let name = plan.name.clone().unwrap_or_else(|| std::process::id().to_string());
-    let control = match lastack::control::serve(&net, &name) {
+    let control = match lastack::control::serve_with(&net, &name, publish::answers(gateway.publisher())) {
         Ok(control) => Some(control),
         // Nobody asked for one: the run goes on without.
         Err(_) if plan.name.is_none() => None,
@@ -173,9 +204,6 @@ async fn serve(
             .code(EXIT_OURS));
         }
     };
-    let injections = Injections { list: plan.injections.clone(), link: link.clone() };
-    let gateway = start_gateway(&plan, &net, &mut sandbox, journal, names, known, injections)
-        .map_err(|error| ours("cannot start forwarding", &error))?;
     let mut driver = tokio::spawn(driver);
     let signals = signals.stream().map_err(|error| ours("cannot read signals", &error))?;
     let events = sandbox.events().map_err(|error| ours("cannot watch the program", &error))?;
@@ -310,6 +338,9 @@ fn start_gateway(
     let config = GatewayConfig {
         addresses: Addresses { host_loopback: plan.host_loopback, resolvers: plan.resolvers.clone() },
         rules: plan.rules.clone(),
+        max_connections: plan.bounds.connections,
+        max_flows: plan.bounds.flows,
+        udp_idle: plan.bounds.udp_idle,
         names: known,
         policy: Policy::default(),
         injections,
@@ -405,9 +436,11 @@ pub(crate) fn not_started(errno: i32) -> Failure {
 pub(crate) const SIGCONT: i32 = 18;
 pub(crate) const SIGTSTP: i32 = 20;
 
-/// Process names by the program's end of a connection, for comments in a capture.
+/// Process names by the two ends of a connection, the program's first, for comments in a capture.
 #[derive(Clone, Debug, Default)]
-struct Names(Arc<Mutex<std::collections::HashMap<SocketAddr, Arc<str>>>>);
+struct Names(Arc<Mutex<NamesByEnds>>);
+
+type NamesByEnds = HashMap<(SocketAddr, SocketAddr), Arc<str>>;
 
 impl Names {
     fn learn(&self, note: &Note) {
@@ -415,19 +448,20 @@ impl Names {
         match note {
             Note::Opened(opened) => {
                 if let Some(owner) = &opened.owner {
-                    names.insert(opened.local, owner.process.clone());
+                    names.insert((opened.local, opened.remote), owner.process.clone());
                 }
             }
-            Note::Ended(Entry::Connection(connection)) => drop(names.remove(&connection.local)),
-            Note::Ended(Entry::Flow(_) | Entry::Lookup(_)) => {}
+            Note::Ended(Entry::Connection(c)) => drop(names.remove(&(c.local, c.remote))),
+            Note::Ended(Entry::Flow(_) | Entry::Lookup(_) | Entry::Limit(_)) => {}
         }
     }
 
     /// The name of the process a packet belongs to. `Inbound` is from the program.
     fn comment(&self, direction: Direction, packet: &[u8]) -> Option<String> {
         let (source, destination) = ends(packet)?;
-        let program = if direction == Direction::Inbound { source } else { destination };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&program).map(|name| name.to_string())
+        let pair =
+            if direction == Direction::Inbound { (source, destination) } else { (destination, source) };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&pair).map(|name| name.to_string())
     }
 }
 

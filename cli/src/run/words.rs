@@ -4,7 +4,8 @@
 //! Input:   [`Connection`] and [`Flow`] records. Identifiers stay English; only sentences are translated.
 //! Rules:   a cause is stated as it is known: what is only possible is called so, nothing is invented.
 
-use lastack_gateway::journal::{Connection, Flow};
+use lastack_gateway::journal::{Connection, Direction, Flow};
+use lastack_gateway::limits::Reached;
 
 use crate::args::Lang;
 use crate::run::{words_en, words_zh};
@@ -40,6 +41,22 @@ pub(crate) fn explain_flow(flow: &Flow, lang: Lang) -> String {
     }
 }
 
+/// Explains a limit that turned something away.
+pub(crate) fn explain_limit(reached: &Reached, lang: Lang) -> String {
+    match lang {
+        Lang::En => words_en::explain_limit(reached),
+        Lang::Zh => words_zh::explain_limit(reached),
+    }
+}
+
+/// Who went to whom, with the program on the left.
+pub(crate) const fn arrow(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Out => "→",
+        Direction::In => "←",
+    }
+}
+
 /// Bytes with a decimal unit: `81 B`, `12.3 kB`, `4.0 MB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
@@ -69,7 +86,7 @@ pub(crate) fn time(us: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use lastack_gateway::journal::{Certainty, ClosedBy, Direction, How, Reason, Verdict};
+    use lastack_gateway::journal::{Certainty, ClosedBy, How, Reason, Verdict};
 
     pub(in crate::run) fn connection(how: How, reason: Option<Reason>, ended_by: ClosedBy) -> Connection {
         Connection {
@@ -77,6 +94,7 @@ pub(super) mod tests {
             owner: Some(lastack_gateway::owner::Owner { pid: 7, process: "myapp".into(), cgroup: None }),
             local: "10.0.2.100:4000".parse().unwrap(),
             remote: "10.0.2.2:9000".parse().unwrap(),
+            host_local: None,
             host_remote: Some("127.0.0.1:9000".parse().unwrap()),
             device: None,
             direction: Direction::Out,
@@ -106,6 +124,9 @@ pub(super) mod tests {
                 all.extend(Reason::ALL.iter().map(|reason| connection(*how, Some(*reason), *ended_by)));
             }
         }
+        let published = all.iter().cloned().map(|out| Connection { direction: Direction::In, ..out });
+        let published: Vec<_> = published.collect();
+        all.extend(published);
         all
     }
 
@@ -134,6 +155,48 @@ pub(super) mod tests {
                 assert!(en.text.contains("--inject") && en.text.contains("2.0 s"), "{}", en.text);
                 assert!(zh.text.contains("--inject") && zh.text.contains("1.0 MB"), "{}", zh.text);
             }
+        }
+    }
+
+    #[test]
+    fn every_limit_and_every_flow_is_explained_in_both_languages() {
+        use lastack_gateway::journal::FlowEnd;
+        use lastack_gateway::limits::Limit;
+        let texts = |en: String, zh: String| {
+            assert!(en.ends_with('.') && en.is_ascii(), "{en}");
+            assert!(zh.ends_with('。') && !zh.is_ascii(), "{zh}");
+        };
+        for limit in Limit::ALL {
+            let reached = Reached { limit: *limit, turned_away: 3, first: None };
+            texts(explain_limit(&reached, Lang::En), explain_limit(&reached, Lang::Zh));
+        }
+        for how in FlowEnd::ALL {
+            for direction in Direction::ALL {
+                for datagrams in [0, 1] {
+                    let flow = flow(*direction, *how, datagrams);
+                    texts(explain_flow(&flow, Lang::En), explain_flow(&flow, Lang::Zh));
+                }
+            }
+        }
+    }
+
+    fn flow(direction: Direction, how: lastack_gateway::journal::FlowEnd, datagrams: u64) -> Flow {
+        Flow {
+            id: 1,
+            owner: None,
+            local: "10.0.2.100:53".parse().unwrap(),
+            remote: "10.0.2.2:4000".parse().unwrap(),
+            host_local: None,
+            host_remote: None,
+            device: None,
+            direction,
+            opened: lastack::core::time::Instant::ZERO,
+            duration_us: 0,
+            bytes_up: 0,
+            bytes_down: 0,
+            datagrams_up: datagrams,
+            datagrams_down: datagrams,
+            how,
         }
     }
 

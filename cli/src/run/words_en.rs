@@ -1,7 +1,8 @@
 //! Explanations in English.
 
 use lastack_gateway::inject::{Event, Injected};
-use lastack_gateway::journal::{ClosedBy, Connection, Flow, FlowEnd, How, Reason};
+use lastack_gateway::journal::{ClosedBy, Connection, Direction, Flow, FlowEnd, How, Reason};
+use lastack_gateway::limits::{Limit, Reached};
 
 use lastack_core::error::errno::ENETUNREACH;
 
@@ -11,6 +12,8 @@ const DRAIN: &str =
     "read to end of file before close, or shutdown(SHUT_WR) and read until the other end has closed";
 const DRAIN_IF_YOURS: &str =
     "if the server is yours: read to end of file before close, or shutdown(SHUT_WR) and drain";
+const DRAIN_IF_YOUR_CLIENT: &str =
+    "if the client is yours: read to end of file before close, or shutdown(SHUT_WR) and drain";
 
 pub(super) fn explain(c: &Connection) -> Explanation {
     let program = c.owner.as_ref().map_or("the program", |owner| &*owner.process);
@@ -75,6 +78,30 @@ fn ending(c: &Connection, program: &str) -> Explanation {
         (How::Refused, Some(Reason::ProgramGone)) => {
             Explanation::new(format!("{program} was gone before the connection was made."), None)
         }
+        (How::Refused, Some(Reason::ConnectionLimit)) => Explanation::new(
+            "As many connections as --max-connections allows were open: this one was refused.",
+            Some("a higher --max-connections, or close what is idle: lastack ss --source NAME"),
+        ),
+        (How::Refused, Some(Reason::HostLimit)) => Explanation::new(
+            "No source port was free for it inside: it was refused.",
+            Some("look at lastack ss --source NAME: one client has tens of thousands of connections"),
+        ),
+        (How::Refused, Some(Reason::ListensOnLoopback)) => Explanation::new(
+            format!(
+                "{program} listens on its own loopback (127.0.0.1 or ::1), where nobody outside can come: nobody listens on {}. The client saw ECONNRESET, because this host had taken its connection already.",
+                c.local
+            ),
+            Some("let it listen on 0.0.0.0 or 10.0.2.100, IPv6: [::] or [fd00:6c61::100]"),
+        ),
+        (How::Refused, _) if c.direction == Direction::In => Explanation::new(
+            format!(
+                "Nobody inside listens on {}. The client saw ECONNRESET, because this host had taken its connection already.",
+                c.local
+            ),
+            Some(
+                "check that the server runs, and wait until it listens: lastack publish NAME tells who does",
+            ),
+        ),
         (How::Refused, _) => Explanation::new(
             format!("Nobody listens on {to}: the SYN was answered with RST. {program} saw ECONNREFUSED."),
             Some("check that the server runs and on which address it listens: ss -tln"),
@@ -94,6 +121,15 @@ fn ending(c: &Connection, program: &str) -> Explanation {
         (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
             format!("Nobody answered the SYN to {to}, and {program} stopped waiting."),
             Some("a firewall that drops, or a wrong address: a closed port would have answered at once"),
+        ),
+        (How::Timeout, _) if c.direction == Direction::In => Explanation::new(
+            format!(
+                "{program}'s kernel did not answer the SYN to {}: its queue of connections that wait for accept is full, or the link lost it.",
+                c.local
+            ),
+            Some(
+                "accept connections sooner, or listen with a larger backlog: ss -ltn shows the queue (Recv-Q, Send-Q)",
+            ),
         ),
         (How::Timeout, _) => Explanation::new(
             format!(
@@ -135,7 +171,11 @@ fn ending(c: &Connection, program: &str) -> Explanation {
 fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
     let by_program = c.verdict.ended_by == ClosedBy::Program;
     let who = if by_program { program } else { "the remote end" };
-    let drain = if by_program { DRAIN } else { DRAIN_IF_YOURS };
+    let drain = match (by_program, c.direction) {
+        (true, _) => DRAIN,
+        (false, Direction::Out) => DRAIN_IF_YOURS,
+        (false, Direction::In) => DRAIN_IF_YOUR_CLIENT,
+    };
     match reason {
         Some(Reason::ClosedWithUnreadData) => Explanation::new(
             format!(
@@ -176,6 +216,9 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
 }
 
 pub(super) fn explain_flow(flow: &Flow) -> String {
+    if flow.direction == Direction::In {
+        return explain_flow_in(flow);
+    }
     let to = flow.host_remote.unwrap_or(flow.remote);
     match flow.how {
         FlowEnd::Idle if flow.datagrams_down == 0 => format!("Nothing came back from {to}."),
@@ -183,5 +226,44 @@ pub(super) fn explain_flow(flow: &Flow) -> String {
         FlowEnd::Refused => format!("Nobody listens on {to}: ICMP port unreachable came back."),
         FlowEnd::Unreachable => format!("This host cannot send to {to}."),
         FlowEnd::Denied => format!("A rule forbids {}.", flow.remote),
+    }
+}
+
+/// A flow that a client of a published port began.
+fn explain_flow_in(flow: &Flow) -> String {
+    let (local, client) = (flow.local, flow.host_remote.unwrap_or(flow.remote));
+    match flow.how {
+        FlowEnd::Refused if flow.datagrams_up == 0 => {
+            format!("No socket inside had {local}/udp, and nothing was answered.")
+        }
+        FlowEnd::Idle if flow.datagrams_up == 0 => format!("Nothing was answered from {local}/udp."),
+        FlowEnd::Idle => "Datagrams went both ways until nobody sent any more.".to_owned(),
+        FlowEnd::Refused => {
+            format!("The client's port {client} was closed: ICMP port unreachable came back.")
+        }
+        FlowEnd::Unreachable => format!("This host cannot send to the client {client}."),
+        FlowEnd::Denied => format!("A rule forbids {client}."),
+    }
+}
+
+pub(super) fn explain_limit(reached: &Reached) -> String {
+    let count = reached.turned_away;
+    match reached.limit {
+        Limit::Connections => format!("--max-connections: {count} connections were refused."),
+        Limit::PendingConnections => {
+            format!(
+                "{count} SYNs were dropped while thousands waited for this host's answer; they came again."
+            )
+        }
+        Limit::Flows => {
+            format!("--max-flows: {count} datagrams that would have begun a UDP flow were dropped.")
+        }
+        Limit::FlowQueue => {
+            format!("{count} datagrams were dropped: the program sent them faster than this host took them.")
+        }
+        Limit::Lookups => {
+            format!("{count} questions for names were dropped while a thousand waited for an answer.")
+        }
+        Limit::Pings => format!("{count} pings were dropped while many waited for an answer."),
     }
 }

@@ -1,7 +1,8 @@
 //! Explanations in Chinese. 中文解释。
 
 use lastack_gateway::inject::{Event, Injected};
-use lastack_gateway::journal::{ClosedBy, Connection, Flow, FlowEnd, How, Reason};
+use lastack_gateway::journal::{ClosedBy, Connection, Direction, Flow, FlowEnd, How, Reason};
+use lastack_gateway::limits::{Limit, Reached};
 
 use lastack_core::error::errno::ENETUNREACH;
 
@@ -9,6 +10,8 @@ use super::words::{Explanation, bytes, time};
 
 const DRAIN: &str = "关闭前先读到文件末尾，或者先 shutdown(SHUT_WR)，再一直读到对端关闭";
 const DRAIN_IF_YOURS: &str = "如果服务器是你的：关闭前先读到文件末尾，或者先 shutdown(SHUT_WR) 再把数据读完";
+const DRAIN_IF_YOUR_CLIENT: &str =
+    "如果客户端是你的：关闭前先读到文件末尾，或者先 shutdown(SHUT_WR) 再把数据读完";
 
 pub(super) fn explain(c: &Connection) -> Explanation {
     let program = c.owner.as_ref().map_or("程序", |owner| &*owner.process);
@@ -60,6 +63,25 @@ fn ending(c: &Connection, program: &str) -> Explanation {
         (How::Refused, Some(Reason::ProgramGone)) => {
             Explanation::new(format!("连接还没建立，{program} 就已经不在了。"), None)
         }
+        (How::Refused, Some(Reason::ConnectionLimit)) => Explanation::new(
+            "打开的连接已达到 --max-connections 的上限：这条连接被拒绝。",
+            Some("提高 --max-connections，或关闭空闲的连接：lastack ss --source NAME"),
+        ),
+        (How::Refused, Some(Reason::HostLimit)) => Explanation::new(
+            "内侧没有空闲的源端口留给它：被拒绝。",
+            Some("查看 lastack ss --source NAME：某个客户端有数万条连接"),
+        ),
+        (How::Refused, Some(Reason::ListensOnLoopback)) => Explanation::new(
+            format!(
+                "{program} 只监听它自己的回环地址（127.0.0.1 或 ::1），外面谁也到不了那里：{} 上没有监听者。客户端看到 ECONNRESET，因为主机已经接受了它的连接。",
+                c.local
+            ),
+            Some("让它监听 0.0.0.0 或 10.0.2.100，IPv6 则为 [::] 或 [fd00:6c61::100]"),
+        ),
+        (How::Refused, _) if c.direction == Direction::In => Explanation::new(
+            format!("内侧没有程序监听 {}。客户端看到 ECONNRESET，因为主机已经接受了它的连接。", c.local),
+            Some("检查服务器是否在运行，等它开始监听再连接：lastack publish NAME 会说出谁在监听"),
+        ),
         (How::Refused, _) => Explanation::new(
             format!("没有程序监听 {to}：SYN 得到的回答是 RST。{program} 看到 ECONNREFUSED。"),
             Some("检查服务器是否在运行、监听在哪个地址：ss -tln"),
@@ -77,6 +99,13 @@ fn ending(c: &Connection, program: &str) -> Explanation {
         (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
             format!("发往 {to} 的 SYN 没有回应，{program} 不再等待。"),
             Some("可能是防火墙丢包，或地址写错：端口关闭的话会立刻有回应"),
+        ),
+        (How::Timeout, _) if c.direction == Direction::In => Explanation::new(
+            format!(
+                "{program} 的内核没有回应发往 {} 的 SYN：等待 accept 的连接队列已满，或者链路把它丢了。",
+                c.local
+            ),
+            Some("更快地 accept，或用更大的 backlog 监听：ss -ltn 显示该队列（Recv-Q、Send-Q）"),
         ),
         (How::Timeout, _) => Explanation::new(
             format!("发往 {to} 的 SYN 没有回应。{program} 的内核放弃时，它会看到 ETIMEDOUT。"),
@@ -112,7 +141,11 @@ fn ending(c: &Connection, program: &str) -> Explanation {
 fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
     let by_program = c.verdict.ended_by == ClosedBy::Program;
     let who = if by_program { program } else { "远端" };
-    let drain = if by_program { DRAIN } else { DRAIN_IF_YOURS };
+    let drain = match (by_program, c.direction) {
+        (true, _) => DRAIN,
+        (false, Direction::Out) => DRAIN_IF_YOURS,
+        (false, Direction::In) => DRAIN_IF_YOUR_CLIENT,
+    };
     match reason {
         Some(Reason::ClosedWithUnreadData) => Explanation::new(
             format!(
@@ -149,6 +182,9 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
 }
 
 pub(super) fn explain_flow(flow: &Flow) -> String {
+    if flow.direction == Direction::In {
+        return explain_flow_in(flow);
+    }
     let to = flow.host_remote.unwrap_or(flow.remote);
     match flow.how {
         FlowEnd::Idle if flow.datagrams_down == 0 => format!("{to} 没有任何回应。"),
@@ -156,5 +192,34 @@ pub(super) fn explain_flow(flow: &Flow) -> String {
         FlowEnd::Refused => format!("没有程序监听 {to}：收到 ICMP 端口不可达。"),
         FlowEnd::Unreachable => format!("本机无法向 {to} 发送。"),
         FlowEnd::Denied => format!("规则禁止访问 {}。", flow.remote),
+    }
+}
+
+/// 由已发布端口的客户端发起的流。
+fn explain_flow_in(flow: &Flow) -> String {
+    let (local, client) = (flow.local, flow.host_remote.unwrap_or(flow.remote));
+    match flow.how {
+        FlowEnd::Refused if flow.datagrams_up == 0 => {
+            format!("内侧没有套接字占用 {local}/udp，也没有任何回答。")
+        }
+        FlowEnd::Idle if flow.datagrams_up == 0 => format!("{local}/udp 没有任何回答。"),
+        FlowEnd::Idle => "双方收发数据报，直到没人再发。".to_owned(),
+        FlowEnd::Refused => format!("客户端端口 {client} 已关闭：收到 ICMP 端口不可达。"),
+        FlowEnd::Unreachable => format!("本机无法向客户端 {client} 发送。"),
+        FlowEnd::Denied => format!("规则禁止 {client}。"),
+    }
+}
+
+pub(super) fn explain_limit(reached: &Reached) -> String {
+    let count = reached.turned_away;
+    match reached.limit {
+        Limit::Connections => format!("--max-connections：拒绝了 {count} 条连接。"),
+        Limit::PendingConnections => {
+            format!("数千个 SYN 在等本机的回答，丢弃了 {count} 个；它们会重发。")
+        }
+        Limit::Flows => format!("--max-flows：丢弃了 {count} 个本会新建 UDP 流的数据报。"),
+        Limit::FlowQueue => format!("丢弃了 {count} 个数据报：程序发送得比本机接收得快。"),
+        Limit::Lookups => format!("上千个域名查询在等回答，丢弃了 {count} 个。"),
+        Limit::Pings => format!("许多 ping 在等回答，丢弃了 {count} 个。"),
     }
 }

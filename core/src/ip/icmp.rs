@@ -86,6 +86,7 @@ pub fn unreachable(version: Version, why: Unreachable) -> ErrorKind {
         (Version::V6, Unreachable::Host) => unreachable::ADDRESS_V6,
         (Version::V6, Unreachable::Port) => unreachable::PORT_V6,
         (Version::V6, Unreachable::Prohibited) => unreachable::PROHIBITED_V6,
+        (_, Unreachable::TooBig { mtu }) => return ErrorKind::PacketTooBig { mtu },
     };
     ErrorKind::Unreachable { code }
 }

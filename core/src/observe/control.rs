@@ -78,6 +78,18 @@ pub enum Request {
         #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
         value: Option<String>,
     },
+    /// Every published port: a [`Reply::Published`] each, then [`Reply::End`].
+    Published,
+    /// Publishes a port: [`Reply::Published`], then [`Reply::End`].
+    Publish {
+        /// `[ADDR:]HOST:INSIDE[/udp]`.
+        port: String,
+    },
+    /// Takes a port back; those who are served are served on. [`Reply::End`].
+    Unpublish {
+        /// `[ADDR:]HOST[/udp]`, as it was published.
+        port: String,
+    },
 }
 
 /// What the server answers.
@@ -131,6 +143,27 @@ pub enum Reply {
         /// As `/proc/sys` prints it.
         value: String,
     },
+    /// A port of the host that leads to the program.
+    Published {
+        /// `[ADDR:]HOST:INSIDE[/udp]`.
+        port: String,
+        /// `tcp` or `udp`.
+        protocol: String,
+        /// Where it is had on the host.
+        host: Vec<SocketAddr>,
+        /// The program's port.
+        inside: u16,
+        /// Connections or flows that came by it and live.
+        open: u64,
+        /// How many came.
+        total: u64,
+        /// The process that serves it inside; absent: nobody, or that cannot be told.
+        #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+        pid: Option<u32>,
+        /// Its name.
+        #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+        process: Option<String>,
+    },
     /// The answer is complete.
     End,
     /// The request could not be served.
@@ -159,6 +192,8 @@ mod tests {
                 r#"{"request":"kill-tuple","local":"10.0.0.1:80","remote":"[fd00::2]:9"}"#,
             ),
             (Request::Events { mask: EventMask::LIFE }, r#"{"request":"events","mask":1}"#),
+            (Request::Published, r#"{"request":"published"}"#),
+            (Request::Publish { port: "8080:80".into() }, r#"{"request":"publish","port":"8080:80"}"#),
             (
                 Request::Sysctl { name: "tcp_fin_timeout".into(), value: None },
                 r#"{"request":"sysctl","name":"tcp_fin_timeout"}"#,
@@ -178,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_survives_the_wire() {
+    fn a_reply_survives_the_wire() {
         let row = SocketRow {
             state: TcpState::FinWait1,
             local: "127.0.0.1:7100".parse().unwrap(),
@@ -196,9 +231,22 @@ mod tests {
             state_age_ms: None,
             info: Some(Box::new(crate::observe::TcpInfo { rto: 204_000, ..Default::default() })),
         };
-        let reply = Reply::Socket(Box::new(row));
-        let line = serde_json::to_string(&reply).unwrap();
-        assert_eq!(serde_json::from_str::<Reply>(&line).unwrap(), reply);
+        survives(&Reply::Published {
+            port: "8080:80".into(),
+            protocol: "tcp".into(),
+            host: vec!["0.0.0.0:8080".parse().unwrap()],
+            inside: 80,
+            open: 1,
+            total: 7,
+            pid: None,
+            process: None,
+        });
+        survives(&Reply::Socket(Box::new(row)));
+    }
+
+    fn survives(reply: &Reply) {
+        let line = serde_json::to_string(reply).unwrap();
+        assert_eq!(&serde_json::from_str::<Reply>(&line).unwrap(), reply);
     }
 
     #[test]

@@ -306,8 +306,11 @@ impl Stack {
     fn on_udp(&mut self, now: Instant, bytes: &Bytes, packet: &Packet, datagram: &wire::Datagram) {
         let from = SocketAddr::new(packet.ip.src, datagram.src_port);
         let to = SocketAddr::new(packet.ip.dst, datagram.dst_port);
+        let headers = if to.is_ipv4() { 28 } else { 48 };
         for data in datagram.payloads() {
-            match self.udp.deliver(Datagram { from, to, data }) {
+            // What the link does not carry came in fragments.
+            let dont_fragment = packet.ip.dont_fragment && data.len() + headers <= self.link.mtu as usize;
+            match self.udp.deliver(Datagram { from, to, data, dont_fragment }) {
                 Delivery::Queued(id, is_new) => {
                     self.world.counters.udp_in_datagrams += 1;
                     if is_new {

@@ -19,6 +19,7 @@ mod names;
 mod observe;
 mod pcap;
 mod programs;
+mod publish;
 mod refusals;
 mod rules;
 

@@ -165,6 +165,36 @@ impl Stack {
         answer.ok_or_else(|| invalid("the server gave no value"))
     }
 
+    /// The ports of the host that lead to the program behind the stack, as [`Reply::Published`].
+    ///
+    /// # Errors
+    /// `Unsupported`: the stack publishes none, as it has no program behind it.
+    pub fn published(&mut self) -> io::Result<Vec<Reply>> {
+        self.collect(&Request::Published)
+    }
+
+    /// Publishes a port, `[ADDR:]HOST:INSIDE[/udp]`; gives it as it is now.
+    ///
+    /// # Errors
+    /// `AddrInUse`, `PermissionDenied`, `AddrNotAvailable`, `AlreadyExists`: the host's port cannot be had.
+    pub fn publish(&mut self, port: &str) -> io::Result<Vec<Reply>> {
+        self.collect(&Request::Publish { port: port.to_owned() })
+    }
+
+    /// Takes a port back, `[ADDR:]HOST[/udp]`.
+    ///
+    /// # Errors
+    /// `NotFound`: it is not published.
+    pub fn unpublish(&mut self, port: &str) -> io::Result<()> {
+        self.ask(&Request::Unpublish { port: port.to_owned() }, &mut |_| {})
+    }
+
+    fn collect(&mut self, request: &Request) -> io::Result<Vec<Reply>> {
+        let mut replies = Vec::new();
+        self.ask(request, &mut |reply| replies.push(reply))?;
+        Ok(replies)
+    }
+
     /// Turns the connection into a stream of events.
     ///
     /// # Errors

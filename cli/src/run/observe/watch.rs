@@ -480,6 +480,7 @@ impl Life {
         let is_open = self.states.last().is_some_and(|(state, _)| *state != TcpState::SynSent);
         (is_open && !std::mem::replace(&mut self.is_told, is_open)).then(|| Opened {
             id: self.id,
+            direction: self.direction,
             owner: self.owner.clone(),
             local: self.pair.0,
             remote: self.pair.1,
@@ -503,6 +504,7 @@ impl Life {
             owner,
             local,
             remote,
+            host_local: None,
             host_remote: None,
             device: None,
             direction,
