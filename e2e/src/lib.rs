@@ -14,6 +14,7 @@
 //! | [`resolver`] | a name server for tests |
 //! | [`runner`] | `lastack run` as this user or as nobody, with its journal |
 //! | [`journal`] | what `lastack run --report json` wrote |
+//! | [`soak`] | hours of mixed load, and whether it stays flat |
 //!
 //! The end-to-end tests are in `e2e/tests`; `docs/closing-law.md` is made by
 //! `cargo run --release -p lastack-e2e --bin closing-law -- --write`.
@@ -32,3 +33,4 @@ pub mod process;
 pub mod resolver;
 pub mod runner;
 pub mod servers;
+pub mod soak;
