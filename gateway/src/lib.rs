@@ -5,12 +5,13 @@
 //! connection, [`relay`] joins both sides,
 //! [`inject`] is what may be forced on them;
 //! [`owner`] says whose it is, [`aborts`] and [`verdict`] how and why it ended, [`journal`] writes it down.
-//! [`program`] runs one without any of this.
+//! [`confine`] is what program and carrier give up before; [`program`] runs one without any of this.
 #![deny(missing_docs)]
 
 pub mod aborts;
 pub mod addresses;
 mod carry;
+pub mod confine;
 pub mod dns;
 mod forward;
 pub mod host;

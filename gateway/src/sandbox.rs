@@ -45,6 +45,8 @@ pub struct SandboxConfig {
     pub mtu: u32,
     /// The program sees itself as uid 0.
     pub root_map: bool,
+    /// The program inherits every descriptor, not only 0, 1 and 2.
+    pub keeps_descriptors: bool,
     /// The program's link.
     pub device: DeviceChoice,
     /// Whether there is a default route for IPv4, for IPv6. Without it the addresses of [`crate::addresses`] are still
@@ -62,6 +64,7 @@ impl SandboxConfig {
             arguments: arguments.into_iter().collect(),
             mtu: 1500,
             root_map: false,
+            keeps_descriptors: false,
             device: DeviceChoice::default(),
             default_routes: [true; 2],
             hidden: None,
@@ -130,7 +133,7 @@ impl Sandbox {
         let mut command = Command::new("/proc/self/exe");
         command
             .args([HELPER, &helper::socket_argument(&theirs), &config.mtu.to_string()])
-            .arg(if config.root_map { "1" } else { "0" })
+            .args([config.root_map, config.keeps_descriptors].map(|yes| if yes { "1" } else { "0" }))
             .arg(config.device.number().to_string())
             .args(config.default_routes.map(|route| if route { "1" } else { "0" }))
             .arg(config.hidden.as_deref().map_or(OsStr::new(""), |path| path.as_os_str()))

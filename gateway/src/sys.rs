@@ -1,6 +1,6 @@
 //! The system calls that need `unsafe`: nothing else in this crate does.
 //!
-//! Owns:    namespaces, the TUN device's ioctls, `TCP_INFO`, signal descriptors, a spawn that keeps one descriptor.
+//! Owns:    namespaces, the TUN device's ioctls, `TCP_INFO`, signal descriptors, spawns that keep one descriptor or confine.
 //! Not here: what the calls are for (`sandbox`, `host`); everything rustix offers safely.
 
 pub(crate) mod datagram;
@@ -15,6 +15,8 @@ use std::process::{Child, Command};
 use libc::{c_int, c_ulong};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use crate::confine;
 
 /// Which namespaces to leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +117,35 @@ pub(crate) fn spawn(
         });
     }
     command.spawn()
+}
+
+/// Starts `command` with none of `unblocked` blocked, confined to `limits`. This process must have one thread.
+pub(crate) fn spawn_confined(
+    command: &mut Command,
+    unblocked: &[i32],
+    mut limits: confine::Program,
+) -> io::Result<Child> {
+    // SAFETY: `confine` makes system calls only; and as this process has one thread, no lock can be held in the child
+    // that nobody is there to release.
+    unsafe { command.pre_exec(move || limits.confine()) };
+    spawn(command, unblocked, None)
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: close_range takes numbers, and marks descriptors instead of closing them.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    if done == 0 {
+        return Ok(());
+    }
+    // Linux before 5.11 has no such flag. A number that is not open is no error here.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(65_536);
+    for number in first..u32::try_from(limit).unwrap_or(u32::MAX) {
+        // SAFETY: F_SETFD takes its flag by value.
+        unsafe { libc::fcntl(number.cast_signed(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 fn signal_set(signals: &[i32]) -> libc::sigset_t {

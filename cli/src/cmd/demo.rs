@@ -109,6 +109,7 @@ impl Demo {
             arguments: arguments.into_iter().map(Into::into).collect(),
             mtu: 1500,
             root_map: false,
+            keeps_descriptors: false,
             device: lastack_gateway::sandbox::DeviceChoice::Auto,
             host_loopback: true,
             resolvers: Vec::new(),
@@ -121,6 +122,8 @@ impl Demo {
             sysctls: Vec::new(),
             pcap: None,
             name: None,
+            // The kernel's stuck socket is shown, and ended, afterwards.
+            is_last: false,
         }
     }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lastack_gateway::addresses;
-use lastack_gateway::sandbox::{DeviceChoice, Facts};
+use lastack_gateway::sandbox::DeviceChoice;
 use lastack_gateway::signals::Signals;
 
 use crate::args::Globals;
@@ -21,7 +21,7 @@ use crate::run::observe;
 use crate::run::publish;
 use crate::run::report::Style;
 use crate::run::rules::RuleFlags;
-use crate::run::session::{self, Bounds, Plan};
+use crate::run::session::{self, Bounds, Ended, Plan};
 
 /// The command line of `run`.
 #[derive(clap::Args, Debug)]
@@ -91,7 +91,7 @@ pub(crate) struct Args {
     /// not tell is absent; root's tracepoints tell who closed first and why
     #[arg(long, conflicts_with_all = [
         "publish", "max_connections", "max_flows", "udp_idle", "allow", "deny", "pcap", "loss", "delay", "rate", "queue", "reorder", "duplicate", "inject", "mtu", "seed", "sysctl", "device",
-        "no_host_loopback", "dns", "name", "root_map",
+        "no_host_loopback", "dns", "name", "root_map", "keep_fds",
     ])]
     observe: bool,
     /// Close this host's loopback (10.0.2.2, fd00:6c61::2) to the program
@@ -106,6 +106,9 @@ pub(crate) struct Args {
     /// The program sees itself as root
     #[arg(long)]
     root_map: bool,
+    /// CMD inherits the descriptors above 2 as well: for `<(process substitution)`, or make's job server
+    #[arg(long)]
+    keep_fds: bool,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -166,6 +169,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         arguments: arguments.to_vec(),
         mtu: args.mtu,
         root_map: args.root_map,
+        keeps_descriptors: args.keep_fds,
         device: args.device.into(),
         host_loopback: !args.no_host_loopback,
         resolvers: match args.dns {
@@ -185,6 +189,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         sysctls: args.sysctl.clone(),
         pcap,
         name: args.name.clone(),
+        is_last: true,
     };
     let ended = session::sandbox(&plan)
         .map_err(|error| session::refused(&error))
@@ -199,7 +204,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     };
     let lost = journal.close().map_err(|error| unwritable(args.output.as_deref(), &error))?;
     if form != Form::None {
-        warn(lost, ended.dropped, ended.facts);
+        warn(lost, &ended);
     }
     Ok(ExitCode::from(ended.status))
 }
@@ -236,11 +241,17 @@ fn observe(
 }
 
 /// What the reader of the journal should know about its limits.
-fn warn(lost: u64, dropped: u64, facts: Facts) {
+fn warn(lost: u64, ended: &Ended) {
+    let Ended { status: _, facts, dropped, unconfined } = ended;
     if lost > 0 {
         eprintln!("warning: {lost} journal entries were lost: the output was too slow");
     }
-    if dropped > 0 {
+    if let Some(error) = unconfined {
+        eprintln!(
+            "warning: lastack carried the program's bytes without a filter of its own system calls: this kernel refuses one ({error})"
+        );
+    }
+    if *dropped > 0 {
         eprintln!(
             "warning: {dropped} packets of the program found no room in the link's buffer and had to be sent again: \
              sudo sysctl net.core.rmem_max=8388608 makes it larger, a TUN (--device tun) has no such limit"

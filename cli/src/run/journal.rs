@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use lastack_gateway::Note;
+use lastack_gateway::confine;
 use lastack_gateway::journal::Entry;
 
 use super::impaired::Account;
@@ -82,8 +83,11 @@ impl Journal {
         let quiet = Arc::new(AtomicBool::new(false));
         let writer = Writer { form, out, live, style, report: Report::default(), quiet: quiet.clone() };
         let (to_writer, notes) = channel();
-        let thread =
-            std::thread::Builder::new().name("lastack-journal".into()).spawn(move || writer.run(&notes))?;
+        let thread = std::thread::Builder::new().name("lastack-journal".into()).spawn(move || {
+            // It writes to a file that is open.
+            confine::give_up_capabilities()?;
+            writer.run(&notes)
+        })?;
         Ok(Self { waiting: Arc::default(), to_writer: Some(to_writer), thread: Some(thread), quiet })
     }
 

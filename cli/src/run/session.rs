@@ -22,6 +22,7 @@ use lastack::{Capture, Config, Device, Net};
 use lastack_core::observe::control;
 use lastack_core::stack::SysctlError;
 use lastack_gateway::addresses::{self, Addresses};
+use lastack_gateway::confine;
 use lastack_gateway::dns;
 use lastack_gateway::inject::{Injection, Injections};
 use lastack_gateway::journal::Entry;
@@ -53,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) mtu: u32,
     pub(crate) root_map: bool,
+    /// The program inherits every descriptor.
+    pub(crate) keeps_descriptors: bool,
     pub(crate) device: DeviceChoice,
     pub(crate) host_loopback: bool,
     pub(crate) resolvers: Vec<SocketAddr>,
@@ -69,6 +72,8 @@ pub(crate) struct Plan {
     pub(crate) pcap: Option<File>,
     /// Name of the control socket; the process id without one.
     pub(crate) name: Option<String>,
+    /// Carrying is the last thing this process does, so it gives up for good what that does not take.
+    pub(crate) is_last: bool,
 }
 
 /// How much of everything there may be.
@@ -98,6 +103,8 @@ pub(crate) struct Ended {
     pub(crate) facts: Facts,
     /// Packets from the program that found no room on the link, where it can tell.
     pub(crate) dropped: u64,
+    /// Why this process could not be kept from what it does not need, if so.
+    pub(crate) unconfined: Option<io::Error>,
 }
 
 /// Leaves signals to [`run`]. To be called before any thread is started: each has a mask of its own.
@@ -110,6 +117,7 @@ pub(crate) fn sandbox(plan: &Plan) -> Result<Sandbox, SandboxError> {
     Sandbox::create(&SandboxConfig {
         mtu: plan.mtu,
         root_map: plan.root_map,
+        keeps_descriptors: plan.keeps_descriptors,
         device: plan.device,
         default_routes: addresses::default_routes(),
         hidden: Some(control_directory()),
@@ -207,6 +215,7 @@ async fn serve(
     let mut driver = tokio::spawn(driver);
     let signals = signals.stream().map_err(|error| ours("cannot read signals", &error))?;
     let events = sandbox.events().map_err(|error| ours("cannot watch the program", &error))?;
+    let unconfined = plan.is_last.then(confine::filter_calls).and_then(Result::err);
     sandbox.start().map_err(|error| ours("cannot start the program", &error))?;
 
     let mut tick = tokio::time::interval(HAND_OVER);
@@ -225,7 +234,7 @@ async fn serve(
     drop(sandbox);
     // The stack itself goes with everything it holds: TIME-WAIT is of no use to a namespace that is gone.
     driver.abort();
-    result.map(|status| Ended { status, facts, dropped: net.link_counters().rx_dropped })
+    result.map(|status| Ended { status, facts, dropped: net.link_counters().rx_dropped, unconfined })
 }
 
 fn stack_died(died: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {
@@ -256,6 +265,10 @@ fn start_stack(
         .take_device()
         .map_err(|error| ours("cannot use the program's link", &error))?
         .expect("a new sandbox has its device");
+    // The link was the last that took more; the threads that are started below have no more either.
+    if plan.is_last {
+        confine::give_up_capabilities().map_err(|error| ours("cannot give up capabilities", &error))?;
+    }
     let interface = sandbox.facts().device.interface();
     let config = Config {
         seed: plan.seed.map_or([0; 32], seed_bytes),

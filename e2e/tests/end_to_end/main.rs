@@ -6,6 +6,7 @@
 #[macro_use]
 extern crate lastack_e2e;
 
+mod confinement;
 mod demo;
 mod device;
 mod endings;

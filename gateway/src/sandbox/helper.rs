@@ -23,7 +23,7 @@ use super::link::{self, DeviceChoice, DeviceKind};
 use super::message::{FromHelper, ToHelper};
 use super::{files, processes};
 use crate::netlink::{self, Netlink};
-use crate::{addresses, sys};
+use crate::{addresses, confine, sys};
 
 /// How long the program's leftover processes have between SIGTERM and SIGKILL.
 const LEFTOVER_PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
@@ -35,6 +35,8 @@ struct Orders {
     socket: OwnedFd,
     mtu: u32,
     root_map: bool,
+    /// The program inherits descriptors above 2 too.
+    keeps_descriptors: bool,
     device: DeviceChoice,
     /// A default route for IPv4, for IPv6.
     routes: [bool; 2],
@@ -63,12 +65,13 @@ pub(super) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Orders> {
     let mut number = || arguments.next()?.to_str()?.parse::<u32>().ok();
-    let (socket, mtu, root_map) = (number()?, number()?, number()? != 0);
+    let (socket, mtu, root_map, keeps_descriptors) = (number()?, number()?, number()? != 0, number()? != 0);
     let (device, routes) = (DeviceChoice::from_number(number()?)?, [number()? != 0, number()? != 0]);
     Some(Orders {
         socket: sys::inherited_fd(i32::try_from(socket).ok()?).ok()?,
         mtu,
         root_map,
+        keeps_descriptors,
         device,
         routes,
         hidden: arguments.next()?,
@@ -105,6 +108,7 @@ fn prepare(orders: &Orders) -> Step<()> {
     })?;
     let ipv6 = at(Stage::Interface, configure_interface(link.kind, orders.mtu, orders.routes))?;
     let sysctls = set_sysctls();
+    allow_ping();
     let diag = OwnedFd::from(at(Stage::SockDiag, Netlink::sock_diag())?);
     at(Stage::Mounts, files::make_private())?;
     if !orders.hidden.is_empty() {
@@ -175,6 +179,16 @@ fn set_sysctls() -> bool {
     .fold(true, |all, (path, value)| fs::write(path, value).is_ok() && all)
 }
 
+/// ping(8) works without capabilities where its group may open ICMP sockets. Those of ping's file are of no use to a program
+/// that may gain none.
+fn allow_ping() {
+    let gid = rustix::process::getegid().as_raw();
+    // Ids that are not mapped cannot be named; root's map has all of them.
+    let range = if gid == 0 { "0 2147483647".to_owned() } else { format!("{gid} {gid}") };
+    let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", range)
+        .or_else(|_| fs::write("/proc/sys/net/ipv4/ping_group_range", format!("{gid} {gid}")));
+}
+
 /// Signals that are read instead of obeyed: those of the terminal are the program's, the rest come by the parent.
 const READ_SIGNALS: [i32; 10] = [
     libc::SIGCHLD,
@@ -197,7 +211,8 @@ fn supervise(orders: &Orders) -> ExitCode {
     };
     let _ = rustix::process::set_child_subreaper(Pid::from_raw(1));
     let mut command = Command::new(&orders.program);
-    let program = match sys::spawn(command.args(&orders.arguments), &READ_SIGNALS, None) {
+    let limits = confine::Program::new(rustix::process::geteuid().is_root(), orders.keeps_descriptors);
+    let program = match sys::spawn_confined(command.args(&orders.arguments), &READ_SIGNALS, limits) {
         Ok(child) => child.id(),
         Err(error) => return not_started(socket, &told(error, &orders.program)),
     };
