@@ -124,4 +124,7 @@ pub(crate) enum Command {
     Record(cmd::record::Args),
     /// Metrics for Prometheus and a log of closed connections
     Export(cmd::export::Args),
+    /// Write man pages and shell completions, as packages do
+    #[command(hide = true)]
+    Generate(cmd::generate::Args),
 }

@@ -4,6 +4,7 @@ pub(crate) mod capture;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod export;
+pub(crate) mod generate;
 pub(crate) mod kill;
 pub(crate) mod lab;
 pub(crate) mod publish;

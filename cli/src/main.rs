@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Sysctl(args) => cmd::sysctl::run(&args, &globals),
         Command::Record(args) => cmd::record::run(&args, &globals),
         Command::Export(args) => cmd::export::run(&args, &globals),
+        Command::Generate(args) => cmd::generate::run(&args),
     };
     done.unwrap_or_else(failure::Failure::report)
 }
