@@ -214,6 +214,7 @@ http {
     uwsgi_temp_path $DIR/uwsgi;
     scgi_temp_path $DIR/scgi;
     sendfile on;
+    types { text/html html; text/javascript js; image/svg+xml svg; }
     keepalive_requests 100000;
     server {
         listen 127.0.0.1:$PORT backlog=1024;

@@ -86,6 +86,33 @@ fn files_named_in_the_documents_exist() {
     }
 }
 
+/// `FILE::FUNCTION` is a test.
+fn assert_is_test(test: &str) {
+    let (file, function) = test.split_once("::").expect("FILE::FUNCTION");
+    let source = read(file);
+    let at = source.find(&format!("fn {function}()")).unwrap_or_else(|| panic!("{test} is not there"));
+    let above = source[..at].trim_end();
+    assert!(above.ends_with("#[test]"), "{test} is no test");
+}
+
+#[test]
+fn every_feature_of_run_that_is_claimed_names_its_tests() {
+    let text = read("docs/run-features.md");
+    let mut claimed = 0;
+    for row in text.lines().filter_map(|line| line.strip_prefix("| ")).skip(1) {
+        let cells: Vec<&str> = row.trim_end_matches('|').split(" |").map(str::trim).collect();
+        let [feature, .., ours, tests] = cells.as_slice() else { panic!("too few cells: {row}") };
+        assert_eq!(cells.len(), 7, "{feature}");
+        let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        // `Y…` is a claim, `N…` is none.
+        assert_eq!(ours.starts_with('Y'), !tests.is_empty(), "{feature}: {ours}");
+        assert!(ours.starts_with(['Y', 'N']), "{feature}: {ours}");
+        claimed += u32::from(!tests.is_empty());
+        tests.into_iter().for_each(assert_is_test);
+    }
+    assert!(claimed >= 30, "{claimed}");
+}
+
 #[test]
 fn every_excerpt_has_its_tests_and_they_exist() {
     let text = read("docs/acceptance.md");
@@ -96,14 +123,7 @@ fn every_excerpt_has_its_tests_and_they_exist() {
         };
         let tests: Vec<&str> = row.split('`').skip(1).step_by(2).filter(|word| word.contains("::")).collect();
         assert!(!tests.is_empty(), "excerpt {excerpt} has no test");
-        for test in tests {
-            let (file, function) = test.split_once("::").expect("filtered by it");
-            let source = read(file);
-            let at =
-                source.find(&format!("fn {function}()")).unwrap_or_else(|| panic!("{test} is not there"));
-            let above = source[..at].trim_end();
-            assert!(above.ends_with("#[test]"), "{test} is no test");
-        }
+        tests.into_iter().for_each(assert_is_test);
         let files = quoted_paths(row).into_iter().filter(|path| !path.contains("::"));
         for file in files {
             assert!(root().join(&file).exists(), "excerpt {excerpt} names {file}");

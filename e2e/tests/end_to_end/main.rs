@@ -21,6 +21,7 @@ mod observe;
 mod pcap;
 mod programs;
 mod publish;
+mod real_programs;
 mod refusals;
 mod rules;
 
