@@ -118,7 +118,7 @@ impl SourceArgs {
             Failure::new(
                 format!("{} is not a snapshot", path.display()),
                 error.to_string(),
-                format!("lastack ss -a --json > {}", path.display()),
+                "lastack ss -a --json > snapshot.json makes one",
             )
         })?;
         retain(&mut snapshot, query);

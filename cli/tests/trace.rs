@@ -144,6 +144,14 @@ fn a_life_is_told_in_order_and_by_whom() {
         assert_eq!(names(&client, "new_state"), ["SYN-SENT", "ESTAB", "FIN-WAIT-1", "FIN-WAIT-2", "UNCONN"]);
         let closing = client.iter().find(|e| e["new_state"] == "FIN-WAIT-1").expect("told");
         assert_eq!(closing["pid"], std::process::id());
+        // What the server's packets did to it is nobody's act, but the same program's connection.
+        for event in &client {
+            assert_eq!(event["owner"]["pid"], std::process::id(), "{event}");
+            assert_eq!(
+                event["pid"].is_null(),
+                !matches!(event["new_state"].as_str(), Some("SYN-SENT" | "FIN-WAIT-1"))
+            );
+        }
         let times: Vec<u64> = events.iter().map(|e| e["at_ns"].as_u64().expect("a time")).collect();
         assert!(times.is_sorted());
         let server: Vec<_> = events

@@ -139,8 +139,21 @@ pub struct Finding {
     pub owners: Vec<OwnerCount>,
     /// With whom: most first; the tenth and later are not listed.
     pub peers: Vec<(std::net::IpAddr, u64)>,
+    /// At which services: most first; the tenth and later are not listed.
+    pub ports: Vec<PortCount>,
     /// The first five.
     pub sockets: Vec<Row>,
+}
+
+/// A port that many of a finding's sockets share: the service's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PortCount {
+    /// Its number.
+    pub port: u16,
+    /// Ours; otherwise the peers'.
+    pub ours: bool,
+    /// Of how many.
+    pub count: u64,
 }
 
 /// One owner of a finding's sockets.
@@ -160,6 +173,7 @@ pub struct OwnerCount {
 
 const LISTED_OWNERS: usize = 10;
 const LISTED_PEERS: usize = 10;
+const LISTED_PORTS: usize = 10;
 const LISTED_SOCKETS: usize = 5;
 
 /// Runs every rule. `before` is an earlier snapshot of the same source, for what only rates tell.
@@ -228,8 +242,10 @@ fn finish(rule: &'static Rule, found: Found<'_>) -> Finding {
     let mut peers: Vec<_> = peers.into_iter().collect();
     peers.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     peers.truncate(LISTED_PEERS);
+    let ports = ports(&found.rows);
     Finding {
         rule,
+        ports,
         severity: found.severity,
         certainty: found.certainty,
         count: found.count,
@@ -238,6 +254,26 @@ fn finish(rule: &'static Rule, found: Found<'_>) -> Finding {
         peers,
         sockets: found.rows.iter().take(LISTED_SOCKETS).map(|row| (*row).clone()).collect(),
     }
+}
+
+/// The services of `rows`: of a socket's two ports the one that more of them share, or the lower one.
+fn ports(rows: &[&Row]) -> Vec<PortCount> {
+    let both = |row: &&&Row| [(true, row.socket.local.port()), (false, row.socket.remote.port())];
+    let connected = || rows.iter().filter(|row| row.socket.state != TcpState::Listen);
+    let mut shared: BTreeMap<(bool, u16), u64> = BTreeMap::new();
+    for end in connected().flat_map(|row| both(&row)) {
+        *shared.entry(end).or_default() += 1;
+    }
+    let mut services: BTreeMap<(bool, u16), u64> = BTreeMap::new();
+    for row in connected() {
+        let service = both(&row).into_iter().max_by_key(|end| (shared[end], std::cmp::Reverse(end.1)));
+        *services.entry(service.expect("one of two")).or_default() += 1;
+    }
+    let mut ports: Vec<PortCount> =
+        services.into_iter().map(|((ours, port), count)| PortCount { port, ours, count }).collect();
+    ports.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.cmp(b)));
+    ports.truncate(LISTED_PORTS);
+    ports
 }
 
 /// What a rule may look at.

@@ -36,6 +36,8 @@ pub struct Event {
     pub pid: Option<u32>,
     /// Its name.
     pub comm: Option<Arc<str>>,
+    /// The process that last acted on this socket, this event included, where the source remembers it.
+    pub owner: Option<(u32, Arc<str>)>,
     /// The kernel's own name of the socket, where the tracepoint has it: the same until the socket is freed, also while it
     /// has no port yet.
     pub socket: Option<u64>,
@@ -62,6 +64,7 @@ impl Event {
             error: None,
             pid: None,
             comm: None,
+            owner: None,
             socket: None,
             child: None,
             stack: Vec::new(),
@@ -76,8 +79,10 @@ impl Event {
         }
         let mut row = Row::new(self.state.unwrap_or(TcpState::Close), self.local?, self.peer?);
         row.socket.cookie = self.cookie.unwrap_or(0);
-        row.owner = self.comm.as_ref().map(|comm| Owner {
-            pid: self.pid,
+        let actor = self.comm.as_ref().map(|comm| (self.pid, comm));
+        let owner = actor.or_else(|| self.owner.as_ref().map(|(pid, comm)| (Some(*pid), comm)));
+        row.owner = owner.map(|(pid, comm)| Owner {
+            pid,
             comm: Arc::clone(comm),
             fd: None,
             former: false,
@@ -100,6 +105,7 @@ impl Event {
             error,
             pid,
             comm,
+            owner,
             stack,
             row,
             socket: _,
@@ -123,6 +129,7 @@ impl Event {
         put("pid", pid.map(Into::into));
         put("child", child.map(Into::into));
         put("comm", comm.as_ref().map(|c| (**c).into()));
+        put("owner", owner.as_ref().map(|(pid, comm)| serde_json::json!({"pid": pid, "comm": **comm})));
         put("stack", (!stack.is_empty()).then(|| stack.clone().into()));
         let info = row.as_ref().and_then(|row| row.socket.info.as_deref());
         put(

@@ -11,7 +11,7 @@ use lastack_observe::source::Source;
 use lastack_observe::source::capture::Capture;
 use lastack_observe::source::kernel::Query;
 use lastack_observe::words::Lang;
-use lastack_observe::{clock, json};
+use lastack_observe::{clock, group, json};
 use serde_json::{Map, Value, json};
 
 use crate::args::Globals;
@@ -199,7 +199,7 @@ fn document(
 }
 
 fn finding_value(finding: &Finding, lang: Lang) -> Value {
-    let Finding { rule, severity, certainty, count, evidence, owners, peers, sockets } = finding;
+    let Finding { rule, severity, certainty, count, evidence, owners, peers, ports, sockets } = finding;
     let texts = |list: &[lastack_observe::words::Text]| list.iter().map(|t| t.get(lang)).collect::<Vec<_>>();
     let owners: Vec<Value> = owners
         .iter()
@@ -224,6 +224,10 @@ fn finding_value(finding: &Finding, lang: Lang) -> Value {
         "evidence": evidence.iter().map(|words| words.get(lang)).collect::<Vec<_>>(),
         "owners": owners,
         "peers": peers.iter().map(|(addr, count)| json!({"addr": addr, "count": count})).collect::<Vec<_>>(),
+        "ports": ports
+            .iter()
+            .map(|at| json!({"port": at.port, "side": if at.ours { "local" } else { "peer" }, "count": at.count}))
+            .collect::<Vec<_>>(),
         "cause": rule.cause.get(lang),
         "fix": texts(rule.fix),
         "myth": texts(rule.myth),
@@ -240,6 +244,7 @@ struct Labels {
     myth: &'static str,
     who: &'static str,
     peers: &'static str,
+    ports: &'static str,
     story: &'static str,
 }
 
@@ -252,6 +257,7 @@ const fn labels(lang: Lang) -> Labels {
             myth: "  what not   ",
             who: "  who        ",
             peers: "  with whom  ",
+            ports: "  where      ",
             story: "  watch it   ",
         },
         Lang::Zh => Labels {
@@ -261,6 +267,7 @@ const fn labels(lang: Lang) -> Labels {
             myth: "  无效做法   ",
             who: "  本机进程   ",
             peers: "  对端       ",
+            ports: "  端口       ",
             story: "  观看经过   ",
         },
     }
@@ -276,21 +283,28 @@ pub(crate) fn report(
     paint: &Paint,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let sockets = now.rows.len();
     for finding in findings {
         heading(finding, lang, paint, out)?;
         details(finding, lang, out)?;
         writeln!(out)?;
     }
+    let states = group::by(&now.rows, &[group::Key::State]);
+    let states: Vec<String> =
+        states.iter().map(|group| format!("{} {}", group.count, group.values[0])).collect();
+    let sockets = match (now.rows.len(), states.join(", ")) {
+        (count, list) if list.is_empty() => count.to_string(),
+        (count, list) => format!("{count} ({list})"),
+    };
+    let rules = doctor::ALL.len();
     let end = match (lang, findings.len()) {
-        (Lang::En, 0) => format!("{sockets} TCP sockets looked at: nothing wrong found."),
-        (Lang::Zh, 0) => format!("检查了 {sockets} 个 TCP 套接字：未发现问题。"),
+        (Lang::En, 0) => format!("TCP sockets: {sockets}. {rules} rules: nothing wrong found."),
+        (Lang::Zh, 0) => format!("TCP 套接字：{sockets}。{rules} 条规则：未发现问题。"),
         (Lang::En, n) => format!(
-            "{sockets} TCP sockets looked at, {n} findings. A rule's page: lastack doctor --explain ID"
+            "TCP sockets: {sockets}. {rules} rules: {n} findings. A rule's page: lastack doctor --explain ID"
         ),
-        (Lang::Zh, n) => {
-            format!("检查了 {sockets} 个 TCP 套接字，发现 {n} 项。规则说明：lastack doctor --explain ID")
-        }
+        (Lang::Zh, n) => format!(
+            "TCP 套接字：{sockets}。{rules} 条规则：发现 {n} 项。规则说明：lastack doctor --explain ID"
+        ),
     };
     writeln!(out, "{}", paint.bold(&end))?;
     for missing in &now.missing {
@@ -342,7 +356,18 @@ fn details(finding: &Finding, lang: Lang, out: &mut dyn Write) -> io::Result<()>
         format!("{name}{former}: {}", owner.count)
     });
     joined(out, labels.who, owners)?;
-    joined(out, labels.peers, finding.peers.iter().map(|(peer, count)| format!("{peer}: {count}")))
+    joined(out, labels.peers, finding.peers.iter().map(|(peer, count)| format!("{peer}: {count}")))?;
+    let ports = finding.ports.iter().map(|at| {
+        let side = match (lang, at.ours) {
+            (Lang::En, true) => "our port",
+            (Lang::En, false) => "their port",
+            (Lang::Zh, true) => "本端端口",
+            (Lang::Zh, false) => "对端端口",
+        };
+        format!("{side} {}: {}", at.port, at.count)
+    });
+    joined(out, labels.ports, ports)?;
+    writeln!(out, "{}lastack lab run {}", labels.story, finding.rule.story())
 }
 
 fn list(out: &mut dyn Write, label: &str, items: impl Iterator<Item = String>) -> io::Result<()> {
@@ -371,14 +396,22 @@ fn joined(out: &mut dyn Write, label: &str, items: impl Iterator<Item = String>)
 }
 
 fn explain(id: &str, lang: Lang, as_json: bool, paint: &Paint, out: &mut dyn Write) -> Result<(), Failure> {
-    let rules: Vec<&'static Rule> =
-        if id == "all" { doctor::ALL.to_vec() } else { Rule::by_id(id).into_iter().collect() };
+    let rules: Vec<&'static Rule> = match id {
+        "all" => doctor::ALL.to_vec(),
+        // A story's name is its rule's, spelt for files.
+        _ => doctor::ALL.iter().copied().filter(|rule| rule.id == id || rule.story() == id).collect(),
+    };
     if rules.is_empty() {
+        let near = doctor::ALL.iter().map(|rule| rule.id).filter(|known| known.contains(id));
+        let near: Vec<&str> = near.collect();
         let known: Vec<&str> = doctor::ALL.iter().map(|rule| rule.id).collect();
         return Err(Failure::new(
             format!("there is no rule `{id}`"),
-            known.join(" "),
-            "lastack doctor --explain all",
+            format!("the rules are {}", known.join(" ")),
+            match near[..] {
+                [first, ..] if !id.is_empty() => format!("lastack doctor --explain {first}"),
+                _ => "lastack doctor --explain all".to_owned(),
+            },
         ));
     }
     if as_json {

@@ -74,6 +74,15 @@ pub(crate) struct Args {
     /// Only IPv6
     #[arg(short = '6', long)]
     ipv6: bool,
+    /// Typed by habit (`-tunlp`): said to be missing, not refused
+    #[arg(short, long, hide = true)]
+    udp: bool,
+    #[arg(short = 'E', long, hide = true)]
+    events: bool,
+    #[arg(short = 'K', long, hide = true)]
+    kill: bool,
+    #[arg(short = 'N', long = "net", value_name = "NSNAME", hide = true)]
+    net: Option<String>,
     /// Sums instead of sockets: a list of state, peer, process, sport, dport, timer, netns
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
     group_by: Vec<String>,
@@ -83,6 +92,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
+    args.elsewhere()?;
     let keys = keys(&args.group_by)?;
     let keys = if args.summary { vec![Key::State] } else { keys };
     let filter = args.filter()?;
@@ -117,6 +127,35 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
 }
 
 impl Args {
+    /// Flags of iproute2's `ss` that have another place here.
+    fn elsewhere(&self) -> Result<(), Failure> {
+        let other = |flag: &str, cause: &str, next: String| {
+            Err(Failure::new(format!("ss has no {flag} here"), cause.to_owned(), next))
+        };
+        let filter = self.filter.join(" ");
+        if self.events {
+            return other(
+                "-E",
+                "a command of its own tells ends, and more",
+                format!("lastack trace --ends {filter}"),
+            );
+        }
+        if self.kill {
+            return other(
+                "-K",
+                "a command of its own asks first",
+                format!("lastack kill --dry-run {filter}"),
+            );
+        }
+        if let Some(name) = &self.net {
+            return other("-N", "every command has the same flag for it", format!("--netns {name}"));
+        }
+        if self.udp {
+            eprintln!("note: TCP only; for UDP: ss -u");
+        }
+        Ok(())
+    }
+
     /// `-a` and `-l` choose states only where the filter names none, as in `ss`.
     fn filter(&self) -> Result<Filter, Failure> {
         let mut filter = source_args::filter(&self.filter)?;

@@ -72,12 +72,15 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
 
 fn unknown(name: &str) -> Failure {
     let bare = sysctl::bare(name);
-    let close: Vec<&str> = sysctl::ALL
-        .iter()
-        .map(|knob| knob.name)
-        .filter(|known| bare.split('_').any(|part| part.len() > 3 && known.contains(part)))
-        .take(6)
-        .collect();
+    // Those that begin alike, else those that share a word.
+    let alike = |known: &str| known.bytes().zip(bare.bytes()).take_while(|(a, b)| a == b).count();
+    let known = || sysctl::ALL.iter().map(|knob| knob.name);
+    let longest = known().map(alike).max().filter(|length| *length > "tcp_x".len());
+    let shares_word = |known: &&str| bare.split('_').any(|part| part.len() > 3 && known.contains(part));
+    let close: Vec<&str> = match longest {
+        Some(longest) => known().filter(|name| alike(name) == longest).take(6).collect(),
+        None => known().filter(shares_word).take(6).collect(),
+    };
     let cause = if bare == "tcp_tw_recycle" {
         "it was removed in Linux 4.12: it broke clients behind NAT, and random timestamp offsets made it useless".to_owned()
     } else if bare == "tcp_timewait_len" {

@@ -37,7 +37,8 @@ Examples:
 
 As root it reads the kernel's tracepoints, which see every network namespace of the host. Without, it tells
 the ends of connections of one namespace with their last figures, but neither opens nor reasons.
-A process is named only where it is the one that acted (connect, listen, close).")]
+A process is named where it is the one that acted (connect, listen, close); in parentheses it is the one that last
+acted on the socket, as when the peer's packets change it.")]
 pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
@@ -230,6 +231,8 @@ impl Shown {
         }
         if let Some(comm) = &event.comm {
             parts.push(format!("{comm}/{}", event.pid.unwrap_or(0)));
+        } else if let Some((pid, comm)) = &event.owner {
+            parts.push(format!("({comm}/{pid})"));
         }
         if let Some(info) = event.row.as_ref().and_then(|row| row.socket.info.as_deref()) {
             parts.push(last_figures(info));

@@ -22,7 +22,7 @@ use crate::args::Globals;
 use crate::failure::Failure;
 use crate::table::Table;
 
-/// A process, where one is known to have acted.
+/// A process, where one is known to have acted on the socket.
 type Actor = Option<(Arc<str>, u32)>;
 
 pub(super) fn run(args: &Args, filter: Filter, seconds: f64, globals: &Globals) -> Result<ExitCode, Failure> {
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, filter: Filter, seconds: f64, globals: &Globals) 
         let mut counts: BTreeMap<(&'static str, Actor), u64> = BTreeMap::new();
         let mut count = |event: Event| {
             if chosen(&filter, &event) {
-                let actor = event.comm.clone().zip(event.pid).filter(|_| args.per_process);
+                let actor = event.owner.map(|(pid, comm)| (comm, pid)).filter(|_| args.per_process);
                 *counts.entry((event.name, actor)).or_default() += 1;
             }
         };

@@ -5,7 +5,7 @@
 //! Rules:   `linux-tcp` 10.4. Tracepoints see every network namespace. The process shown by the kernel is
 //!          whoever ran: it is taken over only where it is the one that acted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use crate::clock;
 use crate::sys::{Mode, Perf, Ring};
 use crate::trace::Event;
 
+/// Sockets whose owner is remembered at most.
+const MOST_OWNERS: usize = 1 << 20;
 const RECORD_LOST: u32 = 2;
 const RECORD_COMM: u32 = 3;
 const RECORD_FORK: u32 = 7;
@@ -59,6 +61,7 @@ pub struct Tracer {
     stacks: bool,
     symbols: Option<Symbols>,
     commands: Commands,
+    owners: Owners,
     /// Read already, but newer than what every ring has been read up to.
     early: Vec<(u64, Record)>,
     lost: u64,
@@ -90,6 +93,7 @@ impl Tracer {
             stacks: options.stacks,
             symbols: options.stacks.then(Symbols::read),
             commands: Commands::default(),
+            owners: Owners::default(),
             early: Vec::new(),
             lost: 0,
             epoch_ns: clock::unix_ns().saturating_sub(clock::monotonic_ns()),
@@ -145,7 +149,7 @@ impl Tracer {
         }
         // A ring that is read later may have older records than one that is read now: what is newer than this waits.
         let complete_ns = clock::monotonic_ns();
-        let Self { rings, formats, stacks, symbols, commands, early, lost, epoch_ns, .. } = self;
+        let Self { rings, formats, stacks, symbols, commands, owners, early, lost, epoch_ns, .. } = self;
         let mut records = std::mem::take(early);
         for ring in rings {
             ring.drain(&mut |kind, body| match kind {
@@ -169,6 +173,7 @@ impl Tracer {
                     // A fork is the parent's own act; its name is of no use.
                     let actor = event.pid.filter(|_| event.child.is_none());
                     event.comm = actor.and_then(|pid| commands.of(pid));
+                    owners.attribute(&mut event);
                     count += 1;
                     each(*event);
                 }
@@ -187,6 +192,30 @@ impl Tracer {
     /// Events that did not fit into a ring.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+}
+
+/// Who last acted on which socket, from its first act to the socket's end: what packets make happen to it later is nobody's
+/// act, but somebody's connection.
+#[derive(Debug, Default)]
+struct Owners(HashMap<u64, (u32, Arc<str>)>);
+
+impl Owners {
+    fn attribute(&mut self, event: &mut Event) {
+        let Some(socket) = event.socket else { return };
+        // An address that is used again, whose end was lost: this is another connection.
+        if event.state == Some(TcpState::SynRecv) && event.old_state.is_some() {
+            self.0.remove(&socket);
+        }
+        if let (Some(pid), Some(comm)) = (event.pid, &event.comm)
+            && (self.0.len() < MOST_OWNERS || self.0.contains_key(&socket))
+        {
+            self.0.insert(socket, (pid, Arc::clone(comm)));
+        }
+        event.owner = self.0.get(&socket).cloned();
+        if event.state == Some(TcpState::Close) && event.old_state.is_some() {
+            self.0.remove(&socket);
+        }
     }
 }
 
