@@ -24,12 +24,14 @@ use crate::watch::draw;
 use crate::watch::looker::{Looker, Owners, Pace};
 use crate::watch::model::{Action, Key, Model, all_states_unless_named};
 
-/// A whole look, and what is made of it, may take a quarter of the time: on a host with very many sockets the pace falls.
+/// A whole look, and what is made of it, may take a quarter of a core: on a host with very many sockets the pace falls.
 const LOOK_SHARE: u32 = 4;
+/// A line's count of the states may take half of one: it is made for programs, which ask for the pace they want.
+const LINE_SHARE: u32 = 2;
 /// Lines need the states from one look and the findings from another: those may take an eighth, once a second at most.
 const FINDINGS_SHARE: u32 = 8;
 const FINDINGS_PAUSE: Duration = Duration::from_secs(1);
-/// The screen is drawn, and what it shows read again, so often; both may take a quarter of the time.
+/// The screen is drawn, and what it shows read again, so often; both may take a quarter of a core.
 const FRAME: Duration = Duration::from_millis(100);
 const FRAME_SHARE: u32 = 4;
 /// A key is looked for at least so often, also where nothing else is due.
@@ -43,7 +45,7 @@ Examples:
   lastack watch --interval 0.1 state close-wait process = myapp
 
 The sockets on the screen are read again ten times a second, all of them every --interval, or more rarely where
-a look at all takes more than a quarter of it; the screen says how old the last one is.
+that would take more than a quarter of a core; the screen says how old the last look at all is.
 Without a terminal, or on a dumb one, a line a look is printed instead; with --json an object.")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -84,7 +86,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         // Lines say states and rules: nobody's name.
         let looker =
             Looker::start(look, Owners::Never, Pace::new(interval.max(FINDINGS_PAUSE), FINDINGS_SHARE))?;
-        let pace = Pace::new(interval, LOOK_SHARE);
+        let pace = Pace::new(interval, LINE_SHARE);
         lines(looker, own, all_states_unless_named(filter), pace, end, globals.json)
     }
 }
@@ -102,7 +104,7 @@ fn screen(
     let began = clock::monotonic();
     let mut work = || -> Result<(), Failure> {
         loop {
-            let start = clock::monotonic();
+            let (start, used) = (clock::monotonic(), clock::thread_time());
             if end.is_some_and(|end| start >= end) {
                 return Ok(());
             }
@@ -118,7 +120,7 @@ fn screen(
             }
             terminal.draw(|frame| page = draw::draw(frame, &model, clock::unix_ns(), lang))?;
             pictures += 1;
-            frames.done(start, start.elapsed());
+            frames.done(start, clock::thread_time().saturating_sub(used));
             let wait = if model.paused { IDLE } else { frames.due_in(clock::monotonic()) };
             if !event::poll(wait.max(Duration::from_millis(1)))? {
                 continue;
@@ -213,7 +215,7 @@ fn lines(
     // However short the time: one line there is.
     let mut told = false;
     loop {
-        let start = clock::monotonic();
+        let (start, used) = (clock::monotonic(), clock::thread_time());
         if told && (interrupt.raised() || end.is_some_and(|end| start >= end)) {
             return Ok(ExitCode::SUCCESS);
         }
@@ -231,7 +233,7 @@ fn lines(
             groups.add(row);
             ControlFlow::Continue(())
         })?;
-        pace.done(start, start.elapsed());
+        pace.done(start, clock::thread_time().saturating_sub(used));
         line(&groups.finish(), &findings, at_ns, as_json, &mut out)?;
         told = true;
     }

@@ -39,11 +39,12 @@ pub(crate) struct Look {
     pub(crate) findings: Vec<Finding>,
     /// The states of all sockets, most frequent first.
     pub(crate) states: Vec<Group>,
-    /// How long it took without naming owners, which has a share of its own.
+    /// Processor time that it took, without naming owners, which has a share of its own.
     pub(crate) took: Duration,
 }
 
-/// When something is due again: after the interval asked for, but in at most one part of `share` of the time.
+/// When something is due again: after the interval asked for, but with at most one part in `share` of a core's time. Processor
+/// time counts: where others keep the machine busy, looks get no rarer than they must.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     interval: Duration,
@@ -56,7 +57,7 @@ impl Pace {
         Self { interval, share, last: None }
     }
 
-    /// It began then and took so long.
+    /// It began then and took so much processor time.
     pub(crate) fn done(&mut self, began: Instant, took: Duration) {
         self.last = Some((began, took));
     }
@@ -158,7 +159,7 @@ struct Eye {
 
 impl Eye {
     fn look(&mut self) -> io::Result<Look> {
-        let start = clock::monotonic();
+        let start = clock::thread_time();
         let mut snapshot = self.source.snapshot(&Query { owners: false, ..Query::everything() })?;
         let naming = self.name(&mut snapshot);
         let findings = doctor::examine(&snapshot, self.before.as_ref(), &Limits::default());
@@ -171,12 +172,12 @@ impl Eye {
             ..Snapshot::default()
         });
         self.looked = true;
-        Ok(Look { snapshot, findings, states, took: start.elapsed().saturating_sub(naming) })
+        Ok(Look { snapshot, findings, states, took: clock::thread_time().saturating_sub(start + naming) })
     }
 
-    /// Names owners: those that are remembered, or anew when that is due; gives how long it took.
+    /// Names owners: those that are remembered, or anew when that is due; gives the processor time it took.
     fn name(&mut self, snapshot: &mut Snapshot) -> Duration {
-        let start = clock::monotonic();
+        let (now, start) = (clock::monotonic(), clock::thread_time());
         let due = match (self.owned, self.need) {
             (_, Owners::Never) => return Duration::ZERO,
             (Some((then, took)), _) => then.elapsed() > (took * OWNER_SHARE).max(OWNER_PAUSE),
@@ -188,13 +189,13 @@ impl Eye {
             self.source.name_owners(snapshot, &all);
             let named = |row: &Row| Some((row.socket.cookie, row.owner.clone()?));
             self.owners = snapshot.rows.iter().filter_map(named).collect();
-            self.owned = Some((start, start.elapsed()));
+            self.owned = Some((now, clock::thread_time().saturating_sub(start)));
         } else if !self.owners.is_empty() {
             for row in &mut snapshot.rows {
                 row.owner = row.owner.take().or_else(|| self.owners.get(&row.socket.cookie).cloned());
             }
         }
-        start.elapsed()
+        clock::thread_time().saturating_sub(start)
     }
 }
 
