@@ -61,7 +61,7 @@ pub fn table(lastack: &Path, own: &Path, rounds: usize, seconds: f64) -> io::Res
     }
     let mut out = String::from(
         "\n## Following short connections at the highest rate\n\nA thread a core opens, accepts and closes connections on the loopback without a pause, so that nothing is left for the \
-         follower but what it takes away. Events: about ten a connection for `trace`, two ends a connection for the others.\n\n\
+         follower but what it takes away. Events: about ten a connection for `trace` (`--count` counts every tcp:* as well), two ends a connection for the others.\n\n\
          | | connections/s | : nobody | of a core | seen | lost, counted and told |\n|---|---|---|---|---|---|\n",
     );
     for (at, follower) in FOLLOWERS.iter().enumerate() {
@@ -116,6 +116,11 @@ fn follow(lastack: &Path, own: &Path, follower: &Follower, seconds: f64) -> io::
         let value: serde_json::Value = serde_json::from_str(&last).ok()?;
         value[key].as_u64()
     };
+    // What `--count` counted, if that is what it says.
+    let counted = || -> Option<u64> {
+        let value: serde_json::Value = serde_json::from_str(&last).ok()?;
+        Some(value["counts"].as_object()?.values().filter_map(serde_json::Value::as_u64).sum())
+    };
     let metric = |name: &str| -> Option<u64> {
         let lines = metrics.lines().filter(|line| line.starts_with(name));
         let values: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
@@ -127,7 +132,8 @@ fn follow(lastack: &Path, own: &Path, follower: &Follower, seconds: f64) -> io::
         cores,
         seen: number("total")
             .or_else(|| number("ended"))
-            .or_else(|| metric("lastack_connections_closed_total")),
+            .or_else(|| metric("lastack_connections_closed_total"))
+            .or_else(counted),
         lost: number("lost").or_else(|| metric("lastack_events_lost_total")),
     })
 }

@@ -2,7 +2,7 @@
 //! and following every connection at the highest rate of short ones that this machine gives.
 //!
 //! ```text
-//! operator [--sockets 100000] [--rounds 5] [--seconds 4] [--only list|watch|events] [--write]
+//! operator [--sockets 100000] [--rounds 5] [--seconds 3] [--only list|watch|events] [--write]
 //! ```
 //! `--write` puts the result into `bench/OPERATOR.md`. Everything happens in a network namespace of its own; rounds are
 //! interleaved, so that what disturbs the machine disturbs all alike. Processor time is compared, wall time only shown.
@@ -86,7 +86,7 @@ fn series(args: &[String]) -> io::Result<()> {
     };
     let sockets: usize = value("--sockets").and_then(|n| n.parse().ok()).unwrap_or(100_000);
     let rounds: usize = value("--rounds").and_then(|n| n.parse().ok()).unwrap_or(5);
-    let seconds: f64 = value("--seconds").and_then(|n| n.parse().ok()).unwrap_or(4.0);
+    let seconds: f64 = value("--seconds").and_then(|n| n.parse().ok()).unwrap_or(3.0);
     let only = value("--only").unwrap_or("");
     let wanted = |part: &str| only.is_empty() || only == part;
     let lastack = binaries::lastack();

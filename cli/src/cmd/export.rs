@@ -89,9 +89,13 @@ pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> 
     eprintln!("serving http://{}/metrics", listener.local_addr()?);
     let mut exporter = Exporter::new(live.refused().is_none());
     let (interrupt, start) = (Interrupt::catch(), clock::monotonic());
-    while !interrupt.raised() && args.duration.is_none_or(|limit| start.elapsed().as_secs_f64() < limit) {
+    let mut over = false;
+    while !over {
+        // What ended before the interrupt and has not been read yet belongs to it.
+        over =
+            interrupt.raised() || args.duration.is_some_and(|limit| start.elapsed().as_secs_f64() >= limit);
         let mut lines = String::new();
-        live.tick(TICK, &mut |news| match news {
+        live.tick(if over { Duration::ZERO } else { TICK }, &mut |news| match news {
             News::Closed(closed) => {
                 exporter.closed(&closed);
                 if output.is_some() {

@@ -59,9 +59,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     }
     let (interrupt, start) = (Interrupt::catch(), clock::monotonic());
     let mut ended = 0u64;
-    while !interrupt.raised() && args.duration.is_none_or(|limit| start.elapsed().as_secs_f64() < limit) {
+    let mut over = false;
+    while !over {
+        // What ended before the interrupt and has not been read yet belongs to it.
+        over =
+            interrupt.raised() || args.duration.is_some_and(|limit| start.elapsed().as_secs_f64() >= limit);
         let mut lines = String::new();
-        let looked = live.tick(TICK, &mut |news| {
+        let looked = live.tick(if over { Duration::ZERO } else { TICK }, &mut |news| {
             if let News::Closed(closed) = news {
                 ended += 1;
                 lines.push_str(&closed.to_json().to_string());

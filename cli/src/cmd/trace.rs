@@ -141,8 +141,11 @@ impl Args {
             ));
         }
         let mut endings = Endings::open(&scope).map_err(|error| self.source.refused(&error))?;
-        while shown.goes_on() {
-            endings.wait(TICK, &mut |row| {
+        let mut over = false;
+        while !over {
+            over = !shown.goes_on();
+            // What ended before the interrupt and has not been read yet belongs to the stream.
+            endings.wait(if over { Duration::ZERO } else { TICK }, &mut |row| {
                 let mut event = Event::new(clock::unix_ns(), "ended");
                 (event.local, event.peer) = (Some(row.socket.local), Some(row.socket.remote));
                 event.cookie = Some(row.socket.cookie);
