@@ -200,6 +200,28 @@ fn shown(address: &str, state: &str, count: usize) -> Option<()> {
 
 /// Cache nodes full of FIN-WAIT-2: the server closes at its time-out, the clients never do.
 #[test]
+fn what_ended_before_the_interrupt_is_recorded() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().expect("a directory");
+        let memory = folder.path().join("record.json");
+        let recorder = start(&["record", "--json", "--interval", "3600"], &memory);
+        eventually("the recorder's first look", || memory.exists().then_some(()));
+        // It does not run while connections end, and finds the interrupt when it does again.
+        let signal = |name: &str| run("kill", &[name, &recorder.id().to_string()]);
+        signal("-STOP");
+        let listener = TcpListener::bind("127.0.0.1:7330").expect("binds");
+        for _ in 0..50 {
+            drop(pair(&listener));
+        }
+        signal("-INT");
+        signal("-CONT");
+        let output = recorder.wait_with_output().expect("ends");
+        let summary: Value = serde_json::from_slice(&output.stdout).expect("a summary");
+        assert_eq!((&summary["ended"], &summary["lost"]), (&100.into(), &0.into()), "both ends of each");
+    });
+}
+
+#[test]
 fn five_hundred_idle_clients_are_the_same_story_on_both_sides() {
     in_namespace(|| {
         many_files();

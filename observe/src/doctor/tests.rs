@@ -194,6 +194,17 @@ fn slow_readers_are_told_from_silent_peers() {
 }
 
 #[test]
+fn a_finding_names_the_services_whichever_side_they_are_on() {
+    let held = |local: String, remote: String| row(TcpState::CloseWait, &local, &remote);
+    let mut rows = many(30, |i| held("10.0.0.1:7001".to_owned(), format!("10.1.2.3:{}", 50_000 + i)));
+    rows.extend(many(40, |i| held(format!("10.0.0.1:{}", 40_000 + i), "10.1.2.4:5432".to_owned())));
+    let findings = examine(&snapshot(rows), None, &Limits::default());
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    let ports: Vec<_> = finding.ports.iter().map(|at| (at.port, at.ours, at.count)).collect();
+    assert_eq!(ports, [(5432, false, 40), (7001, true, 30)]);
+}
+
+#[test]
 fn a_pile_needs_its_number_and_its_age() {
     let make = |count, age| {
         snapshot(many(count, |i| {
