@@ -19,6 +19,10 @@ use crate::process::{Process, run};
 pub const SERVER_V4: &str = "203.0.113.7";
 /// The same, IPv6.
 pub const SERVER_V6: &str = "fd00:bb::7";
+/// The host, as the remote namespace reaches it.
+pub const HOST_V4: &str = "192.0.2.1";
+/// The program's namespace on plain Linux, as the remote namespace reaches it.
+pub const PROGRAM_V4: &str = "10.0.2.100";
 /// The router answers "host unreachable" (ICMP 3/1).
 pub const HOST_UNREACHABLE: &str = "198.51.100.1";
 /// The router says nothing.

@@ -53,6 +53,15 @@ pub fn lookups(file: &Path) -> Result<Vec<Line>, String> {
     parse(&text, "lookup")
 }
 
+/// The UDP flows, in the order they ended.
+///
+/// # Errors
+/// As [`connections`].
+pub fn flows(file: &Path) -> Result<Vec<Line>, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    parse(&text, "flow")
+}
+
 fn parse(text: &str, event: &str) -> Result<Vec<Line>, String> {
     let lines = text.lines().map(|line| {
         serde_json::from_str::<Value>(line).map_err(|e| format!("not a JSON line ({e}): {line}"))

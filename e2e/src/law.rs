@@ -10,7 +10,7 @@ pub mod forced;
 pub mod league;
 mod stage;
 
-pub use stage::{Seen, Side, Stage};
+pub use stage::{Seen, Side, Stage, Way};
 
 use crate::journal::Connection;
 
@@ -42,6 +42,27 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// What the journal must say when the connection is made the other way: who was the program is the remote end, of
+    /// which no kernel's counters can be asked, and who was remote is the program, whose kernel's can.
+    #[must_use]
+    pub fn mirrored(self) -> Self {
+        let (closed_by, is_remote): (&[&str], _) = match self.closed_by {
+            ["program"] => (&["remote"], true),
+            ["remote"] => (&["program"], false),
+            either => (either, false),
+        };
+        let told = self.reason.iter().find(|reason| **reason != "reset-by-peer");
+        let reason: &[&str] = match (self.reason, told.copied()) {
+            ([], _) => &[],
+            _ if is_remote => &["reset-by-peer"],
+            (_, Some("closed-with-unread-data")) => &["closed-with-unread-data"],
+            (_, Some("linger-zero")) => &["linger-zero"],
+            (_, Some("data-after-close")) => &["data-after-close"],
+            _ => &["reset-by-program"],
+        };
+        Self { closed_by, reason, ..self }
+    }
+
     /// What the journal's line says differently, in words; empty if nothing.
     #[must_use]
     pub fn differences(&self, line: &Connection) -> Vec<String> {

@@ -143,6 +143,15 @@ impl Runner {
         journal::connections(&self.dir.path().join("journal.json")).expect("the journal is JSON lines")
     }
 
+    /// The UDP flows in its journal.
+    ///
+    /// # Panics
+    /// There is none, or it is not JSON lines.
+    #[must_use]
+    pub fn flows(&self) -> Vec<journal::Line> {
+        journal::flows(&self.dir.path().join("journal.json")).expect("the journal is JSON lines")
+    }
+
     /// The lookups in its journal.
     ///
     /// # Panics

@@ -74,7 +74,8 @@ fn document(carriers: &[Carrier], tables: &str) -> String {
          namespace of their own, so each kernel's counters (`/proc/net/netstat`) are that side's alone. On plain Linux the host forwards; a carrier runs in the\n\
          host's namespace and provides the client's. *same* means: every result of every socket call, every state a kernel kept and every counter of aborted\n\
          connections is what plain Linux shows, on both sides; for lastack also that its journal names who closed, how, why, and what was lost.\n\
-         Otherwise only what differs is shown.\n\n\
+         Otherwise only what differs is shown. The *published closing law* is the closing law the other way round: the server is behind the carrier and its\n\
+         client in the remote namespace (`lastack run --publish`; the other carriers publish in ways of their own, which are not played).\n\n\
          {tables}",
         versions.join(", "),
     )

@@ -6,13 +6,20 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Case, Seen, Side, Stage, closing, errno};
+use super::{Case, Seen, Side, Stage, Way, closing, errno};
 use crate::arena::Arena;
 use crate::carrier::{Carrier, DEFAULT_MTU, Seat};
 use crate::journal;
 
-/// One law: its name and its cases.
-pub const LAWS: [(&str, &[Case]); 2] = [("errno", errno::CASES), ("closing", closing::CASES)];
+/// The laws: name, cases, and which way their connections are made.
+pub const LAWS: [(&str, &[Case], Way); 3] = [
+    ("errno", errno::CASES, Way::Out),
+    ("closing", closing::CASES, Way::Out),
+    ("published closing", closing::CASES, Way::In),
+];
+
+/// The port of the first published server; the arena's namespaces have no others.
+const FIRST_PUBLISHED: u16 = 7100;
 
 /// What one case showed on one carrier.
 #[derive(Clone, Debug)]
@@ -28,7 +35,7 @@ pub struct Performance {
 /// One row of the table.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// `errno` or `closing`.
+    /// One of [`LAWS`].
     pub law: &'static str,
     /// The case.
     pub case: Case,
@@ -72,11 +79,17 @@ pub fn play(carriers: &[Carrier], filter: &str, mut progress: impl FnMut(&str)) 
     let seats: Vec<(Carrier, Result<Seat, String>)> =
         playing.map(|carrier| (carrier, seat(&arena, carrier))).collect();
     let mut rows = Vec::new();
-    let all = LAWS.iter().flat_map(|(law, cases)| cases.iter().map(move |case| (*law, *case)));
-    for (law, case) in all.filter(|(_, case)| case.id.contains(filter)) {
+    let all = LAWS.iter().flat_map(|(law, cases, way)| cases.iter().map(move |case| (*law, *case, *way)));
+    for (law, case, way) in all.filter(|(_, case, _)| case.id.contains(filter)) {
         progress(case.id);
-        let perform = |(carrier, seat): &(Carrier, _)| perform(&arena, *carrier, seat, &case, scratch.path());
-        let performances = seats.iter().map(perform).collect();
+        // The others publish in ways of their own, which are not set up here.
+        let plays =
+            |carrier: Carrier| way == Way::Out || [Carrier::Direct, Carrier::Lastack].contains(&carrier);
+        let file = scratch.path().join(rows.len().to_string());
+        let port = FIRST_PUBLISHED + rows.len() as u16;
+        let perform =
+            |(carrier, seat): &(Carrier, _)| perform(&arena, *carrier, seat, &case, way, &file, port);
+        let performances = seats.iter().filter(|(carrier, _)| plays(*carrier)).map(perform).collect();
         rows.push(Row { law, case, performances });
     }
     Ok(rows)
@@ -98,15 +111,24 @@ fn perform(
     carrier: Carrier,
     seat: &Result<Seat, String>,
     case: &Case,
-    scratch: &Path,
+    way: Way,
+    file: &Path,
+    port: u16,
 ) -> Performance {
-    let file = scratch.join(case.id);
+    let stage = |seat| match way {
+        Way::Out => Stage::open(arena, seat, file),
+        Way::In => Stage::open_published(arena, carrier, seat, file, port),
+    };
     let seen = match seat {
-        Ok(seat) => play_one(arena, seat, case, &file).map_err(|error| error.to_string()),
+        Ok(seat) => stage(seat).map(|stage| play_one(stage, case)).map_err(|error| error.to_string()),
         Err(error) => Err(error.clone()),
     };
-    let journal_faults = match (carrier, &seen, case.journal) {
-        (Carrier::Lastack, Ok(_), Some(verdict)) => match journal::connections(&file) {
+    let verdict = match way {
+        Way::Out => case.journal,
+        Way::In => case.journal.map(super::Verdict::mirrored),
+    };
+    let journal_faults = match (carrier, &seen, verdict) {
+        (Carrier::Lastack, Ok(_), Some(verdict)) => match journal::connections(file) {
             Ok(lines) => match lines.as_slice() {
                 [line] => verdict.differences(line),
                 lines => vec![format!("{} connections are journalled, not 1", lines.len())],
@@ -118,10 +140,9 @@ fn perform(
     Performance { carrier, seen, journal_faults }
 }
 
-fn play_one(arena: &Arena, seat: &Seat, case: &Case, journal: &Path) -> io::Result<Vec<Seen>> {
-    let mut stage = Stage::open(arena, seat, journal)?;
+fn play_one(mut stage: Stage, case: &Case) -> Vec<Seen> {
     (case.play)(&mut stage);
-    Ok(stage.finish())
+    stage.finish()
 }
 
 /// The rows as one JSON document.
@@ -151,7 +172,7 @@ fn row_to_json(row: &Row) -> Value {
 #[must_use]
 pub fn to_markdown(rows: &[Row]) -> String {
     let mut out = String::new();
-    for (law, _) in LAWS {
+    for (law, ..) in LAWS {
         let of_law: Vec<&Row> = rows.iter().filter(|row| row.law == law).collect();
         let Some(first) = of_law.first() else { continue };
         let carriers: Vec<Carrier> = first.performances.iter().map(|p| p.carrier).collect();

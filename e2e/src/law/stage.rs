@@ -1,4 +1,5 @@
-//! One performance of one case: a client behind a carrier, a server in the remote namespace, and what was seen.
+//! One performance of one case: a client behind a carrier, a server in the remote namespace (or the other way round), and
+//! what was seen.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::actor::{Actor, Answer, Counters};
-use crate::arena::{Arena, SERVER_V4};
+use crate::arena::{Arena, HOST_V4, PROGRAM_V4, SERVER_V4};
 use crate::binaries;
-use crate::carrier::Seat;
+use crate::carrier::{Carrier, Seat};
 
 /// Who saw something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,15 @@ pub struct Seen {
     pub came: String,
 }
 
+/// Which way the connection is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The client is behind the carrier, the server in the remote namespace.
+    Out,
+    /// The server is behind the carrier, which publishes its port; the client is in the remote namespace.
+    In,
+}
+
 /// The two actors of a performance and what has been seen so far.
 #[derive(Debug)]
 pub struct Stage {
@@ -37,6 +47,7 @@ pub struct Stage {
     server: Actor,
     counters: [Counters; 2],
     server_address: SocketAddr,
+    way: Way,
     seen: Vec<Seen>,
 }
 
@@ -68,7 +79,41 @@ impl Stage {
             )));
         }
         let server_address = SocketAddr::new(SERVER_V4.parse().expect("a constant address"), port);
-        Ok(Self { client, server, counters: [c.counters(), s.counters()], server_address, seen: Vec::new() })
+        let counters = [c.counters(), s.counters()];
+        Ok(Self { client, server, counters, server_address, way: Way::Out, seen: Vec::new() })
+    }
+
+    /// The same the other way round: the server behind `seat`, which is `carrier`'s and publishes its port, the same
+    /// inside and on the host. No two performances should have one: TIME-WAITs stay.
+    ///
+    /// # Errors
+    /// As [`Stage::open`].
+    pub fn open_published(
+        arena: &Arena,
+        carrier: Carrier,
+        seat: &Seat,
+        journal: &Path,
+        port: u16,
+    ) -> io::Result<Self> {
+        let actor: PathBuf = binaries::actor().to_path_buf();
+        let journal = journal.to_string_lossy();
+        let published = format!("{port}:{port}");
+        let flags = ["--report", "json", "--output", &journal, "--publish", &published];
+        let mut server = Actor::start(&mut seat.command_with(&flags, &actor))?;
+        let mut client = Actor::start(arena.in_remote().arg(&actor))?;
+        let (c, s) = (client.step("counters"), server.step("counters"));
+        let listens = server.step(&format!("listen [::]:{port}"));
+        if c.result != "ok" || s.result != "ok" || listens.port() != port {
+            return Err(io::Error::other(format!(
+                "the actors do not answer: client {}, server {}, listen {}",
+                c.result, s.result, listens.result
+            )));
+        }
+        // Without a carrier the server is where it is; with one, its host stands for it.
+        let host = if carrier == Carrier::Direct { PROGRAM_V4 } else { HOST_V4 };
+        let server_address = SocketAddr::new(host.parse().expect("a constant address"), port);
+        let counters = [c.counters(), s.counters()];
+        Ok(Self { client, server, counters, server_address, way: Way::In, seen: Vec::new() })
     }
 
     /// Where the server listens (IPv4).
@@ -167,9 +212,13 @@ impl Stage {
 
     /// Ends both actors and gives what was seen. A carrier that does not end with its program is seen too.
     pub fn finish(mut self) -> Vec<Seen> {
-        let _ = self.server.finish(Duration::from_secs(5));
-        if !matches!(self.client.finish(Duration::from_secs(90)), Ok(Some(_))) {
-            self.note(Side::Client, "end of the program", "still running after 90 s");
+        let (behind, other, side) = match self.way {
+            Way::Out => (&mut self.client, &mut self.server, Side::Client),
+            Way::In => (&mut self.server, &mut self.client, Side::Server),
+        };
+        let _ = other.finish(Duration::from_secs(5));
+        if !matches!(behind.finish(Duration::from_secs(90)), Ok(Some(_))) {
+            self.note(side, "end of the program", "still running after 90 s");
         }
         self.seen
     }

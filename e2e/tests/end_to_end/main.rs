@@ -24,6 +24,7 @@ mod publish;
 mod real_programs;
 mod refusals;
 mod rules;
+mod udp;
 
 use std::io::Read;
 use std::path::Path;
