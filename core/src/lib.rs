@@ -12,6 +12,7 @@ pub mod id;
 pub mod impair;
 pub mod ip;
 pub mod observe;
+pub(crate) mod ping;
 pub(crate) mod rng;
 pub mod sim;
 pub mod stack;

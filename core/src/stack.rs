@@ -45,6 +45,8 @@ use crate::error::{
 };
 use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId, UdpId};
 use crate::observe::{Counters, Event, EventMask, Gauges, Life, SocketRow, TcpInfo};
+pub use crate::ping::Ping;
+use crate::ping::Pings;
 use crate::rng::Rng;
 use crate::stack::cookies::Cookies;
 use crate::stack::epilogue::Epilogues;
@@ -154,6 +156,8 @@ pub enum SocketEvent {
     PendingDone(PendingId, Result<ConnectionId, SocketError>),
     /// A UDP socket became readable or writable.
     Udp(UdpId, Readiness),
+    /// [`Stack::next_ping`] would give a ping.
+    Ping,
 }
 
 /// Where and how to listen.
@@ -305,6 +309,7 @@ pub struct Stack {
     isn: Isn,
     cookies: Cookies,
     udp: UdpSockets,
+    pings: Pings,
     outbox: Outbox,
     /// Connections that owe a segment, in the order in which they are served.
     owing: VecDeque<ConnectionId>,
@@ -337,6 +342,7 @@ impl Stack {
             isn: Isn::new(&mut rng),
             cookies: Cookies::new(&mut rng),
             udp: UdpSockets::new(&mut rng),
+            pings: Pings::default(),
             outbox: Outbox::default(),
             owing: VecDeque::new(),
             notices: Notices::default(),
@@ -667,6 +673,29 @@ impl Stack {
     /// Where a UDP socket is bound.
     pub fn udp_addr(&self, id: UdpId) -> Option<SocketAddr> {
         self.udp.local(id)
+    }
+
+    // ---- the app speaks: pings
+
+    /// Pings of addresses that are not the stack's own wait for [`Stack::next_ping`] from now on, or (false) get no answer
+    /// any more, as in the beginning. False: somebody takes them already.
+    pub fn take_pings(&mut self, take: bool) -> bool {
+        self.pings.take(take)
+    }
+
+    /// The oldest ping.
+    pub fn next_ping(&mut self) -> Option<Ping> {
+        self.pings.pop()
+    }
+
+    /// Answers a ping as who was pinged would.
+    pub fn ping_reply(&mut self, ping: &Ping) {
+        self.answer_ping(ping);
+    }
+
+    /// Answers a ping with an ICMP error.
+    pub fn ping_unreachable(&mut self, now: Instant, ping: &Ping, why: Unreachable) {
+        self.answer_ping_unreachable(now, ping, why);
     }
 
     // ---- look, change nothing

@@ -22,6 +22,7 @@ use crate::dns::{self, Route, Served};
 use crate::host::HostStream;
 use crate::journal::{ClosedBy, Connection, Direction, How, Reason, states};
 use crate::owner::Protocol;
+use crate::ping;
 use crate::publish::Publisher;
 use crate::relay::Relay;
 use crate::rules;
@@ -84,6 +85,7 @@ impl Gateway {
             };
         let mut incoming = net.incoming(options)?;
         let datagrams = lastack::UdpAny::bind(&net)?;
+        let pings = lastack::PingAny::bind(&net)?;
         let session = Arc::new(Session::new(net, config, listener));
         let flows = Flows::new(datagrams);
         let accept = {
@@ -107,6 +109,7 @@ impl Gateway {
             tokio::spawn(accept),
             tokio::spawn(refresh),
             tokio::spawn(udp::forward(session.clone(), flows.clone())),
+            tokio::spawn(ping::forward(session.clone(), pings)),
         ];
         let publisher = Publisher::new(session.clone(), flows.clone());
         Ok(Self { session, flows, publisher, tasks })

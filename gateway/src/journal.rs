@@ -237,11 +237,23 @@ pub struct Connection {
     pub states: Vec<(TcpState, u64)>,
 }
 
-/// One UDP flow: datagrams between two addresses until nobody sends any.
+identifiers!(
+    /// What a flow is made of.
+    FlowProtocol {
+        /// Datagrams.
+        Udp = "udp",
+        /// Pings. The program's port is their identifier, the other is 0.
+        Icmp = "icmp",
+    }
+);
+
+/// One flow: datagrams, or pings, between two addresses until nobody sends any.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Flow {
     /// Its number in this run, from 1, shared with connections.
     pub id: u64,
+    /// What it is made of.
+    pub protocol: FlowProtocol,
     /// Whose it is, where that could be told.
     pub owner: Option<Owner>,
     /// The program's end.
@@ -283,6 +295,8 @@ identifiers!(
         Unreachable = "unreachable",
         /// A rule forbade it.
         Denied = "denied",
+        /// This host does not let its user: `net.ipv4.ping_group_range`.
+        NotPermitted = "not-permitted",
     }
 );
 
@@ -351,7 +365,7 @@ impl Flow {
         let line = FlowLine {
             event: "flow",
             id: self.id,
-            protocol: "udp",
+            protocol: self.protocol,
             pid: self.owner.as_ref().map(|owner| owner.pid),
             process: self.owner.as_ref().map(|owner| &*owner.process),
             cgroup: self.owner.as_ref().and_then(|owner| owner.cgroup.as_deref()),
@@ -429,7 +443,7 @@ struct ConnectionLine<'a> {
 struct FlowLine<'a> {
     event: &'static str,
     id: u64,
-    protocol: &'static str,
+    protocol: FlowProtocol,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]

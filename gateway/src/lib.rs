@@ -20,6 +20,7 @@ pub mod journal;
 pub mod limits;
 mod netlink;
 pub mod owner;
+mod ping;
 pub mod pool;
 pub mod program;
 pub mod publish;

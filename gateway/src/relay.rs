@@ -1,6 +1,6 @@
 //! A relay with a law: what one side does to its connection, the other side sees.
 //!
-//! Owns:    [`Relay`], the two directions between a stack's connection and a host's; [`Outcome`], what became of them.
+//! Owns:    [`Relay`], the two directions between a stack's connection and a host's.
 //! Input:   chunks of either side, never copied. Output: the same chunks, FIN and RST at the other side.
 //! Rules:   FIN is forwarded behind the data before it, and the other direction lives on. RST is forwarded behind the
 //!          data before it too, as far as the receiver takes it within [`Policy::patience`]. Nothing is read from one
@@ -9,108 +9,22 @@
 //!          from all that: it is done as asked (`inject`).
 //! Not here: who is right (`verdict`), dialling (`forward`).
 
+mod outcome;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use lastack::core::observe::{Ending, Life, TcpInfo};
+use lastack::core::observe::{Ending, Life};
 use lastack::{Readiness, TcpOption, TcpStream};
 
 use crate::host::{HostInfo, HostStream};
-use crate::inject::{Armed, Event, Frozen, Injected};
-
-/// How a relay treats its connections.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// How long data that is under way when the other side has reset may make no progress before it is given up.
-    /// Default 5 s.
-    pub patience: Duration,
-    /// How long a half-closed connection may be idle before the inside is probed. Default 60 s, whole seconds.
-    pub half_closed_probe: Duration,
-    /// Goes up whenever bytes move: whoever wants to know whether anything still happens looks at it.
-    pub progress: Arc<AtomicU64>,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            patience: Duration::from_secs(5),
-            half_closed_probe: Duration::from_secs(60),
-            progress: Arc::default(),
-        }
-    }
-}
-
-impl Policy {
-    fn moved(&self) {
-        self.progress.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Who sent the first FIN or RST.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FirstClose {
-    /// The program behind the stack.
-    Inside,
-    /// The host's remote end.
-    Outside,
-    /// Both, before either could have seen the other's.
-    Both,
-}
-
-/// How a relay ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
-    /// A FIN each way.
-    Clean,
-    /// The inside connection ended with this errno: `ECONNRESET` for a RST.
-    Inside(i32),
-    /// The outside connection ended with this errno: `ECONNRESET` or `EPIPE` for a RST.
-    Outside(i32),
-    /// The inside connection was killed by command.
-    Killed,
-    /// It was ended by injection ([`Outcome::injected`]).
-    Injected,
-    /// The relay was stopped, or its stack was.
-    Stopped,
-}
-
-/// What became of a relayed connection.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Outcome {
-    /// Who closed first; `None`: nobody.
-    pub first_close: Option<FirstClose>,
-    /// How it ended.
-    pub end: End,
-    /// The inside sent FIN.
-    pub inside_fin: bool,
-    /// The outside sent FIN.
-    pub outside_fin: bool,
-    /// Bytes came from the outside after the inside had sent FIN.
-    pub data_after_inside_fin: bool,
-    /// Payload bytes that the inside's kernel sent in order.
-    pub bytes_up: u64,
-    /// Payload bytes that the outside sent.
-    pub bytes_down: u64,
-    /// Of `bytes_up`, bytes that the outside's kernel never acknowledged.
-    pub lost_up: u64,
-    /// Of `bytes_down`, bytes that the inside's kernel never acknowledged.
-    pub lost_down: u64,
-    /// The last thing that was forced on it.
-    pub injected: Option<Injected>,
-    /// The inside leg's record.
-    pub life: Life,
-    /// The inside leg's figures.
-    pub inside: TcpInfo,
-    /// The outside leg's figures.
-    pub outside: HostInfo,
-}
+use crate::inject::{Armed, Event, Frozen};
+pub use outcome::{End, FirstClose, Outcome, Policy};
 
 /// Carries a connection until it has ended.
 ///

@@ -19,7 +19,7 @@ pub(crate) use flow::{Carrier, Sent};
 
 use crate::addresses::Destination;
 use crate::dns::{self, Route};
-use crate::journal::{self, Direction, Flow, FlowEnd};
+use crate::journal::{self, Direction, Flow, FlowEnd, FlowProtocol};
 use crate::owner::Protocol;
 use crate::rules::Verdict;
 use crate::session::{Limit, Note, Session};
@@ -149,6 +149,7 @@ pub(crate) async fn forward(session: Arc<Session>, flows: Arc<Flows>) {
 pub(crate) fn blank(session: &Session, direction: Direction, (local, remote): Pair) -> Flow {
     Flow {
         id: session.number(),
+        protocol: FlowProtocol::Udp,
         owner: session.owner(Protocol::Udp, local, remote),
         local,
         remote,

@@ -1,7 +1,7 @@
 //! Runs lastack-core on a real machine: devices, a driver, and sockets for tokio and for threads.
 //!
 //! The modules in reading order: [`device`] (what a link must offer), [`tun`], [`veth`], [`memory`], [`capture`]
-//! with [`pcapng`], [`impair`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`]
+//! with [`pcapng`], [`impair`] (the links); [`clock`]; [`net`] and [`driver`] (a stack that runs); [`tcp`], [`incoming`], [`udp`], [`ping`]
 //! (sockets for tokio), [`blocking`] (sockets for threads); [`events`] (what happens); [`control`] (for other
 //! processes to look in).
 //!
@@ -48,6 +48,7 @@ pub mod memory;
 pub mod net;
 mod park;
 pub mod pcapng;
+pub mod ping;
 mod received;
 mod rx_buffers;
 mod shard;
@@ -67,6 +68,7 @@ pub use impair::Impaired;
 pub use incoming::{Incoming, PendingConnection};
 pub use memory::Memory;
 pub use net::Net;
+pub use ping::PingAny;
 pub use shard::LinkCounters;
 pub use tcp::{TcpListener, TcpStream};
 pub use tun::{Tun, TunOptions};
@@ -74,5 +76,5 @@ pub use udp::{UdpAny, UdpSocket};
 pub use veth::Veth;
 
 pub use lastack_core as core;
-pub use lastack_core::stack::{AnyOptions, Config, Datagram, ListenOptions, Readiness, Unreachable};
+pub use lastack_core::stack::{AnyOptions, Config, Datagram, ListenOptions, Ping, Readiness, Unreachable};
 pub use lastack_core::tcp::options::{TcpOption, TcpOptions};

@@ -224,6 +224,8 @@ pub(crate) struct Waiters {
     pub(crate) listeners: Slots<ListenerId>,
     pub(crate) udp: Slots<UdpId>,
     pub(crate) decisions: Decisions,
+    /// Who takes pings.
+    pub(crate) pings: Option<Waker>,
 }
 
 impl Waiters {
@@ -246,6 +248,7 @@ impl Waiters {
                 }
             }
             SocketEvent::Udp(id, ready) => self.udp.ready(id, ready, wakes),
+            SocketEvent::Ping => wakes.extend(self.pings.take()),
             _ => {}
         }
     }
@@ -256,6 +259,7 @@ impl Waiters {
         self.listeners.all(wakes);
         self.udp.all(wakes);
         self.decisions.all(wakes);
+        wakes.extend(self.pings.take());
     }
 }
 

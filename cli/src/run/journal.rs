@@ -18,7 +18,7 @@ use lastack_gateway::journal::Entry;
 
 use super::impaired::Account;
 use super::report::{Report, Style};
-use super::words::{arrow, explain, explain_flow, explain_limit, time};
+use super::words::{arrow, explain, explain_flow, explain_limit, place, time};
 use crate::args::Lang;
 
 /// Notes that may wait to be handed over.
@@ -220,7 +220,7 @@ fn live_line(note: &Note, lang: Lang) -> String {
             format!("#{} {} {}: {}", c.id, c.remote, c.verdict.how.name(), explain(c, lang).text)
         }
         Note::Ended(Entry::Flow(flow)) => {
-            format!("#{} {}/udp {}: {}", flow.id, flow.remote, flow.how.name(), explain_flow(flow, lang))
+            format!("#{} {} {}: {}", flow.id, place(flow), flow.how.name(), explain_flow(flow, lang))
         }
         Note::Ended(Entry::Limit(reached)) => explain_limit(reached, lang),
         Note::Ended(Entry::Lookup(l)) => {

@@ -275,8 +275,12 @@ fn tell_connection(text: &mut String, c: &Connection, style: Style) {
 fn tell_flow(text: &mut String, flow: &Flow, style: Style) {
     let process = flow.owner.as_ref().map_or("?", |owner| &*owner.process);
     let arrow = words::arrow(flow.direction);
-    let _ =
-        write!(text, "{}  {process} {arrow} {}/udp", style.paint("1", &format!("#{}", flow.id)), flow.remote);
+    let _ = write!(
+        text,
+        "{}  {process} {arrow} {}",
+        style.paint("1", &format!("#{}", flow.id)),
+        words::place(flow)
+    );
     if let Some(host) = flow.host_remote.filter(|host| *host != flow.remote) {
         let _ = write!(text, " ({} {host})", style.pick("host", "主机"));
     }

@@ -4,7 +4,7 @@
 //! Input:   [`Connection`] and [`Flow`] records. Identifiers stay English; only sentences are translated.
 //! Rules:   a cause is stated as it is known: what is only possible is called so, nothing is invented.
 
-use lastack_gateway::journal::{Connection, Direction, Flow};
+use lastack_gateway::journal::{Connection, Direction, Flow, FlowProtocol};
 use lastack_gateway::limits::Reached;
 
 use crate::args::Lang;
@@ -38,6 +38,14 @@ pub(crate) fn explain_flow(flow: &Flow, lang: Lang) -> String {
     match lang {
         Lang::En => words_en::explain_flow(flow),
         Lang::Zh => words_zh::explain_flow(flow),
+    }
+}
+
+/// Where a flow goes, as the program used it: `10.0.2.2:53/udp`, `192.0.2.7/icmp`.
+pub(crate) fn place(flow: &Flow) -> String {
+    match flow.protocol {
+        FlowProtocol::Udp => format!("{}/udp", flow.remote),
+        FlowProtocol::Icmp => format!("{}/icmp", flow.remote.ip()),
     }
 }
 
@@ -183,6 +191,7 @@ pub(super) mod tests {
     fn flow(direction: Direction, how: lastack_gateway::journal::FlowEnd, datagrams: u64) -> Flow {
         Flow {
             id: 1,
+            protocol: if datagrams == 0 { FlowProtocol::Udp } else { FlowProtocol::Icmp },
             owner: None,
             local: "10.0.2.100:53".parse().unwrap(),
             remote: "10.0.2.2:4000".parse().unwrap(),

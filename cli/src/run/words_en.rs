@@ -1,7 +1,9 @@
 //! Explanations in English.
 
+use std::net::IpAddr;
+
 use lastack_gateway::inject::{Event, Injected};
-use lastack_gateway::journal::{ClosedBy, Connection, Direction, Flow, FlowEnd, How, Reason};
+use lastack_gateway::journal::{ClosedBy, Connection, Direction, Flow, FlowEnd, FlowProtocol, How, Reason};
 use lastack_gateway::limits::{Limit, Reached};
 
 use lastack_core::error::errno::ENETUNREACH;
@@ -220,12 +222,32 @@ pub(super) fn explain_flow(flow: &Flow) -> String {
         return explain_flow_in(flow);
     }
     let to = flow.host_remote.unwrap_or(flow.remote);
+    if flow.protocol == FlowProtocol::Icmp {
+        return explain_pings(flow, to.ip());
+    }
     match flow.how {
         FlowEnd::Idle if flow.datagrams_down == 0 => format!("Nothing came back from {to}."),
         FlowEnd::Idle => "Datagrams went both ways until nobody sent any more.".to_owned(),
         FlowEnd::Refused => format!("Nobody listens on {to}: ICMP port unreachable came back."),
         FlowEnd::Unreachable => format!("This host cannot send to {to}."),
         FlowEnd::Denied => format!("A rule forbids {}.", flow.remote),
+        FlowEnd::NotPermitted => format!("This host does not let its user send to {to}."),
+    }
+}
+
+fn explain_pings(flow: &Flow, to: IpAddr) -> String {
+    let (sent, answered) = (flow.datagrams_up, flow.datagrams_down);
+    match flow.how {
+        FlowEnd::Idle => format!("{to} answered {answered} of {sent} pings."),
+        FlowEnd::Refused | FlowEnd::Unreachable => {
+            format!("This host cannot reach {to}; {answered} of {sent} pings were answered.")
+        }
+        FlowEnd::Denied => format!("A rule forbids {to}."),
+        FlowEnd::NotPermitted => {
+            "This host does not let its user ping: the group is not in net.ipv4.ping_group_range \
+             (sudo sysctl net.ipv4.ping_group_range='0 2147483647')."
+                .to_owned()
+        }
     }
 }
 
@@ -243,6 +265,7 @@ fn explain_flow_in(flow: &Flow) -> String {
         }
         FlowEnd::Unreachable => format!("This host cannot send to the client {client}."),
         FlowEnd::Denied => format!("A rule forbids {client}."),
+        FlowEnd::NotPermitted => format!("This host does not let its user send to the client {client}."),
     }
 }
 

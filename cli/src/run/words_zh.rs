@@ -1,7 +1,9 @@
 //! Explanations in Chinese. 中文解释。
 
+use std::net::IpAddr;
+
 use lastack_gateway::inject::{Event, Injected};
-use lastack_gateway::journal::{ClosedBy, Connection, Direction, Flow, FlowEnd, How, Reason};
+use lastack_gateway::journal::{ClosedBy, Connection, Direction, Flow, FlowEnd, FlowProtocol, How, Reason};
 use lastack_gateway::limits::{Limit, Reached};
 
 use lastack_core::error::errno::ENETUNREACH;
@@ -186,12 +188,28 @@ pub(super) fn explain_flow(flow: &Flow) -> String {
         return explain_flow_in(flow);
     }
     let to = flow.host_remote.unwrap_or(flow.remote);
+    if flow.protocol == FlowProtocol::Icmp {
+        return explain_pings(flow, to.ip());
+    }
     match flow.how {
         FlowEnd::Idle if flow.datagrams_down == 0 => format!("{to} 没有任何回应。"),
         FlowEnd::Idle => "双方收发数据报，直到没人再发。".to_owned(),
         FlowEnd::Refused => format!("没有程序监听 {to}：收到 ICMP 端口不可达。"),
         FlowEnd::Unreachable => format!("本机无法向 {to} 发送。"),
         FlowEnd::Denied => format!("规则禁止访问 {}。", flow.remote),
+        FlowEnd::NotPermitted => format!("本机不允许其用户向 {to} 发送。"),
+    }
+}
+
+fn explain_pings(flow: &Flow, to: IpAddr) -> String {
+    let (sent, answered) = (flow.datagrams_up, flow.datagrams_down);
+    match flow.how {
+        FlowEnd::Idle => format!("{sent} 次 ping，{to} 回答了 {answered} 次。"),
+        FlowEnd::Refused | FlowEnd::Unreachable => {
+            format!("本机无法到达 {to}；{sent} 次 ping 有 {answered} 次得到回答。")
+        }
+        FlowEnd::Denied => format!("规则禁止 {to}。"),
+        FlowEnd::NotPermitted => "本机不允许其用户 ping：所在组不在 net.ipv4.ping_group_range 之内（sudo sysctl net.ipv4.ping_group_range='0 2147483647'）。".to_owned(),
     }
 }
 
@@ -207,6 +225,7 @@ fn explain_flow_in(flow: &Flow) -> String {
         FlowEnd::Refused => format!("客户端端口 {client} 已关闭：收到 ICMP 端口不可达。"),
         FlowEnd::Unreachable => format!("本机无法向客户端 {client} 发送。"),
         FlowEnd::Denied => format!("规则禁止 {client}。"),
+        FlowEnd::NotPermitted => format!("本机不允许其用户向客户端 {client} 发送。"),
     }
 }
 

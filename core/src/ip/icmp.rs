@@ -67,6 +67,13 @@ pub fn quote_datagram(ip: &IpFields, src_port: u16, dst_port: u16, payload: Byte
     Bytes::from(out.to_vec())
 }
 
+/// An echo request that was received, in wire form: for the quote of an error about it.
+pub fn quote_echo(ip: &IpFields, echo: Echo) -> Bytes {
+    let mut out = Transmit::default();
+    emit::icmp(&mut out, ip, &Icmp::EchoRequest(echo));
+    Bytes::from(out.to_vec())
+}
+
 /// RFC 1122 3.2.2, RFC 4443 2.4(e): no error about an error, about what was sent to many, or to nobody in particular.
 ///
 /// Later fragments (no error about these either) never come here: they have no verdict until they are whole.

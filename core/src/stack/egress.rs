@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::error::UdpError;
 use crate::id::UdpId;
 use crate::ip::icmp;
+use crate::ping::Ping;
 use crate::stack::notices::Notice;
 use crate::stack::outbox::{Outgoing, fragment};
 use crate::stack::{Datagram, Stack, Unreachable};
@@ -196,6 +197,32 @@ impl Stack {
         self.udp.reserve(id, data.len())?;
         self.outbox.push_datagram(id, from, to, data);
         Ok(())
+    }
+
+    pub(crate) fn answer_ping(&mut self, ping: &Ping) {
+        let Ping { from: src, to: dst, ident, seq, payload } = ping.clone();
+        let ip = IpHeader {
+            src,
+            dst,
+            protocol: 0,
+            ttl: TTL,
+            tos: 0,
+            id: 0,
+            dont_fragment: true,
+            header_len: 0,
+            total_len: 0,
+        };
+        self.send_echo_reply(ip, Echo { ident, seq, payload });
+    }
+
+    pub(crate) fn answer_ping_unreachable(&mut self, now: Instant, ping: &Ping, why: Unreachable) {
+        let Ping { from: src, to: dst, ident, seq, payload } = ping.clone();
+        let kind = icmp::unreachable(Version::of(src), why);
+        if self.link.icmp_rate.allow(now, src, kind) {
+            let fields = IpFields { src, dst, ttl: TTL, tos: 0, id: 0 };
+            let quote = icmp::quote_echo(&fields, Echo { ident, seq, payload });
+            self.send_icmp_error(quote, src, dst, kind);
+        }
     }
 
     pub(crate) fn answer_datagram_unreachable(

@@ -14,6 +14,7 @@ use crate::id::FourTuple;
 use crate::ip::{icmp, pmtu};
 use crate::observe::life::Ending;
 use crate::observe::{DropReason, Event, EventKind, EventMask, ResetReason};
+use crate::ping::Ping;
 use crate::stack::demux::{SocketKey, SocketKind};
 use crate::stack::notices::Notice;
 use crate::stack::sockets::{Holder, NOT_PENDING};
@@ -338,9 +339,11 @@ impl Stack {
         match message {
             Icmp::EchoRequest(echo) => {
                 self.world.counters.icmp_in_echos += 1;
+                let Echo { ident, seq, payload } = echo.clone();
                 if self.link.is_own(ip.dst) {
-                    let Echo { ident, seq, payload } = echo;
-                    self.send_echo_reply(*ip, Echo { ident: *ident, seq: *seq, payload: payload.clone() });
+                    self.send_echo_reply(*ip, Echo { ident, seq, payload });
+                } else if self.pings.push(Ping { from: ip.src, to: ip.dst, ident, seq, payload }) {
+                    self.notices.push(Notice::Ping);
                 }
             }
             Icmp::Error { kind, quote } => {

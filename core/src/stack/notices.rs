@@ -18,6 +18,7 @@ pub(crate) enum Notice {
     Pending(ListenerId),
     Done(PendingId, Result<ConnectionId, SocketError>),
     Udp(UdpId),
+    Ping,
 }
 
 /// The list.
@@ -65,6 +66,7 @@ impl Stack {
                 }),
                 Notice::Done(id, result) => Some(SocketEvent::PendingDone(id, result)),
                 Notice::Udp(id) => self.udp.take_readiness(id).map(|ready| SocketEvent::Udp(id, ready)),
+                Notice::Ping => (!self.pings.is_empty()).then_some(SocketEvent::Ping),
             };
             if event.is_some() {
                 return event;
@@ -87,7 +89,7 @@ impl Stack {
             Notice::Connection(id) => sockets.connection(*id).is_some(),
             Notice::Listener(id) | Notice::Pending(id) => listeners.get(*id).is_some(),
             Notice::Udp(id) => udp.exists(*id),
-            Notice::Done(..) => true,
+            Notice::Done(..) | Notice::Ping => true,
         });
     }
 

@@ -216,7 +216,7 @@ impl Chaos {
                 SocketEvent::PendingDone(_, Ok(id)) => {
                     self.apps[n].insert(id, App::default());
                 }
-                SocketEvent::PendingDone(_, Err(_)) | SocketEvent::Udp(..) => {}
+                SocketEvent::PendingDone(_, Err(_)) | SocketEvent::Udp(..) | SocketEvent::Ping => {}
                 SocketEvent::Connection(id, _) => {
                     assert!(self.apps[n].contains_key(&id), "seed {}: {id:?} is nobody's", self.seed);
                 }
