@@ -19,7 +19,7 @@ pub use capabilities::give_up_capabilities;
 pub(crate) use program::Program;
 
 /// Leaves this process, all its threads and those to come, the system calls that carrying takes. Files can be opened for
-/// reading only, sockets are of the internet, netlink and Unix, no program can be executed, nobody else be signalled or traced.
+/// reading only, new sockets are of the internet or netlink, no program can be executed, nobody else be signalled or traced.
 ///
 /// # Errors
 /// The kernel has no seccomp filters, or refuses this one; nothing has changed then.
