@@ -14,6 +14,7 @@ pub(crate) mod deadlines;
 pub(crate) mod demux;
 mod egress;
 mod epilogue;
+mod fast_open;
 mod ingress;
 mod isn;
 #[cfg(test)]
@@ -63,6 +64,7 @@ use crate::stack::world::World;
 use crate::sysctl::{Sysctl, names};
 use crate::tcp::connection::Disposition;
 use crate::tcp::context::Cx;
+use crate::tcp::fast_open::FastOpenKeys;
 use crate::tcp::options::{TcpOption, TcpOptions};
 use crate::tcp::state::TcpState;
 use crate::time::Instant;
@@ -308,6 +310,8 @@ pub struct Stack {
     ports: Ports,
     isn: Isn,
     cookies: Cookies,
+    /// Of Fast Open cookies, where nobody chose one.
+    fast_open_secret: FastOpenKeys,
     udp: UdpSockets,
     pings: Pings,
     outbox: Outbox,
@@ -349,6 +353,7 @@ impl Stack {
             epilogues: Epilogues::new(),
             max_connections: config.max_connections,
             world: World::new(config.sysctl, config.event_limit, Rng::from_key(rng.key())),
+            fast_open_secret: FastOpenKeys::secret(rng.next_u64(), rng.next_u64()),
             link,
         }
     }
@@ -453,7 +458,36 @@ impl Stack {
         local: Option<SocketAddr>,
         options: TcpOptions,
     ) -> Result<ConnectionId, ConnectError> {
-        self.connect_to(now, remote, local, options)
+        self.connect_with(now, remote, local, options, None).map(|(id, _)| id)
+    }
+
+    /// Begins a connection with Fast Open (RFC 7413; Linux `sendto` with `MSG_FASTOPEN`): the SYN asks for a cookie, or brings the
+    /// one that is known and as much of `data` as fits, at most the peer's segment size less 40 bytes. How much of `data` was
+    /// taken is told; the rest is to be sent when the connection is writable. `more`: it will be, at once, so that the ACK of the
+    /// handshake waits for it. With `tcp_fastopen` bit 1 off it is as [`Stack::connect`].
+    ///
+    /// Data in a SYN may reach the peer's application twice.
+    pub fn connect_fast(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        options: TcpOptions,
+        data: &[u8],
+        more: bool,
+    ) -> Result<(ConnectionId, usize), ConnectError> {
+        self.connect_with(now, remote, local, options, Some((data, more)))
+    }
+
+    /// A SYN to `remote` could bring data: its cookie is known, or none is asked for.
+    pub fn can_connect_fast(
+        &self,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        options: &TcpOptions,
+    ) -> bool {
+        self.may_send_syn_data(now, remote, local, options)
     }
 
     /// Queues at most as much of `data` as fits (copied). Returns how many bytes were taken.
@@ -598,6 +632,11 @@ impl Stack {
     /// Sets an option on a listener, for children to come.
     pub fn set_listener_option(&mut self, id: ListenerId, option: TcpOption) -> Result<(), OptionError> {
         self.change_listener(id, option)
+    }
+
+    /// The options of a listener.
+    pub fn listener_options(&self, id: ListenerId) -> Option<&TcpOptions> {
+        Some(&*self.listeners.get(id)?.options)
     }
 
     /// The options of a connection.

@@ -4,6 +4,7 @@
 
 pub mod names;
 
+use crate::tcp::fast_open::FastOpenKeys;
 use crate::tcp::options::CongestionKind;
 use crate::time::Duration;
 
@@ -24,6 +25,9 @@ pub struct Sysctl {
     pub tcp_early_retrans: u8,
     pub tcp_ecn: u8,
     pub tcp_ecn_fallback: bool,
+    /// Bits: 1 client, 2 server, 4 and 0x200 without a cookie, 0x400 every listener.
+    pub tcp_fastopen: u32,
+    pub tcp_fastopen_key: FastOpenKeys,
     pub tcp_fin_timeout: Duration,
     pub tcp_frto: u8,
     pub tcp_invalid_ratelimit: Duration,
@@ -105,6 +109,8 @@ impl Default for Sysctl {
             tcp_early_retrans: 3,
             tcp_ecn: 2,
             tcp_ecn_fallback: true,
+            tcp_fastopen: 1,
+            tcp_fastopen_key: FastOpenKeys::UNSET,
             tcp_fin_timeout: Duration::from_secs(60),
             tcp_frto: 2,
             tcp_invalid_ratelimit: Duration::from_millis(500),

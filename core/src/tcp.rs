@@ -5,6 +5,7 @@ pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod ecn;
+pub mod fast_open;
 pub(crate) mod half_open;
 pub(crate) mod metrics;
 pub mod options;

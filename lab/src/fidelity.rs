@@ -36,18 +36,18 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "`TCP_INFO` of a connection that was given up or reset has nothing in flight; Linux leaves `lost`, `retrans`, `sacked` and \
      `notsent_bytes` as they were. In SYN-SENT `snd_mss` is 536; Linux subtracts timestamps already. A socket that failed to \
      connect has no `TCP_INFO` in the lab.",
-    "TCP Fast Open, MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
+    "TCP Fast Open: a way that swallows SYNs with data is not looked for (tcp_fastopen_blackhole_timeout_sec, 0 in Linux).",
+    "MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
      for a refusal.",
     "Counters of specification 9 that the stack does not have, because what they count does not happen in it: \
      LockDroppedIcmps, DelayedACKLocked, TCPBacklogDrop and TCPBacklogCoalesce (no socket lock, so no backlog behind one); \
      TCPAutoCorking, TCPSpuriousRtxHostQueues, TCPRetransFail, TCPAbortFailed (nothing queues between the stack and its link, and \
      sending cannot fail); TCPRcvCollapsed (segments are not merged under memory pressure, they are copied small at once); \
-     SackShifted, SackMerged, SackShiftFallback (how Linux stores its scoreboard); TCPMD5*, TCPAO*, TCPFastOpen*, PLB and \
+     SackShifted, SackMerged, SackShiftFallback (how Linux stores its scoreboard); TCPMD5*, TCPAO*, TCPFastOpenBlackhole, PLB and \
      MigrateReq (not offered); TCPMemoryPressuresChrono, TCPPFMemallocDrop, IPReversePathFilter (of the host).",
     "Socket options that are not offered: TCP_SAVE_SYN and TCP_SAVED_SYN (headers of SYNs are not kept), TCP_MD5SIG, TCP_AO, \
-     TCP_ULP, TCP_REPAIR, TCP_ZEROCOPY_RECEIVE, and the error queue of IP_RECVERR (the error itself is told). TCP Fast Open's options \
-     answer as Linux's do with tcp_fastopen = 0.",
+     TCP_ULP, TCP_REPAIR, TCP_ZEROCOPY_RECEIVE, and the error queue of IP_RECVERR (the error itself is told).",
     "A queued byte is charged as it is, not as the pages it lies in: SO_SNDBUF takes a little more, and windows of small segments \
      are a little larger, than Linux's, which depend on the device's buffers.",
 ];

@@ -6,6 +6,7 @@
 //! Rules:   Linux `net/socket.c`, `af_inet.c`, `tcp.c`: which errno, and when it is told.
 //! Not here: TCP itself (`lastack_core`), scripts.
 
+mod fast_open;
 mod kept;
 mod options;
 mod ready;
@@ -69,6 +70,8 @@ struct TcpSocket {
     /// `TCP_QUICKACK` set before there was a connection.
     quickack: Option<bool>,
     linger_since: Option<Instant>,
+    /// Where the first write connects to (`TCP_FASTOPEN_CONNECT`).
+    deferred: Option<SocketAddr>,
     /// `shutdown` ended receiving.
     shut_read: bool,
     /// Options that change nothing, as they were set.
@@ -304,7 +307,9 @@ impl Posix {
                 let attempt = self.receive(*fd, lens.iter().sum(), *flags, progress, first);
                 if *via == Via::Message { self.with_message(*fd, attempt) } else { attempt }
             }
-            Call::Send { fd, lens, flags, .. } => self.send(*fd, lens.iter().sum(), *flags, progress),
+            Call::Send { fd, lens, flags, to, .. } => {
+                self.send(*fd, lens.iter().sum(), *flags, *to, progress, first)
+            }
             Call::Close(fd) => self.close(*fd),
             Call::Shutdown(fd, how) => self.shutdown(*fd, *how).into(),
             Call::Fcntl(fd, command, arg) => self.fcntl(*fd, *command, *arg).into(),
@@ -349,6 +354,7 @@ impl Posix {
             left: None,
             quickack: None,
             linger_since: None,
+            deferred: None,
             shut_read: false,
             kept: BTreeMap::new(),
         })))
@@ -402,7 +408,10 @@ impl Posix {
             ListenOptions { local, backlog: backlog.max(0) as u32, options: socket.options.clone() };
         match self.stack.listen(now, options) {
             Ok(id) => {
-                self.tcp(fd).expect("found above").role = Role::Listener(id);
+                let opens_fast = self.stack.listener_options(id).map_or(0, |options| options.fast_open_queue);
+                let socket = self.tcp(fd).expect("found above");
+                socket.role = Role::Listener(id);
+                socket.options.fast_open_queue = opens_fast;
                 Outcome::ok(0)
             }
             Err(error) => Outcome::error(error.errno()),
@@ -432,6 +441,7 @@ impl Posix {
                     left: None,
                     quickack: None,
                     linger_since: None,
+                    deferred: None,
                     shut_read: false,
                     kept,
                 };
@@ -454,6 +464,10 @@ impl Posix {
             Role::Listener(_) => return Outcome::error(libc::EISCONN).into(),
             Role::Connection { id, told } => (id, told),
             Role::Fresh => {
+                if let Some(attempt) = self.defer_connect(fd, to) {
+                    return attempt;
+                }
+                let socket = self.tcp(fd).expect("found above");
                 let (local, options, quickack) = (socket.bound, socket.options.clone(), socket.quickack);
                 match self.stack.connect(now, plain(to), local, options) {
                     Ok(id) => {

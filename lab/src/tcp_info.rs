@@ -86,7 +86,7 @@ pub fn compose(info: &TcpInfo) -> Vec<u8> {
         }
     }
     bytes[6] = info.snd_wscale & 15 | info.rcv_wscale << 4;
-    bytes[7] = info.delivery_rate_app_limited & 1;
+    bytes[7] = (info.delivery_rate_app_limited & 1) | (info.fastopen_client_fail & 3) << 1;
     bytes
 }
 
@@ -101,6 +101,7 @@ pub fn parse(bytes: &[u8]) -> Vec<(&'static str, u64)> {
         values.push(("snd_wscale", u64::from(scales & 15)));
         values.push(("rcv_wscale", u64::from(scales >> 4)));
         values.push(("delivery_rate_app_limited", u64::from(flags & 1)));
+        values.push(("fastopen_client_fail", u64::from(flags >> 1 & 3)));
     }
     values
 }

@@ -104,6 +104,13 @@ counters! {
         tcp_lost_retransmit "TCPLostRetransmit" "Repeated segments lost again.";
         tcp_fast_retrans "TCPFastRetrans" "Segments repeated in Recovery.";
         tcp_slow_start_retrans "TCPSlowStartRetrans" "Segments repeated in Loss.";
+        tcp_fast_open_active "TCPFastOpenActive" "SYNs whose data the server took.";
+        tcp_fast_open_active_fail "TCPFastOpenActiveFail" "SYNs whose data the server left out, or that were lost.";
+        tcp_fast_open_passive "TCPFastOpenPassive" "Children made out of a SYN with a valid cookie.";
+        tcp_fast_open_passive_fail "TCPFastOpenPassiveFail" "SYNs with a cookie that was not valid.";
+        tcp_fast_open_listen_overflow "TCPFastOpenListenOverflow" "SYNs refused Fast Open because too many were opening (TCP_FASTOPEN).";
+        tcp_fast_open_cookie_reqd "TCPFastOpenCookieReqd" "SYNs that asked for a cookie.";
+        tcp_fast_open_passive_alt_key "TCPFastOpenPassiveAltKey" "Cookies made with the secret before.";
         tcp_timeouts "TCPTimeouts" "Retransmission timer firings, SYN and SYN-ACK included.";
         tcp_loss_probes "TCPLossProbes" "Tail loss probes sent.";
         tcp_loss_probe_recovery "TCPLossProbeRecovery" "Losses repaired by a tail loss probe.";

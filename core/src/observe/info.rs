@@ -160,6 +160,9 @@ tcp_info! {
     rcv_wscale: u8,
     /// 1 when the delivery rate sample was limited by the application.
     delivery_rate_app_limited: u8,
+    /// Why a Fast Open of ours did not work: 1 no cookie, 2 the SYN-ACK left the data out, 3 the SYN was repeated; 0: it did,
+    /// or there was none.
+    fastopen_client_fail: u8,
     /// Retransmission time-out, microseconds.
     rto: u32,
     /// Delayed-ACK time-out, microseconds.

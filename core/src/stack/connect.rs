@@ -14,6 +14,7 @@ use crate::stack::sockets::{Holder, Sockets};
 use crate::stack::tuple::Packed;
 use crate::tcp::connection::{Connection, ConnectionSetup, Disposition};
 use crate::tcp::context::Cx;
+use crate::tcp::fast_open::CLIENT;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
@@ -31,13 +32,15 @@ enum Pair {
 }
 
 impl Stack {
-    pub(crate) fn connect_to(
+    /// `fast`: Fast Open with this data, and whether more follows at once. How much of it was taken.
+    pub(crate) fn connect_with(
         &mut self,
         now: Instant,
         remote: SocketAddr,
         local: Option<SocketAddr>,
         options: TcpOptions,
-    ) -> Result<ConnectionId, ConnectError> {
+        fast: Option<(&[u8], bool)>,
+    ) -> Result<(ConnectionId, usize), ConnectError> {
         if remote.port() == 0
             || remote.ip().is_unspecified()
             || remote.ip().is_multicast()
@@ -76,10 +79,31 @@ impl Stack {
         };
         let port = Use { reuseaddr: options.reuseaddr, bound: asked_port != 0 };
         self.ports.acquire(tuple.local.port(), port);
-        let connection = Connection::connect(&setup, options, &mut self.world.cx(now));
+        let mut cx = self.world.cx(now);
+        let mut connection = Connection::connect(&setup, options, &mut cx);
+        let taken = match fast {
+            Some((data, more)) if cx.sysctl.tcp_fastopen & CLIENT != 0 => {
+                connection.attempt_fast_open(data, more, &mut cx)
+            }
+            _ => 0,
+        };
         let id = self.sockets.add_connection(Box::new(connection), Holder::App, port);
         self.settle(now, id, Disposition::Keep);
-        Ok(id)
+        Ok((id, taken))
+    }
+
+    pub(crate) fn may_send_syn_data(
+        &self,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        options: &TcpOptions,
+    ) -> bool {
+        let Ok(source) = self.source_address(remote.ip(), local) else { return false };
+        let (sysctl, metrics) = (&self.world.sysctl, &self.world.metrics);
+        let tuple = FourTuple { local: SocketAddr::new(source, 0), remote };
+        sysctl.tcp_fastopen & CLIENT != 0
+            && Connection::may_send_syn_data(options, &tuple, sysctl, metrics, now)
     }
 
     /// As many sockets as there may be.

@@ -132,7 +132,7 @@ impl Stack {
         let Some(listener) = self.listeners.get(id) else { return };
         let mut cx = self.world.cx(now);
         let mut once = HalfOpen::new(&syn, iss, shifted, advmss, &listener.options, &cx);
-        once.send_syn_ack(tuple, &listener.options, &mut cx);
+        once.send_syn_ack(tuple, &listener.options, None, &mut cx);
         self.world.counters.syncookies_sent += 1;
     }
 

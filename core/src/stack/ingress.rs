@@ -211,7 +211,7 @@ impl Stack {
         let Some(found) = self.sockets.half_open_mut(key) else { return };
         let half_open = found.half_open;
         let verdict =
-            half_open.on_segment(cookie, tuple, segment, &listener.options, &mut self.world.cx(now));
+            half_open.on_segment(cookie, tuple, segment, &listener.options, false, &mut self.world.cx(now));
         match verdict {
             HalfOpenVerdict::Keep => {
                 let deadline = half_open.deadline;

@@ -14,6 +14,7 @@ use crate::error::{AcceptError, ListenError, OptionError};
 use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId};
 use crate::observe::DropReason;
 use crate::rng::{HashKey, Rng};
+use crate::stack::fast_open::{FastOpenQueue, Judgement};
 use crate::stack::notices::Notice;
 use crate::stack::ports::Use;
 use crate::stack::slab::Arena;
@@ -21,6 +22,7 @@ use crate::stack::sockets::{Holder, NOT_PENDING};
 use crate::stack::tuple::Packed;
 use crate::stack::{AnyOptions, ListenOptions, Readiness, Stack};
 use crate::tcp::connection::{Connection, ConnectionSetup};
+use crate::tcp::fast_open::{SERVER, SERVER_ALWAYS};
 use crate::tcp::half_open::{HalfOpen, SynQueue};
 use crate::tcp::options::{TcpOption, TcpOptions};
 use crate::tcp::seq::SeqNum;
@@ -43,6 +45,7 @@ pub(crate) struct Listener {
     pub(crate) young: u32,
     /// The last time the SYN queue was full (for SYN cookies).
     pub(crate) overflowed: Option<Instant>,
+    pub(crate) fast_open: FastOpenQueue,
     /// An accept-any listener.
     pub(crate) any: Option<Any>,
     pub(crate) has_event: bool,
@@ -214,9 +217,14 @@ impl Stack {
         now: Instant,
         local: SocketAddr,
         backlog: u32,
-        options: TcpOptions,
+        mut options: TcpOptions,
         any: Option<Any>,
     ) -> ListenerId {
+        // Linux __inet_listen_sk().
+        let always = self.world.sysctl.tcp_fastopen & (SERVER | SERVER_ALWAYS) == SERVER | SERVER_ALWAYS;
+        if always && any.is_none() && options.fast_open_queue == 0 {
+            options.fast_open_queue = backlog;
+        }
         if any.is_none() {
             self.ports.acquire(local.port(), Use { reuseaddr: options.reuseaddr, bound: true });
         }
@@ -228,6 +236,7 @@ impl Stack {
             syn_queue: 0,
             young: 0,
             overflowed: None,
+            fast_open: FastOpenQueue::default(),
             any,
             has_event: false,
             cookie: self.sockets.new_cookie(),
@@ -345,10 +354,14 @@ impl Stack {
             return;
         }
         let iss = iss.unwrap_or_else(|| self.isn.iss(packed, now));
-        let cookie = self.sockets.new_cookie();
         let Some(mut half_open) = self.new_half_open(now, id, packed, tuple, syn, iss) else { return };
+        let fast_open = match self.judge_fast_open(now, id, tuple, syn) {
+            Judgement::Child(answer) => return self.open_fast(now, id, half_open, tuple, syn, answer),
+            Judgement::Ordinary(answer) => answer,
+        };
+        let cookie = self.sockets.new_cookie();
         let Some(listener) = self.listeners.get_mut(id) else { return };
-        half_open.send_syn_ack(tuple, &listener.options, &mut self.world.cx(now));
+        half_open.send_syn_ack(tuple, &listener.options, fast_open, &mut self.world.cx(now));
         listener.syn_queue += 1;
         listener.young += 1;
         let deadline = half_open.deadline;

@@ -160,7 +160,7 @@ impl Stack {
         let half_open = self.sockets.half_open_mut(key).ok_or(Gone)?;
         let listener = self.listeners.get_mut(listener).ok_or(Gone)?;
         let tuple = half_open.tuple;
-        half_open.half_open.send_syn_ack(&tuple, &listener.options, &mut self.world.cx(now));
+        half_open.half_open.send_syn_ack(&tuple, &listener.options, None, &mut self.world.cx(now));
         listener.syn_queue += 1;
         listener.young += 1;
         let deadline = half_open.half_open.deadline;

@@ -39,12 +39,19 @@ impl Stack {
 
     fn take_over(&mut self, now: Instant, id: ConnectionId, owes: bool) {
         let Some(socket) = self.sockets.connection_mut(id) else { return };
+        let opening = socket.connection.take_over_opening();
+        let is_accepted = !matches!(socket.holder, Holder::AcceptQueue(_));
         let deadline = socket.connection.next_deadline();
         let ready = socket.connection.take_readiness();
         let queued = socket.connection.queued_bytes();
         let before = core::mem::replace(&mut socket.charged, queued);
         self.world.limits.account(queued, before, &self.world.sysctl, &mut self.world.counters);
         let (in_table, holder) = (socket.in_table, socket.holder);
+        if let Some((listener, how)) = opening
+            && let Some(listener) = self.listeners.get_mut(listener)
+        {
+            listener.fast_open.over(is_accepted, how, now);
+        }
         if owes && !core::mem::replace(&mut socket.owes, true) {
             self.owing.push_back(id);
         }

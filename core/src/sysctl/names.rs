@@ -11,6 +11,7 @@ use core::fmt::Write as _;
 
 use crate::stack::SysctlError;
 use crate::sysctl::Sysctl;
+use crate::tcp::fast_open::FastOpenKeys;
 use crate::tcp::options::CongestionKind;
 use crate::time::Duration;
 
@@ -37,6 +38,7 @@ enum Kind {
     Pages(Field<[u64; 3]>),
     Ports(Field<[u16; 2]>),
     Congestion(Field<CongestionKind>),
+    Keys(Field<FastOpenKeys>),
 }
 
 /// One setting of a stack.
@@ -100,6 +102,8 @@ settings! {
         tcp_early_retrans Byte(0, 4) "" "3 or 4: tail loss probes on. RFC 5827's early retransmit no longer exists.";
         tcp_ecn Byte(0, 2) "" "0 off, 1 ask and accept, 2 accept only.";
         tcp_ecn_fallback Switch(1) "" "A repeated SYN does not ask for ECN again (RFC 3168 6.1.1.1).";
+        tcp_fastopen Int "bits" "TCP Fast Open: 1 client, 2 server (with TCP_FASTOPEN on the listener), 4 and 0x200 without a cookie, 0x400 every listener. 1 does not enable the server side.";
+        tcp_fastopen_key Keys "" "Secret of Fast Open cookies, and after a comma the one before. All zero: one of the stack's own.";
         tcp_fin_timeout Seconds "seconds" "Life of an orphan's FIN-WAIT-2, at least 3.5 RTO. Does not shorten TIME-WAIT, FIN-WAIT-1 or an owned FIN-WAIT-2; 61 to 89 make it shorter than 60.";
         tcp_frto Byte(0, 255) "" "Not 0: detect spurious time-outs (RFC 5682).";
         tcp_invalid_ratelimit Time(MS, 0, INT_MAX) "milliseconds" "Least time between ACKs for invalid segments of a socket; also limits answers to keepalives, and challenge ACKs.";
@@ -193,9 +197,7 @@ not_applicable! {
     "net.ipv4.tcp_ecn_option_beacon" "AccECN is not negotiated";
     "net.ipv4.tcp_ehash_entries" "the connection table grows by itself";
     "net.ipv4.tcp_fack" "no effect in Linux either: RACK replaced it";
-    "net.ipv4.tcp_fastopen" "TCP Fast Open is not offered";
-    "net.ipv4.tcp_fastopen_blackhole_timeout_sec" "TCP Fast Open is not offered";
-    "net.ipv4.tcp_fastopen_key" "TCP Fast Open is not offered";
+    "net.ipv4.tcp_fastopen_blackhole_timeout_sec" "ways that swallow SYNs with data are not looked for, as with Linux's default of 0";
     "net.ipv4.tcp_fwmark_accept" "packets carry no firewall mark here";
     "net.ipv4.tcp_l3mdev_accept" "a stack has one link and no VRF";
     "net.ipv4.tcp_limit_output_bytes" "nothing queues between the stack and its link: what may leave leaves at once";
@@ -286,6 +288,7 @@ impl Setting {
             Kind::Pages(field) => list(&mut field.0(sysctl).iter().copied()),
             Kind::Ports(field) => list(&mut field.0(sysctl).iter().map(|n| u64::from(*n))),
             Kind::Congestion(field) => field.0(sysctl).name().to_owned(),
+            Kind::Keys(field) => field.0(sysctl).to_string(),
         }
     }
 
@@ -310,6 +313,9 @@ impl Setting {
             Kind::Pages(_) => "three numbers".to_owned(),
             Kind::Ports(_) => "two ports, 1..=65535, the first not above the second".to_owned(),
             Kind::Congestion(_) => "reno or cubic".to_owned(),
+            Kind::Keys(_) => {
+                "four hexadecimal numbers with - between; perhaps a comma and four more".to_owned()
+            }
         }
     }
 
@@ -369,6 +375,7 @@ impl Setting {
                 let named = kinds.into_iter().find(|kind| kind.name() == value.trim());
                 *field.1(sysctl) = named.ok_or_else(invalid)?;
             }
+            Kind::Keys(field) => *field.1(sysctl) = FastOpenKeys::parse(value).ok_or_else(invalid)?,
         }
         Ok(())
     }
@@ -500,7 +507,7 @@ mod tests {
     #[test]
     fn what_a_stack_does_not_have_says_why() {
         let mut sysctl = Sysctl::default();
-        assert!(matches!(get(&sysctl, "tcp_fastopen"), Err(SysctlError::NotApplicable(_))));
+        assert!(matches!(get(&sysctl, "tcp_ecn_option"), Err(SysctlError::NotApplicable(_))));
         assert!(matches!(
             set(&mut sysctl, "net.ipv4.tcp_tw_recycle", "1"),
             Err(SysctlError::NotApplicable(_))

@@ -10,6 +10,7 @@
 mod app;
 mod close;
 mod data;
+mod fast_open;
 mod handshake;
 mod info;
 mod output;
@@ -28,6 +29,7 @@ use crate::stack::Readiness;
 use crate::tcp::ack_policy::{AckEnv, AckPolicy};
 use crate::tcp::context::Cx;
 use crate::tcp::ecn::Ecn;
+use crate::tcp::fast_open::{Attempt, Opening, Over};
 use crate::tcp::options::TcpOptions;
 use crate::tcp::paws::{TsState, ts_clock};
 use crate::tcp::rate_limit::RateLimit;
@@ -132,6 +134,12 @@ pub(crate) struct Connection {
     last_received: Instant,
     state_since: Instant,
     ready: Readiness,
+    /// A Fast Open child's handshake, until it is over and its listener knows.
+    opening: Option<Box<Opening>>,
+    /// Fast Open on our side.
+    attempt: Option<Box<Attempt>>,
+    /// A SYN's data was taken: the peer's by us, or ours by the peer (Linux `syn_data_acked`).
+    syn_data_acked: bool,
     segs_in: u32,
     segs_out: u32,
     data_segs_in: u32,
@@ -167,6 +175,7 @@ impl Connection {
 
     /// RFC 9293 3.10.7.4, in Linux's order.
     fn on_segment_synchronised(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+        self.on_opening_segment(segment, cx)?;
         // First to fourth: timestamps, sequence number, RST, SYN.
         self.validate(segment, cx)?;
         self.ecn.on_segment(segment.ecn);
@@ -223,6 +232,7 @@ impl Connection {
         if !acked.old || predicted {
             self.store_timestamp(segment, cx.now);
         }
+        self.finish_opening(cx);
         self.finish_handshake(header, cx);
         self.life.bytes_acked += u64::from(acked.bytes);
         self.tell_room(cx);
@@ -395,6 +405,7 @@ impl Connection {
             };
             self.life.first_close = self.life.first_close.or(closer);
         }
+        self.end_opening(Over::Done);
         self.set_state(TcpState::Close, cx);
         self.rcv_shutdown = true;
         self.snd_shutdown = true;

@@ -19,7 +19,7 @@ use crate::tcp::reset::answer_with_reset;
 use crate::tcp::seq::SeqNum;
 use crate::tcp::time_wait::in_window;
 use crate::time::{Duration, Instant};
-use crate::wire::segment::{Flags, Options, Segment, SegmentHeader, Timestamps};
+use crate::wire::segment::{FastOpen, Flags, Options, Segment, SegmentHeader, Timestamps};
 
 /// Linux `TCP_RTO_MAX`.
 const RTO_MAX: Duration = Duration::from_secs(120);
@@ -43,6 +43,8 @@ pub(crate) struct HalfOpen {
     last_sent: Instant,
     pub(crate) iss: SeqNum,
     pub(crate) irs: SeqNum,
+    /// What we acknowledge: behind the SYN, or behind the data it brought (Fast Open).
+    rcv_nxt: SeqNum,
     ts_recent: u32,
     ts_offset: u32,
     /// Millisecond (modulo 2^32) of the last answer to an invalid segment, plus one; 0: never.
@@ -83,8 +85,8 @@ pub(crate) struct Handover {
     pub(crate) agreed: Agreed,
     pub(crate) ts: Option<TsState>,
     pub(crate) opened: Instant,
-    /// The SYN-ACK was sent once, then: its round trip is a sample.
-    pub(crate) synack_sent: Option<Instant>,
+    /// The SYN-ACK was sent once: its round trip is a sample.
+    pub(crate) round_trip: Option<Duration>,
     pub(crate) repeated: bool,
     pub(crate) initial: InitialWindow,
 }
@@ -147,6 +149,7 @@ impl HalfOpen {
             last_sent: Instant::FAR_FUTURE,
             iss,
             irs: syn.header.seq,
+            rcv_nxt: syn.header.seq + 1,
             ts_recent: offer.timestamps.map_or(0, |ts| ts.tsval),
             ts_offset,
             last_answer_ms: 0,
@@ -170,22 +173,34 @@ impl HalfOpen {
         InitialWindow::for_socket(options, mss, self.agreed.wscale, sysctl)
     }
 
-    /// Queues the first SYN-ACK and arms its timer.
-    pub(crate) fn send_syn_ack(&mut self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+    /// Queues the first SYN-ACK and arms its timer. `fast_open`: the option it brings, as no repeat does.
+    pub(crate) fn send_syn_ack(
+        &mut self,
+        tuple: &FourTuple,
+        options: &TcpOptions,
+        fast_open: Option<FastOpen>,
+        cx: &mut Cx<'_>,
+    ) {
         self.first_sent = cx.now;
         self.deadline = cx.now + self.timeout();
         cx.counters.out_segs += 1;
-        self.push_syn_ack(tuple, options, cx);
+        self.push_syn_ack(tuple, options, fast_open, cx);
     }
 
-    fn push_syn_ack(&mut self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+    fn push_syn_ack(
+        &mut self,
+        tuple: &FourTuple,
+        options: &TcpOptions,
+        fast_open: Option<FastOpen>,
+        cx: &mut Cx<'_>,
+    ) {
         let initial = self.initial_window(options, cx.sysctl);
         self.last_sent = cx.now;
         let header = SegmentHeader {
             src_port: tuple.local.port(),
             dst_port: tuple.remote.port(),
             seq: self.iss,
-            ack: self.irs + 1,
+            ack: self.rcv_nxt,
             flags: Flags::SYN | Flags::ACK | if self.agreed.ecn { Flags::ECE } else { Flags::NONE },
             // The window of a SYN is never scaled (RFC 7323 2.2).
             wnd: initial.rcv_wnd.min(65_535) as u16,
@@ -195,10 +210,16 @@ impl HalfOpen {
                 wscale: self.agreed.wscale.then_some(self.rcv_wscale),
                 sack_permitted: self.agreed.sack,
                 timestamps: self.timestamps(cx.now),
+                fast_open,
                 ..Options::default()
             },
         };
         cx.replies.push(Reply { tuple: *tuple, header, ttl: options.ttl, tos: options.tos }, cx.counters);
+    }
+
+    /// The SYN brought `len` bytes, which were taken.
+    pub(crate) fn take_data(&mut self, len: u32) {
+        self.rcv_nxt += len;
     }
 
     /// Linux `tcp_rtx_synack`.
@@ -209,7 +230,7 @@ impl HalfOpen {
         cx.counters.retrans_segs += 1;
         cx.counters.tcp_syn_retrans += 1;
         cx.emit(cookie, tuple, || EventKind::RetransmitSynAck, EventMask::LOSS);
-        self.push_syn_ack(tuple, options, cx);
+        self.push_syn_ack(tuple, options, None, cx);
     }
 
     fn timestamps(&self, now: Instant) -> Option<Timestamps> {
@@ -223,13 +244,15 @@ impl HalfOpen {
         TIMEOUT_INIT.saturating_mul(1 << self.timeouts.min(16)).min(RTO_MAX)
     }
 
-    /// Linux `tcp_check_req`. Not for a pending one that has sent no SYN-ACK: that is the stack's.
+    /// Linux `tcp_check_req`. Not for a pending one that has sent no SYN-ACK: that is the stack's. `has_child`: a connection
+    /// exists already (Fast Open), which judges the acknowledgment, and dies of nothing but a RST.
     pub(crate) fn on_segment(
         &mut self,
         cookie: u64,
         tuple: &FourTuple,
         segment: &Segment,
         options: &TcpOptions,
+        has_child: bool,
         cx: &mut Cx<'_>,
     ) -> HalfOpenVerdict {
         let header = &segment.header;
@@ -246,7 +269,9 @@ impl HalfOpen {
         if seq == self.irs && is_bare_syn(flags) && !paws_reject {
             if self.may_answer(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
                 self.repeat_syn_ack(cookie, tuple, options, cx);
-                self.deadline = cx.now + self.timeout();
+                if !has_child {
+                    self.deadline = cx.now + self.timeout();
+                }
             } else {
                 cx.counters.tcp_ack_skipped_syn_recv += 1;
             }
@@ -255,12 +280,12 @@ impl HalfOpen {
         // RFC 9293 3.10.7.4: "If the connection is in any non-synchronized state … and the incoming segment acknowledges
         // something not yet sent …, a reset is sent."
         // A reset is judged by its sequence number alone.
-        if flags.ack() && !flags.rst() && header.ack != self.iss + 1 {
+        if flags.ack() && !flags.rst() && !has_child && header.ack != self.iss + 1 {
             cx.drop_segment(cookie, tuple, DropReason::TcpInvalidAck);
             answer_with_reset(cookie, tuple, segment, ResetReason::InvalidAckSequence, cx);
             return HalfOpenVerdict::Keep;
         }
-        let rcv_nxt = self.irs + 1;
+        let rcv_nxt = self.rcv_nxt;
         let window = self.initial_window(options, cx.sysctl).rcv_wnd;
         if paws_reject || tsecr_reject || !in_window(seq, end_seq, rcv_nxt, rcv_nxt + window) {
             if !flags.rst() {
@@ -305,11 +330,13 @@ impl HalfOpen {
         }
         if flags.rst() || syn {
             cx.counters.attempt_fails += 1;
-            cx.counters.embryonic_rsts += 1;
-            if flags.rst() {
-                cx.emit(cookie, tuple, || EventKind::ResetReceived, EventMask::RESET);
-            } else {
+            cx.counters.embryonic_rsts += u64::from(!has_child);
+            if !flags.rst() {
                 answer_with_reset(cookie, tuple, segment, ResetReason::InvalidSyn, cx);
+                return if has_child { HalfOpenVerdict::Keep } else { HalfOpenVerdict::Kill };
+            }
+            if !has_child {
+                cx.emit(cookie, tuple, || EventKind::ResetReceived, EventMask::RESET);
             }
             return HalfOpenVerdict::Kill;
         }
@@ -318,7 +345,7 @@ impl HalfOpen {
             return HalfOpenVerdict::Keep;
         }
         // "While TCP_DEFER_ACCEPT is active, drop bare ACK."
-        if self.timeouts < options.defer_accept_rounds && end_seq == rcv_nxt {
+        if !has_child && self.timeouts < options.defer_accept_rounds && end_seq == rcv_nxt {
             self.acked = true;
             cx.counters.tcp_defer_accept_drop += 1;
             cx.drop_segment(cookie, tuple, DropReason::DeferAccept);
@@ -380,6 +407,33 @@ impl HalfOpen {
         HalfOpenTimeout::Keep
     }
 
+    /// The SYN-ACK timer of a connection that exists already (Linux `tcp_fastopen_synack_timer`).
+    pub(crate) fn on_childs_timeout(
+        &mut self,
+        cookie: u64,
+        tuple: &FourTuple,
+        options: &TcpOptions,
+        cx: &mut Cx<'_>,
+    ) -> HalfOpenTimeout {
+        cx.counters.tcp_timeouts += 1;
+        // "Add one more retry for fastopen."
+        let retries = options.syncnt.map_or(u32::from(cx.sysctl.tcp_synack_retries) + 1, u32::from);
+        if u32::from(self.timeouts) >= retries {
+            return HalfOpenTimeout::Expire;
+        }
+        self.repeat_syn_ack(cookie, tuple, options, cx);
+        self.timeouts = self.timeouts.saturating_add(1);
+        self.deadline = cx.now + self.timeout();
+        HalfOpenTimeout::Keep
+    }
+
+    /// Round trip of the SYN-ACK, when it was sent once.
+    pub(crate) fn round_trip(&self, now: Instant) -> Option<Duration> {
+        // None after a SYN cookie: nobody remembers when it was sent.
+        let sent = (self.retransmits == 0 && self.first_sent.is_armed()).then_some(self.first_sent);
+        sent.map(|sent| now.saturating_since(sent))
+    }
+
     /// What the connection begins with.
     pub(crate) fn handover(&self, options: &TcpOptions, sysctl: &Sysctl, now: Instant) -> Handover {
         Handover {
@@ -395,8 +449,7 @@ impl HalfOpen {
                 offset: self.ts_offset,
             }),
             opened: self.opened,
-            // None after a SYN cookie: nobody remembers when it was sent.
-            synack_sent: (self.retransmits == 0 && self.first_sent.is_armed()).then_some(self.first_sent),
+            round_trip: self.round_trip(now),
             repeated: self.retransmits > 1,
             initial: self.initial_window(options, sysctl),
         }
@@ -522,7 +575,7 @@ mod tests {
         let (mut world, options) = (TestCx::at(Instant::ZERO), TcpOptions::default());
         let syn = segment(Flags::SYN, 1000, 0, syn_options());
         let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, &options, &world.cx());
-        half_open.send_syn_ack(&TUPLE, &options, &mut world.cx());
+        half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let mut sent = vec![0];
         loop {
             world.now = half_open.deadline;
@@ -541,7 +594,7 @@ mod tests {
         let (mut world, options) = (TestCx::at(Instant::from_millis(77)), TcpOptions::default());
         let plain = segment(Flags::SYN, 1000, 0, Options { mss: Some(20), ..Options::default() });
         let mut half_open = HalfOpen::new(&plain, SeqNum(7), 0, 1460, &options, &world.cx());
-        half_open.send_syn_ack(&TUPLE, &options, &mut world.cx());
+        half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let header = world.replies.pop().expect("a SYN-ACK").header;
         assert_eq!(header.options, Options { mss: Some(1460), ..Options::default() });
         assert_eq!((header.wnd, header.ack), (64_240, SeqNum(1001)));
@@ -549,7 +602,7 @@ mod tests {
 
         let full = segment(Flags::SYN, 1000, 0, syn_options());
         let mut half_open = HalfOpen::new(&full, SeqNum(7), 5, 1460, &options, &world.cx());
-        half_open.send_syn_ack(&TUPLE, &options, &mut world.cx());
+        half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let header = world.replies.pop().expect("a SYN-ACK").header;
         assert_eq!(header.options.timestamps, Some(Timestamps { tsval: 82, tsecr: 50 }));
         assert_eq!((header.wnd, header.options.wscale), (65_160, Some(10)));
@@ -561,7 +614,7 @@ mod tests {
         let syn = segment(Flags::SYN, 1000, 0, Options::default());
         let fresh = |world: &mut TestCx| {
             let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, &options, &world.cx());
-            half_open.send_syn_ack(&TUPLE, &options, &mut world.cx());
+            half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
             world.replies.pop();
             half_open
         };
@@ -580,7 +633,7 @@ mod tests {
         for (n, (segment, verdict, reply)) in rows.into_iter().enumerate() {
             let mut half_open = fresh(&mut world);
             assert_eq!(
-                half_open.on_segment(1, &TUPLE, &segment, &options, &mut world.cx()),
+                half_open.on_segment(1, &TUPLE, &segment, &options, false, &mut world.cx()),
                 verdict,
                 "row {n}"
             );

@@ -11,7 +11,9 @@ use core::net::IpAddr;
 
 use crate::id::FourTuple;
 use crate::ip::by_address::ByAddress;
+use crate::tcp::fast_open::Remembered;
 use crate::time::{Duration, Instant};
+use crate::wire::segment::FastOpen;
 
 /// Linux `TCP_METRICS_TIMEOUT`, one hour: older than that, nothing of it holds.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -37,11 +39,12 @@ pub(crate) struct Way {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     ways: ByAddress<Way, (IpAddr, IpAddr)>,
+    fast_open: ByAddress<Remembered, (IpAddr, IpAddr)>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { ways: ByAddress::new(MAX_WAYS) }
+        Self { ways: ByAddress::new(MAX_WAYS), fast_open: ByAddress::new(MAX_WAYS) }
     }
 }
 
@@ -53,6 +56,26 @@ impl Metrics {
 
     pub(crate) fn set(&mut self, tuple: &FourTuple, way: Way, now: Instant) {
         self.ways.set(key(tuple), now, way);
+    }
+
+    /// What a server's SYN-ACKs told about Fast Open.
+    pub(crate) fn fast_open(&self, tuple: &FourTuple, now: Instant) -> Option<Remembered> {
+        let (stored, memory) = self.fast_open.get(key(tuple))?;
+        (now.saturating_since(stored) <= METRICS_TIMEOUT).then_some(*memory)
+    }
+
+    /// A SYN-ACK came: its segment size, its cookie if it brought one, or which form of the request had no answer.
+    pub(crate) fn learn_fast_open(
+        &mut self,
+        tuple: &FourTuple,
+        mss: u16,
+        answer: Option<FastOpen>,
+        try_experiment: u8,
+        now: Instant,
+    ) {
+        let mut memory = self.fast_open(tuple, now).unwrap_or_default();
+        memory.learn(mss, answer, try_experiment);
+        self.fast_open.set(key(tuple), now, memory);
     }
 
     /// A connection over this way has measured a round trip (Linux `tcp_peer_is_proven`).

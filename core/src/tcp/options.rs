@@ -1,6 +1,7 @@
 //! Socket options of a TCP socket: Linux's names, defaults and ranges (specification 8.2).
 
 use crate::error::OptionError;
+use crate::tcp::fast_open::FastOpenKeys;
 use crate::time::Duration;
 
 /// Which congestion control a socket uses.
@@ -88,6 +89,12 @@ pub struct TcpOptions {
     pub local_port_range: [u16; 2],
     /// `IP_RECVERR`: ICMP errors are told by the next call instead of at the give-up. Default false.
     pub recverr: bool,
+    /// `TCP_FASTOPEN` of a listener: most children whose handshake is not over; 0, the default: none.
+    pub fast_open_queue: u32,
+    /// `TCP_FASTOPEN_NO_COOKIE`: Fast Open without a cookie, either side. Default false.
+    pub fast_open_no_cookie: bool,
+    /// `TCP_FASTOPEN_KEY` of a listener: its own secrets instead of the stack's.
+    pub fast_open_keys: Option<FastOpenKeys>,
 }
 
 /// `TCP_LINGER2`: how long an orphan's FIN-WAIT-2 may last.
@@ -135,6 +142,9 @@ impl Default for TcpOptions {
             min_ttl: 0,
             local_port_range: [0, 0],
             recverr: false,
+            fast_open_queue: 0,
+            fast_open_no_cookie: false,
+            fast_open_keys: None,
         }
     }
 }
@@ -176,6 +186,9 @@ pub enum TcpOption {
     /// The first port in the lower, the last in the upper 16 bits.
     LocalPortRange(u32),
     RecvErr(bool),
+    FastOpenQueue(i32),
+    FastOpenNoCookie(bool),
+    FastOpenKeys(FastOpenKeys),
 }
 
 /// Linux `SOCK_MIN_RCVBUF`, bytes.
@@ -260,6 +273,9 @@ impl TcpOptions {
                 self.local_port_range = ports;
             }
             TcpOption::RecvErr(on) => self.recverr = on,
+            TcpOption::FastOpenQueue(most) => self.fast_open_queue = range(most, 0, i32::MAX)? as u32,
+            TcpOption::FastOpenNoCookie(on) => self.fast_open_no_cookie = on,
+            TcpOption::FastOpenKeys(keys) => self.fast_open_keys = Some(keys),
         }
         Ok(())
     }

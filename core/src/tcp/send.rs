@@ -11,6 +11,7 @@ mod ack;
 mod buffer;
 mod chrono;
 mod cwnd;
+mod fast_open;
 mod give_up;
 mod info;
 mod loss;
@@ -212,6 +213,8 @@ pub(crate) struct Sender {
     phase: Phase,
     sack: bool,
     fin_queued: bool,
+    /// What is queued leaves in the SYN (Fast Open).
+    data_in_syn: bool,
     /// Nagle and cork do not hold what is queued now (Linux `TCP_NAGLE_PUSH`).
     push_now: bool,
     /// `MSG_MORE`: the burst that follows this write holds a partial segment.
@@ -291,6 +294,7 @@ impl Sender {
             phase: Phase::SynOwed,
             sack: false,
             fin_queued: false,
+            data_in_syn: false,
             push_now: false,
             more: false,
             push_end: iss + 1,
@@ -524,7 +528,7 @@ impl Sender {
     /// Appends the payload slices of a plan, shared with the queue.
     pub(crate) fn copy_payload(&self, plan: &SendPlan, out: &mut Vec<Bytes>) {
         if plan.len > 0 {
-            self.queue.copy(plan.seq, plan.len, out);
+            self.queue.copy(plan.seq + u32::from(plan.syn), plan.len, out);
         }
     }
 

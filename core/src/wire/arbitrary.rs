@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::tcp::seq::{SeqNum, SeqRange};
 use crate::wire::ip::IpFields;
-use crate::wire::segment::{Flags, Options, SackBlocks, SegmentHeader, Timestamps};
+use crate::wire::segment::{FastOpen, FastOpenCookie, Flags, Options, SackBlocks, SegmentHeader, Timestamps};
 use crate::wire::tcp;
 
 /// A header that survives the wire: handshake options only with SYN, no more SACK blocks than fit.
@@ -17,6 +17,10 @@ pub(crate) fn segment_header() -> impl Strategy<Value = SegmentHeader> {
         let flags = Flags(flags);
         if !flags.syn() {
             (options.mss, options.wscale, options.sack_permitted) = (None, None, false);
+            options.fast_open = None;
+        }
+        if tcp::options_len(&Options { sack: SackBlocks::NONE, fast_open: None, ..options }) + 20 > 40 {
+            options.fast_open = None;
         }
         while tcp::options_len(&Options { sack: SackBlocks::NONE, ..options }) + sack_len(&options) > 40 {
             options.sack = without_last(options.sack);
@@ -49,11 +53,16 @@ fn options() -> impl Strategy<Value = Options> {
         any::<bool>(),
         prop::option::of(timestamps),
         prop::collection::vec(block, 0..=4),
+        prop::option::of((any::<bool>(), prop::sample::select(vec![0, 4, 8, 16]))),
     )
-        .prop_map(|(mss, wscale, sack_permitted, timestamps, blocks)| {
+        .prop_map(|(mss, wscale, sack_permitted, timestamps, blocks, cookie)| {
+            let fast_open = cookie.map(|(experimental, len)| FastOpen {
+                experimental,
+                cookie: FastOpenCookie::new(&[7; 16][..len]).expect("a cookie's length"),
+            });
             let mut sack = SackBlocks::NONE;
             blocks.into_iter().for_each(|block| sack.push(block));
-            Options { mss, wscale, sack_permitted, timestamps, sack }
+            Options { mss, wscale, sack_permitted, timestamps, sack, fast_open }
         })
 }
 

@@ -166,6 +166,47 @@ impl SackBlocks {
     }
 }
 
+/// A Fast Open cookie (RFC 7413): none, or 4 to 16 bytes, an even number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FastOpenCookie {
+    bytes: [u8; 16],
+    len: u8,
+}
+
+impl FastOpenCookie {
+    /// The request for a cookie.
+    pub const NONE: Self = Self { bytes: [0; 16], len: 0 };
+
+    /// A cookie of these bytes; `None` when it has a length that no cookie has.
+    pub fn new(cookie: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 16];
+        if !cookie.is_empty() && (cookie.len() < 4 || cookie.len() % 2 == 1) {
+            return None;
+        }
+        bytes.get_mut(..cookie.len())?.copy_from_slice(cookie);
+        Some(Self { bytes, len: cookie.len() as u8 })
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// It is a request.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The Fast Open option (RFC 7413), only in segments with SYN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FastOpen {
+    /// In its experimental form: kind 254 with 0xF989 (RFC 6994) instead of kind 34.
+    pub experimental: bool,
+    /// The cookie; an empty one asks for one.
+    pub cookie: FastOpenCookie,
+}
+
 /// The options this stack knows; unknown kinds are skipped by the parser.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
@@ -179,6 +220,8 @@ pub struct Options {
     pub timestamps: Option<Timestamps>,
     /// SACK blocks (kind 5).
     pub sack: SackBlocks,
+    /// Fast Open (kind 34, or 254); only with SYN.
+    pub fast_open: Option<FastOpen>,
 }
 
 /// A TCP header, parsed.

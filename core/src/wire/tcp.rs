@@ -6,7 +6,7 @@
 
 use crate::observe::DropReason;
 use crate::tcp::seq::{SeqNum, SeqRange};
-use crate::wire::segment::{Flags, Options, SackBlocks, SegmentHeader, Timestamps};
+use crate::wire::segment::{FastOpen, FastOpenCookie, Flags, Options, SackBlocks, SegmentHeader, Timestamps};
 
 /// Header without options, bytes.
 pub const HEADER_LEN: usize = 20;
@@ -24,6 +24,10 @@ const WSCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
+const FAST_OPEN: u8 = 34;
+/// RFC 6994: an experiment, named by the two bytes that follow.
+const EXPERIMENT: u8 = 254;
+const FAST_OPEN_MAGIC: [u8; 2] = [0xf9, 0x89];
 
 /// Parses the header at the start of `segment`; also gives its length, options included.
 ///
@@ -109,8 +113,17 @@ fn parse_option(option: &[u8], syn: bool, options: &mut Options) {
                 }
             }
         }
+        // Linux: tcp_parse_fastopen_option(): a cookie of a length that none has is no option at all.
+        [FAST_OPEN, _, ref cookie @ ..] if syn => options.fast_open = fast_open(cookie, false),
+        [EXPERIMENT, _, a, b, ref cookie @ ..] if syn && [a, b] == FAST_OPEN_MAGIC => {
+            options.fast_open = fast_open(cookie, true);
+        }
         _ => {}
     }
+}
+
+fn fast_open(cookie: &[u8], experimental: bool) -> Option<FastOpen> {
+    FastOpenCookie::new(cookie).map(|cookie| FastOpen { experimental, cookie })
 }
 
 /// Bytes that `options` take in a header: a multiple of 4, at most 40.
@@ -137,7 +150,17 @@ fn fixed_options_len(options: &Options) -> usize {
     if options.wscale.is_some() {
         len += 4;
     }
-    len
+    // Linux tcp_syn_options(): left out where it does not fit.
+    let fast_open = fast_open_len(options);
+    if len + fast_open <= MAX_OPTIONS_LEN { len + fast_open } else { len }
+}
+
+/// With the NOPs that align it.
+fn fast_open_len(options: &Options) -> usize {
+    options.fast_open.map_or(0, |fast_open| {
+        let base = if fast_open.experimental { 4 } else { 2 };
+        (base + fast_open.cookie.as_slice().len()).next_multiple_of(4)
+    })
 }
 
 fn sack_blocks_that_fit(options: &Options, fixed: usize) -> usize {
@@ -201,6 +224,21 @@ fn emit_options(options: &Options, out: &mut HeaderBytes) {
     if let Some(shift) = options.wscale {
         out.push(&[NOP, WSCALE, 3, shift]);
     }
+    if let Some(fast_open) = options.fast_open
+        && out.len - HEADER_LEN + fast_open_len(options) <= MAX_OPTIONS_LEN
+    {
+        let cookie = fast_open.cookie.as_slice();
+        if fast_open.experimental {
+            out.push(&[EXPERIMENT, 4 + cookie.len() as u8]);
+            out.push(&FAST_OPEN_MAGIC);
+        } else {
+            out.push(&[FAST_OPEN, 2 + cookie.len() as u8]);
+        }
+        out.push(cookie);
+        if out.len % 4 == 2 {
+            out.push(&[NOP, NOP]);
+        }
+    }
     let blocks = sack_blocks_that_fit(options, fixed);
     if blocks > 0 {
         out.push(&[NOP, NOP, SACK, 2 + 8 * blocks as u8]);
@@ -234,6 +272,7 @@ mod tests {
             sack_permitted: true,
             timestamps: Some(TS),
             sack: SackBlocks::NONE,
+            fast_open: None,
         };
         assert_eq!(options_of(&all), [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 10]);
         let without_timestamps = Options { timestamps: None, ..all };

@@ -227,11 +227,27 @@ fn receive(data: Data, fd: c_int, lens: Vec<usize>, flags: c_int, via: Via) -> s
     give(&call(data, fd, |fd| Call::Receive { fd, lens, flags, via })) as ssize_t
 }
 
-fn transmit(data: Data, fd: c_int, lens: Vec<usize>, flags: c_int, via: Via) -> ssize_t {
-    if flags & libc::MSG_FASTOPEN != 0 {
-        return fail(libc::EOPNOTSUPP) as ssize_t;
+/// Where a datagram would go: on a TCP socket it counts with `MSG_FASTOPEN` alone.
+///
+/// # Safety
+/// `address` is null or points to `len` bytes.
+unsafe fn destination(address: *const sockaddr, len: socklen_t) -> Result<Option<SocketAddr>, c_int> {
+    if address.is_null() {
+        return Ok(None);
     }
-    give(&call(data, fd, |fd| Call::Send { fd, lens, flags, via, to: None })) as ssize_t
+    // SAFETY: the caller's contract.
+    unsafe { read_address(address, len) }
+}
+
+fn transmit(
+    data: Data,
+    fd: c_int,
+    lens: Vec<usize>,
+    flags: c_int,
+    via: Via,
+    to: Option<SocketAddr>,
+) -> ssize_t {
+    give(&call(data, fd, |fd| Call::Send { fd, lens, flags, via, to })) as ssize_t
 }
 
 /// All payload in scripts is zeros: what was received is written as such.
@@ -366,13 +382,13 @@ unsafe fn write_inq(message: &mut msghdr, inq: Option<i32>) {
 }
 
 unsafe extern "C" fn write(data: Data, fd: c_int, _buffer: *const c_void, len: usize) -> ssize_t {
-    transmit(data, fd, vec![len], 0, Via::ReadWrite)
+    transmit(data, fd, vec![len], 0, Via::ReadWrite, None)
 }
 
 unsafe extern "C" fn writev(data: Data, fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the C contract of writev().
     let lens = unsafe { lens(parts, count.max(0) as usize) };
-    transmit(data, fd, lens, 0, Via::ReadWrite)
+    transmit(data, fd, lens, 0, Via::ReadWrite, None)
 }
 
 unsafe extern "C" fn send(
@@ -382,7 +398,7 @@ unsafe extern "C" fn send(
     len: usize,
     flags: c_int,
 ) -> ssize_t {
-    transmit(data, fd, vec![len], flags, Via::Socket)
+    transmit(data, fd, vec![len], flags, Via::Socket, None)
 }
 
 unsafe extern "C" fn sendto(
@@ -391,16 +407,26 @@ unsafe extern "C" fn sendto(
     _buffer: *const c_void,
     len: usize,
     flags: c_int,
-    _to: *const sockaddr,
-    _to_len: socklen_t,
+    to: *const sockaddr,
+    to_len: socklen_t,
 ) -> ssize_t {
-    transmit(data, fd, vec![len], flags, Via::Socket)
+    // SAFETY: the C contract of sendto().
+    match unsafe { destination(to, to_len) } {
+        Ok(to) => transmit(data, fd, vec![len], flags, Via::Socket, to),
+        Err(errno) => fail(errno) as ssize_t,
+    }
 }
 
 unsafe extern "C" fn sendmsg(data: Data, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the C contract of sendmsg().
-    let lens = unsafe { lens((*message).msg_iov, (*message).msg_iovlen) };
-    transmit(data, fd, lens, flags, Via::Message)
+    let (lens, to) = unsafe {
+        let to = destination((*message).msg_name.cast(), (*message).msg_namelen);
+        (lens((*message).msg_iov, (*message).msg_iovlen), to)
+    };
+    match to {
+        Ok(to) => transmit(data, fd, lens, flags, Via::Message, to),
+        Err(errno) => fail(errno) as ssize_t,
+    }
 }
 
 /// Variadic in C; the third argument arrives in the same register.

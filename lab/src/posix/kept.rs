@@ -11,16 +11,14 @@ pub(super) enum Rule {
     Any,
     /// From, to; `EINVAL` outside.
     Range(i32, i32),
-    /// The length of a queue: at most `somaxconn` is kept; below zero `EINVAL`.
-    Queue,
     /// Taken, and always read as 0.
     Ignored(i32, i32),
     /// `ENOPROTOOPT` when set.
     ReadOnly,
     /// As the kernel answers a program without privileges.
     Forbidden,
-    /// TCP Fast Open is not offered: as with `tcp_fastopen` = 0.
-    NotOffered,
+    /// 0 or 1, where `tcp_fastopen` lets clients.
+    FastConnect,
 }
 
 /// Level, name, first value, rule.
@@ -48,9 +46,7 @@ const KEPT: &[(i32, i32, i32, Rule)] = &[
     (libc::IPPROTO_TCP, TCP_THIN_DUPACK, 0, Rule::Ignored(0, 1)),
     (libc::IPPROTO_TCP, libc::TCP_REPAIR, 0, Rule::Forbidden),
     (libc::IPPROTO_TCP, libc::TCP_TIMESTAMP, 0, Rule::Forbidden),
-    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 0, Rule::Queue),
-    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 0, Rule::NotOffered),
-    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE, 0, Rule::Range(0, 1)),
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 0, Rule::FastConnect),
     (libc::IPPROTO_TCP, libc::TCP_INQ, 0, Rule::Range(0, 1)),
     (libc::IPPROTO_TCP, TCP_TX_DELAY, 0, Rule::Range(0, i32::MAX - 1)),
     (libc::IPPROTO_TCP, TCP_IS_MPTCP, 0, Rule::ReadOnly),
@@ -67,17 +63,17 @@ pub(super) fn find(level: i32, name: i32) -> Option<(i32, Rule)> {
 }
 
 /// What is kept of `value`, or the errno.
-pub(super) fn accept(rule: Rule, value: i32, somaxconn: u32) -> Result<i32, i32> {
+pub(super) fn accept(rule: Rule, value: i32, fast_client: bool) -> Result<i32, i32> {
     match rule {
         Rule::Switch => Ok((value != 0).into()),
         Rule::Any => Ok(value),
         Rule::Range(low, high) if (low..=high).contains(&value) => Ok(value),
         Rule::Ignored(low, high) if (low..=high).contains(&value) => Ok(0),
-        Rule::Queue if value >= 0 => Ok(value.min(somaxconn.cast_signed())),
-        Rule::Range(..) | Rule::Ignored(..) | Rule::Queue => Err(libc::EINVAL),
+        Rule::Range(..) | Rule::Ignored(..) => Err(libc::EINVAL),
         Rule::ReadOnly => Err(libc::ENOPROTOOPT),
         Rule::Forbidden => Err(libc::EPERM),
-        Rule::NotOffered if matches!(value, 0 | 1) => Err(libc::EOPNOTSUPP),
-        Rule::NotOffered => Err(libc::EINVAL),
+        Rule::FastConnect if !matches!(value, 0 | 1) => Err(libc::EINVAL),
+        Rule::FastConnect if fast_client => Ok(value),
+        Rule::FastConnect => Err(libc::EOPNOTSUPP),
     }
 }

@@ -6,6 +6,7 @@ use lastack_core::id::ConnectionId;
 use lastack_core::tcp::options::{CongestionKind, Linger2, TcpOption, TcpOptions, defer_accept_seconds};
 use lastack_core::time::Duration;
 
+use super::fast_open;
 use super::kept::{self, Rule};
 use super::{Posix, Role};
 use crate::script::symbols;
@@ -16,7 +17,9 @@ impl Posix {
         if let Some((_, rule)) = kept::find(level, name) {
             return self.keep_option(fd, level, name, rule, value);
         }
+        let somaxconn = self.stack.sysctl().somaxconn.cast_signed();
         let option = match option_of(level, name, value) {
+            Ok(TcpOption::FastOpenQueue(most)) => TcpOption::FastOpenQueue(most.min(somaxconn)),
             Ok(option) => option,
             Err(errno) => return Outcome::error(errno),
         };
@@ -27,6 +30,10 @@ impl Posix {
             Err(outcome) => return outcome,
         };
         if option == TcpOption::WindowClamp(0) && !matches!(socket.role, Role::Fresh) {
+            return Outcome::error(libc::EINVAL);
+        }
+        let opens_fast = matches!(option, TcpOption::FastOpenQueue(_) | TcpOption::FastOpenNoCookie(_));
+        if opens_fast && matches!(socket.role, Role::Connection { .. }) {
             return Outcome::error(libc::EINVAL);
         }
         if let Err(error) = socket.options.set(option, rmem_max, wmem_max) {
@@ -45,19 +52,15 @@ impl Posix {
 
     /// An option that changes nothing in a stack.
     fn keep_option(&mut self, fd: Fd, level: i32, name: i32, rule: Rule, value: &OptionValue) -> Outcome {
-        let somaxconn = self.stack.sysctl().somaxconn;
+        let fast_client = self.stack.sysctl().tcp_fastopen & 1 != 0;
         let OptionValue::Int(value) = value else { return Outcome::error(libc::EINVAL) };
         let socket = match self.tcp(fd) {
             Ok(socket) => socket,
             Err(outcome) => return outcome,
         };
-        let fast_open = [libc::TCP_FASTOPEN, libc::TCP_FASTOPEN_CONNECT, libc::TCP_FASTOPEN_NO_COOKIE];
-        let too_late = matches!(socket.role, Role::Connection { .. })
-            || (matches!(socket.role, Role::Listener(_)) && name == libc::TCP_FASTOPEN_CONNECT);
-        if level == libc::IPPROTO_TCP && fast_open.contains(&name) && too_late {
-            return Outcome::error(libc::EINVAL);
-        }
-        match kept::accept(rule, *value, somaxconn) {
+        let too_late = matches!(rule, Rule::FastConnect) && !matches!(socket.role, Role::Fresh);
+        match kept::accept(rule, *value, fast_client) {
+            Ok(_) if too_late => Outcome::error(libc::EINVAL),
             Ok(value) => {
                 socket.kept.insert((level, name), value);
                 Outcome::ok(0)
@@ -92,6 +95,9 @@ impl Posix {
             (libc::IPPROTO_TCP, libc::TCP_INFO) => {
                 let info = connection.and_then(|id| self.stack.tcp_info(self.now, id));
                 crate::tcp_info::compose(&info.unwrap_or_default())
+            }
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_KEY) => {
+                options.fast_open_keys.unwrap_or(self.stack.sysctl().tcp_fastopen_key).to_bytes()
             }
             // Neither CUBIC nor Reno has anything to tell.
             (libc::IPPROTO_TCP, libc::TCP_CC_INFO) => Vec::new(),
@@ -208,6 +214,8 @@ impl Posix {
             libc::TCP_DEFER_ACCEPT => defer_accept_seconds(options.defer_accept_rounds) as i32,
             libc::TCP_USER_TIMEOUT => options.user_timeout.as_millis() as i32,
             libc::TCP_NOTSENT_LOWAT => options.notsent_lowat.unwrap_or(0) as i32,
+            libc::TCP_FASTOPEN => options.fast_open_queue.cast_signed(),
+            libc::TCP_FASTOPEN_NO_COOKIE => options.fast_open_no_cookie.into(),
             libc::TCP_THIN_LINEAR_TIMEOUTS => options.thin_linear_timeouts.into(),
             _ if i64::from(name) == symbols::value("TCP_RTO_MAX_MS")? => {
                 options.rto_max.unwrap_or(sysctl.tcp_rto_max).as_millis() as i32
@@ -244,6 +252,9 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<TcpOption, i3
                 b"reno" => Ok(TcpOption::Congestion(CongestionKind::Reno)),
                 _ => Err(libc::ENOENT),
             };
+        }
+        OptionValue::Bytes(bytes) if (level, name) == (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_KEY) => {
+            return fast_open::keys(bytes);
         }
         OptionValue::Linger(..) | OptionValue::Bytes(_) => return Err(libc::EINVAL),
     };
@@ -282,6 +293,11 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<TcpOption, i3
             return Err(libc::EINVAL);
         }
         (libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS) => TcpOption::ThinLinearTimeouts(on),
+        (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => TcpOption::FastOpenQueue(number),
+        (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE) if !matches!(number, 0 | 1) => {
+            return Err(libc::EINVAL);
+        }
+        (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE) => TcpOption::FastOpenNoCookie(on),
         (libc::IPPROTO_TCP, _) if numbered("TCP_RTO_MAX_MS") => TcpOption::RtoMaxMs(number),
         (libc::IPPROTO_TCP, _) if numbered("TCP_RTO_MIN_US") => TcpOption::RtoMinUs(number),
         (libc::IPPROTO_TCP, _) if numbered("TCP_DELACK_MAX_US") => TcpOption::DelackMaxUs(number),

@@ -36,9 +36,11 @@ impl Epoll {
 impl Posix {
     /// Linux `tcp_poll()`.
     fn mask(&mut self, fd: Fd) -> Option<u32> {
-        let role = self.tcp(fd).ok()?.role;
+        let socket = self.tcp(fd).ok()?;
+        let (role, is_deferred) = (socket.role, socket.deferred.is_some());
         let (input, output) = (libc::POLLIN | libc::POLLRDNORM, libc::POLLOUT | libc::POLLWRNORM);
         let mask = match role {
+            Role::Fresh if is_deferred => output,
             Role::Fresh => output | libc::POLLHUP,
             Role::Listener(id) => {
                 let local = self.stack.listener_addr(id);

@@ -2,6 +2,8 @@
 //!
 //! Rules: Linux `tcp_recvmsg_locked()`, `tcp_recv_urg()`, `tcp_sendmsg_locked()`.
 
+use core::net::SocketAddr;
+
 use lastack_core::error::{RecvError, SendError};
 use lastack_core::id::ConnectionId;
 use lastack_core::stack::Readiness;
@@ -100,15 +102,23 @@ impl Posix {
         Some(self.stack.recv_available(id) as i32 + i32::from(fin))
     }
 
-    pub(super) fn send(&mut self, fd: Fd, len: usize, flags: i32, progress: usize) -> Attempt {
+    pub(super) fn send(
+        &mut self,
+        fd: Fd,
+        len: usize,
+        flags: i32,
+        to: Option<SocketAddr>,
+        progress: usize,
+        first: bool,
+    ) -> Attempt {
+        if first && let Some(connects) = self.send_fast(fd, len, flags, to) {
+            return connects;
+        }
         let now = self.now;
         let (role, nonblocking) = match self.tcp(fd) {
             Ok(socket) => (socket.role, socket.nonblocking),
             Err(outcome) => return outcome.into(),
         };
-        if flags & libc::MSG_FASTOPEN != 0 {
-            return Outcome::error(libc::EOPNOTSUPP).into();
-        }
         let Role::Connection { id, .. } = role else {
             let left = self.tcp(fd).ok().and_then(|socket| socket.left.take());
             return Outcome::error(left.unwrap_or(libc::EPIPE)).into();

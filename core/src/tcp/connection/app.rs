@@ -66,15 +66,20 @@ impl Connection {
         if self.snd_shutdown {
             return Err(SendError::BrokenPipe);
         }
-        if !self.state.can_send() {
+        if !self.can_send() {
             self.wants_room = true;
             return Err(SendError::WouldBlock);
         }
         Ok(())
     }
 
+    /// A Fast Open child may answer before its handshake is over (Linux `tcp_passive_fastopen`).
+    fn can_send(&self) -> bool {
+        self.state.can_send() || (self.state == TcpState::SynRecv && self.is_opening())
+    }
+
     pub(crate) fn send_space(&self) -> usize {
-        if self.state.can_send() && !self.snd_shutdown { self.send.free_space() } else { 0 }
+        if self.can_send() && !self.snd_shutdown { self.send.free_space() } else { 0 }
     }
 
     pub(crate) fn recv(&mut self, buf: &mut [u8], cx: &mut Cx<'_>) -> Result<usize, RecvError> {

@@ -81,8 +81,7 @@ impl Connection {
         // Linux tcp_create_openreq_child(): the SYN.
         connection.segs_in = 1;
         connection.life.opened_at = handover.opened;
-        let sample = handover.synack_sent.map(|sent| cx.now.saturating_since(sent));
-        let config = connection.sender_config(sample, handover.repeated, cx);
+        let config = connection.sender_config(handover.round_trip, handover.repeated, cx);
         connection.send =
             Sender::established(setup.iss, u32::from(handover.wnd), &config, &connection.options, cx);
         connection.set_state(TcpState::SynRecv, cx);
@@ -126,6 +125,9 @@ impl Connection {
             last_received: cx.now,
             state_since: cx.now,
             ready: Readiness::default(),
+            opening: None,
+            attempt: None,
+            syn_data_acked: false,
             segs_in: 0,
             segs_out: 0,
             data_segs_in: 0,
@@ -222,9 +224,13 @@ impl Connection {
         let config = self.sender_config(None, false, cx);
         self.send.finish_connect(u32::from(header.wnd), &config, cx);
         self.enter_established(cx);
+        if self.on_fast_open_answer(segment, cx) {
+            return Step::Break(Disposition::Keep);
+        }
         // Linux: the ACK waits to ride on data when data is queued, TCP_DEFER_ACCEPT is set, or quick ACKs are off.
         self.acks.schedule();
-        if !self.send.has_unsent()
+        let more_follows = self.attempt.as_ref().is_some_and(|attempt| attempt.more_follows);
+        if !(self.send.has_unsent() || more_follows)
             && self.options.defer_accept_rounds == 0
             && !self.acks.in_pingpong(cx.sysctl.tcp_pingpong_thresh)
         {
@@ -241,7 +247,7 @@ impl Connection {
     fn on_simultaneous_syn(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
         let header = &segment.header;
         // Linux tcp_send_synack(): our SYN again with every option it offered, whatever the peer's has.
-        let mut answer = self.syn_header(cx);
+        let mut answer = self.syn_header(None, cx);
         self.agree(header, cx);
         self.ecn.on_syn(header.flags);
         self.recv.synchronise(header.seq);
@@ -292,12 +298,20 @@ impl Connection {
 
     fn enter_established(&mut self, cx: &mut Cx<'_>) {
         self.set_state(TcpState::Established, cx);
-        let advmss = self.advmss_less_options();
-        self.recv.establish(advmss, cx.now, cx.sysctl);
-        self.acks.init_rcv_mss(advmss, self.send.mss(), self.recv.rcv_wnd);
+        // A Fast Open child has settled its buffers when it began.
+        if self.opening.is_none() {
+            self.settle_receiver(cx);
+        }
         self.acks.set_last_data(cx.now);
         self.arm_keepalive(cx);
         self.tell(Readiness(Readiness::CONNECTED.0 | Readiness::WRITABLE.0));
+    }
+
+    /// Linux `tcp_init_buffer_space`, `tcp_initialize_rcv_mss`.
+    pub(super) fn settle_receiver(&mut self, cx: &Cx<'_>) {
+        let advmss = self.advmss_less_options();
+        self.recv.establish(advmss, cx.now, cx.sysctl);
+        self.acks.init_rcv_mss(advmss, self.send.mss(), self.recv.rcv_wnd);
     }
 
     /// Gives up an attempt that the application cancelled.

@@ -16,6 +16,7 @@ const OPT_SACK: u8 = 2;
 const OPT_WSCALE: u8 = 4;
 const OPT_ECN: u8 = 8;
 const OPT_ECN_SEEN: u8 = 16;
+const OPT_SYN_DATA: u8 = 32;
 
 impl Connection {
     pub(crate) fn state(&self) -> TcpState {
@@ -79,7 +80,9 @@ impl Connection {
                 | (if self.sack { OPT_SACK } else { 0 })
                 | (if self.wscale { OPT_WSCALE } else { 0 })
                 | (if self.ecn.is_on() { OPT_ECN } else { 0 })
-                | (if self.ecn.is_seen() { OPT_ECN_SEEN } else { 0 }),
+                | (if self.ecn.is_seen() { OPT_ECN_SEEN } else { 0 })
+                | (if self.syn_data_acked { OPT_SYN_DATA } else { 0 }),
+            fastopen_client_fail: self.attempt.as_ref().map_or(0, |attempt| attempt.fail as u8),
             snd_wscale: self.snd_wscale,
             rcv_wscale: self.recv.rcv_wscale,
             ato: us(self.acks.ato()),

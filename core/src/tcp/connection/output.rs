@@ -10,7 +10,7 @@ use crate::tcp::send::{PlanKind, SendPlan};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
 use crate::time::Instant;
-use crate::wire::segment::{Flags, Options, SackBlocks, SegmentHeader, Timestamps};
+use crate::wire::segment::{FastOpen, Flags, Options, SackBlocks, SegmentHeader, Timestamps};
 use crate::wire::transmit::Transmit;
 
 /// A segment ready to leave.
@@ -70,10 +70,13 @@ impl Connection {
 
     fn compose(&mut self, plan: &SendPlan, out: &mut Transmit, cx: &mut Cx<'_>) -> SegmentHeader {
         if plan.syn {
-            if plan.kind != PlanKind::New {
+            let is_first = plan.kind == PlanKind::New;
+            if !is_first {
                 self.ecn.on_syn_repeated(cx.sysctl.tcp_ecn_fallback);
             }
-            return self.syn_header(cx);
+            self.send.copy_payload(plan, &mut out.payload);
+            let option = self.attempt.as_ref().filter(|_| is_first).and_then(|attempt| attempt.option);
+            return self.syn_header(option, cx);
         }
         let mut flags = Flags::ACK;
         if plan.cwr && self.ecn.is_on() {
@@ -134,7 +137,7 @@ impl Connection {
     }
 
     /// SYN, or SYN-ACK once the peer's SYN is known. The window is never scaled (RFC 7323 2.2).
-    pub(super) fn syn_header(&mut self, cx: &mut Cx<'_>) -> SegmentHeader {
+    pub(super) fn syn_header(&mut self, fast_open: Option<FastOpen>, cx: &mut Cx<'_>) -> SegmentHeader {
         self.segs_out = self.segs_out.wrapping_add(1);
         let answering = self.state == TcpState::SynRecv;
         if answering {
@@ -157,6 +160,7 @@ impl Connection {
                 wscale: self.wscale.then_some(self.recv.rcv_wscale),
                 sack_permitted: self.sack,
                 timestamps: self.timestamps(cx.now),
+                fast_open,
                 sack: SackBlocks::NONE,
             },
         }

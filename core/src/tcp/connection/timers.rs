@@ -12,7 +12,8 @@ use crate::time::{Duration, Instant};
 impl Connection {
     /// Earliest deadline of all its timers.
     pub(crate) fn next_deadline(&self) -> Instant {
-        self.send.deadline().min(self.acks.deadline()).min(self.keepalive_at)
+        let sender = self.opening_deadline().unwrap_or_else(|| self.send.deadline());
+        sender.min(self.acks.deadline()).min(self.keepalive_at)
     }
 
     /// Some deadline is due.
@@ -26,7 +27,13 @@ impl Connection {
                 cx.counters.delayed_acks += 1;
             }
         }
-        if self.send.deadline() <= cx.now {
+        if let Some(deadline) = self.opening_deadline() {
+            if deadline <= cx.now
+                && let Disposition::Closed = self.on_opening_timeout(cx)
+            {
+                return Disposition::Closed;
+            }
+        } else if self.send.deadline() <= cx.now {
             let env = TimerEnv {
                 state: self.state,
                 orphan: self.orphan,
@@ -55,7 +62,7 @@ impl Connection {
     }
 
     /// Linux `tcp_write_err`: a soft error says more than ETIMEDOUT.
-    fn give_up(&mut self, error: SocketError, cx: &mut Cx<'_>) -> Disposition {
+    pub(super) fn give_up(&mut self, error: SocketError, cx: &mut Cx<'_>) -> Disposition {
         let error = self.soft_error.take().unwrap_or(error);
         self.fail(error, cx);
         self.finish(Ending::Failed(error), cx);

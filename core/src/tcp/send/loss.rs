@@ -141,7 +141,7 @@ impl Sender {
     }
 
     /// Linux `tcp_enter_loss`.
-    fn enter_loss(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn enter_loss(&mut self, cx: &mut Cx<'_>) {
         let state = self.recovery.ca_state;
         let new_recovery = state < CaState::Recovery;
         self.mark_lost_by_timeout(cx);

@@ -113,21 +113,33 @@ impl Sender {
 
     fn send_syn(&mut self, cx: &mut Cx<'_>) -> SendPlan {
         let seq = self.snd_una;
+        // Fast Open: a record of its own, because the SYN is repeated without it.
+        let len = if self.data_in_syn { self.queue.len() } else { 0 };
         self.phase = Phase::SynSent;
-        self.snd_nxt = seq + 1;
+        self.snd_nxt = seq + 1 + len;
         self.counts.packets_out = 1;
-        let marks = Marks::SYN;
-        self.segments.push(SentSegment::new(seq, seq + 1, self.mss, marks, cx.now, TxStamps::default()));
+        let record =
+            |start, end, mss, marks| SentSegment::new(start, end, mss, marks, cx.now, TxStamps::default());
+        self.segments.push(record(seq, seq + 1, self.mss, Marks::SYN));
+        if len > 0 {
+            let mss = len.min(u32::from(u16::MAX)) as u16;
+            self.segments.push(record(seq + 1, self.snd_nxt, mss, Marks::PSH));
+            self.counts.packets_out = 2;
+            self.pushed_seq = self.snd_nxt;
+            self.queue.prepare(seq + 1, self.snd_nxt);
+            self.count_data(1, len, cx.now);
+            cx.counters.tcp_orig_data_sent += 1;
+        }
         self.timer.arm(Pending::Retransmit, cx.now, self.rtt.rto_us);
         cx.counters.out_segs += 1;
         SendPlan {
             seq,
-            len: 0,
+            len,
             syn: true,
             fin: false,
             psh: false,
             cwr: false,
-            segment_size: u32::from(self.mss),
+            segment_size: len.max(u32::from(self.mss)),
             kind: PlanKind::New,
         }
     }

@@ -232,7 +232,11 @@ impl Sender {
         if !self.sack {
             self.limit_reno_sacked();
         }
-        // Linux tcp_non_congestion_loss_retransmit().
+        self.resend_lost(cx);
+    }
+
+    /// Linux `tcp_non_congestion_loss_retransmit`.
+    pub(super) fn resend_lost(&mut self, cx: &mut Cx<'_>) {
         if self.recovery.ca_state != CaState::Loss {
             self.recovery.high_seq = self.snd_nxt;
             self.cwnd.window.snd_ssthresh = self.current_ssthresh();

@@ -20,6 +20,7 @@ pub(super) fn parse(bytes: &[u8]) -> TcpInfo {
         snd_wscale: b(6) & 0xf,
         rcv_wscale: b(6) >> 4,
         delivery_rate_app_limited: b(7) & 1,
+        fastopen_client_fail: b(7) >> 1 & 3,
         rto: d(8),
         ato: d(12),
         snd_mss: d(16),

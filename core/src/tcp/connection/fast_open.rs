@@ -1,0 +1,211 @@
+//! Fast Open in a connection: a child before its handshake is over, and an attempt with data in its SYN.
+//!
+//! Rules:   specification 4.6. Linux: `tcp_fastopen_create_child`, `tcp_fastopen_add_skb`, `tcp_fastopen_synack_timer`,
+//!          `tcp_rcv_synrecv_state_fastopen`, `tcp_send_syn_data`, `tcp_rcv_fastopen_synack`.
+
+use core::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::error::SocketError;
+use crate::id::{FourTuple, ListenerId};
+use crate::stack::Readiness;
+use crate::sysctl::Sysctl;
+use crate::tcp::connection::{Connection, ConnectionSetup, Disposition, Step};
+use crate::tcp::context::Cx;
+use crate::tcp::fast_open::{Attempt, CLIENT_NO_COOKIE, ClientFail, Opening, Over};
+use crate::tcp::half_open::{HalfOpen, HalfOpenTimeout, HalfOpenVerdict};
+use crate::tcp::metrics::Metrics;
+use crate::tcp::options::TcpOptions;
+use crate::time::Instant;
+use crate::wire::segment::{FastOpen, Segment, SegmentHeader};
+
+/// Linux `MAX_TCP_OPTION_SPACE`: left free in a SYN with data, "for middleboxes that add private TCP options".
+const OPTION_SPACE: u32 = 40;
+
+impl Connection {
+    // ---- the server's side
+
+    /// A child out of a SYN with a valid cookie: SYN-RECV, its data readable. The SYN-ACK is still to be sent.
+    pub(crate) fn open_fast(
+        setup: &ConnectionSetup,
+        mut half_open: HalfOpen,
+        listener: ListenerId,
+        options: Arc<TcpOptions>,
+        syn: &Segment,
+        fast_open: Option<FastOpen>,
+        cx: &mut Cx<'_>,
+    ) -> Self {
+        let mut connection = Self::from_half_open(setup, &half_open, options, cx);
+        connection.send.uncount_syn_ack();
+        connection.settle_receiver(cx);
+        if !syn.payload.is_empty() {
+            let len = syn.payload.len() as u32;
+            half_open.take_data(len);
+            connection.segs_in = u32::from(syn.segs);
+            connection.take_syn_data(syn, cx);
+        }
+        half_open.send_syn_ack(&setup.tuple, &connection.options, fast_open, cx);
+        connection.opening = Some(Box::new(Opening { half_open, listener, over: None }));
+        connection.tell(Readiness::WRITABLE);
+        connection
+    }
+
+    /// Linux `tcp_fastopen_add_skb`: nothing is owed for it but what is sent anyway.
+    fn take_syn_data(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
+        if segment.payload.is_empty() {
+            return;
+        }
+        self.data_segs_in = self.data_segs_in.wrapping_add(u32::from(segment.segs));
+        self.syn_data_acked = true;
+        self.life.bytes_received += segment.payload.len() as u64;
+        self.recv.push(segment.payload.clone(), segment.truesize, cx.counters);
+        self.recv.rcv_wup = self.recv.rcv_nxt;
+        if self.is_readable() {
+            self.tell(Readiness::READABLE);
+        }
+    }
+
+    /// The handshake goes on (Linux `fastopen_rsk`).
+    pub(super) fn is_opening(&self) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.over.is_none())
+    }
+
+    /// A segment before the handshake is over: `Continue` when the connection itself has to judge it.
+    pub(super) fn on_opening_segment(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+        let Some(mut opening) = self.opening.take_if(|opening| opening.over.is_none()) else {
+            return ControlFlow::Continue(());
+        };
+        let (cookie, tuple) = (self.cookie, self.tuple);
+        let verdict = opening.half_open.on_segment(cookie, &tuple, segment, &self.options, true, cx);
+        self.opening = Some(opening);
+        match verdict {
+            HalfOpenVerdict::Keep => ControlFlow::Break(Disposition::Keep),
+            HalfOpenVerdict::Complete => ControlFlow::Continue(()),
+            HalfOpenVerdict::Kill => {
+                self.end_opening(Over::Reset);
+                ControlFlow::Break(self.on_reset(cx))
+            }
+        }
+    }
+
+    /// The final ACK was taken.
+    pub(super) fn finish_opening(&mut self, cx: &mut Cx<'_>) {
+        if !self.is_opening() {
+            return;
+        }
+        if let Some(rtt) = self.opening.as_ref().and_then(|opening| opening.half_open.round_trip(cx.now)) {
+            self.send.measure_syn_ack(rtt, cx);
+        }
+        self.end_opening(Over::Done);
+        self.send.count_syn_ack();
+        self.send.release_timer(cx);
+    }
+
+    pub(super) fn end_opening(&mut self, how: Over) {
+        if let Some(opening) = &mut self.opening {
+            opening.over.get_or_insert(how);
+        }
+    }
+
+    /// What the listener has to learn, once.
+    pub(crate) fn take_over_opening(&mut self) -> Option<(ListenerId, Over)> {
+        let opening = self.opening.take_if(|opening| opening.over.is_some())?;
+        Some((opening.listener, opening.over?))
+    }
+
+    /// The SYN-ACK's timer, which holds back every other of the sender's.
+    pub(super) fn opening_deadline(&self) -> Option<Instant> {
+        self.opening
+            .as_ref()
+            .filter(|opening| opening.over.is_none())
+            .map(|opening| opening.half_open.deadline)
+    }
+
+    pub(super) fn on_opening_timeout(&mut self, cx: &mut Cx<'_>) -> Disposition {
+        let Some(opening) = &mut self.opening else { return Disposition::Keep };
+        // Linux: "Lower cwnd after certain SYNACK timeout like tcp_init_transfer()".
+        let lowers_cwnd = opening.half_open.timeouts == 1;
+        let (cookie, tuple) = (self.cookie, self.tuple);
+        match opening.half_open.on_childs_timeout(cookie, &tuple, &self.options, cx) {
+            HalfOpenTimeout::Keep => {
+                if lowers_cwnd {
+                    self.send.lose_syn_ack(cx);
+                }
+                Disposition::Keep
+            }
+            HalfOpenTimeout::Expire => {
+                cx.counters.tcp_abort_on_timeout += 1;
+                self.give_up(SocketError::TimedOut, cx)
+            }
+        }
+    }
+
+    // ---- the client's side
+
+    /// Linux `tcp_fastopen_cookie_check`: the option of the SYN, and whether data may go with it.
+    pub(crate) fn may_send_syn_data(
+        options: &TcpOptions,
+        tuple: &FourTuple,
+        sysctl: &Sysctl,
+        metrics: &Metrics,
+        now: Instant,
+    ) -> bool {
+        options.fast_open_no_cookie
+            || sysctl.tcp_fastopen & CLIENT_NO_COOKIE != 0
+            || metrics.fast_open(tuple, now).is_some_and(|memory| !memory.cookie.cookie.is_empty())
+    }
+
+    /// An active open that offers Fast Open: its SYN asks for a cookie, or brings one and as much of `data` as fits. How much
+    /// of `data` was taken.
+    pub(crate) fn attempt_fast_open(&mut self, data: &[u8], more: bool, cx: &mut Cx<'_>) -> usize {
+        let memory = cx.metrics.fast_open(&self.tuple, cx.now).unwrap_or_default();
+        let without_cookie =
+            self.options.fast_open_no_cookie || cx.sysctl.tcp_fastopen & CLIENT_NO_COOKIE != 0;
+        let may = Self::may_send_syn_data(&self.options, &self.tuple, cx.sysctl, cx.metrics, cx.now);
+        let mut attempt =
+            Attempt { option: (!without_cookie).then(|| memory.option()), ..Attempt::default() };
+        let mut taken = 0;
+        if may {
+            // "MSS for SYN-data is based on cached MSS and bounded by PMTU and user-MSS."
+            let known = if memory.mss == 0 { self.advmss } else { memory.mss.min(self.advmss) };
+            let room = u32::from(known).saturating_sub(OPTION_SPACE) as usize;
+            taken = data.len().min(room);
+            if taken > 0 {
+                taken = self.send.put_into_syn(&data[..taken], cx);
+            }
+            attempt.syn_data = taken > 0;
+        } else {
+            attempt.fail = ClientFail::CookieUnavailable;
+        }
+        attempt.more_follows = more && taken < data.len();
+        self.attempt = Some(Box::new(attempt));
+        taken
+    }
+
+    /// Linux `tcp_rcv_fastopen_synack`: what the SYN-ACK says about the cookie and the data. True: the data goes again at once.
+    pub(super) fn on_fast_open_answer(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> bool {
+        let Some(attempt) = self.attempt.as_deref_mut() else { return false };
+        let header: &SegmentHeader = &segment.header;
+        let was_repeated = self.send.total_retransmits() > 0;
+        // "Ignore an unsolicited cookie."
+        let answer = header.options.fast_open.filter(|_| attempt.option.is_some());
+        let asked_in_vain = attempt.option.filter(|_| answer.is_none() && !attempt.syn_data && !was_repeated);
+        let try_experiment = asked_in_vain.map_or(0, |asked| if asked.experimental { 2 } else { 1 });
+        let mss = header.options.mss.unwrap_or(self.mss_clamp);
+        cx.metrics.learn_fast_open(&self.tuple, mss, answer, try_experiment, cx.now);
+        if attempt.syn_data && self.send.has_unacked_payload() {
+            attempt.fail = if was_repeated { ClientFail::SynRetransmitted } else { ClientFail::DataNotAcked };
+            cx.counters.tcp_fast_open_active_fail += 1;
+            self.send.lose_syn_data(cx);
+            return true;
+        }
+        if attempt.syn_data {
+            self.syn_data_acked = true;
+            cx.counters.tcp_fast_open_active += 1;
+            // "SYN-data is counted as two separate packets in tcp_ack()".
+            self.send.uncount_one_of_two();
+        }
+        self.take_syn_data(segment, cx);
+        false
+    }
+}

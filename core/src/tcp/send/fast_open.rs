@@ -1,0 +1,69 @@
+//! The sender's part in Fast Open: data in the SYN, and a sender that begins before its SYN-ACK is acknowledged.
+//!
+//! Rules:   Linux `tcp_send_syn_data`, `tcp_rcv_fastopen_synack`, `tcp_rcv_synrecv_state_fastopen`.
+
+use crate::tcp::context::Cx;
+use crate::tcp::send::{Phase, Sender};
+use crate::time::Duration;
+
+impl Sender {
+    // ---- the server's side
+
+    /// The SYN-ACK has only been sent; [`Sender::count_syn_ack`] counts it when it is acknowledged.
+    pub(crate) fn uncount_syn_ack(&mut self) {
+        self.totals.delivered = 0;
+    }
+
+    /// Linux `tcp_synack_rtt_meas`: unless data has told a round trip before.
+    pub(crate) fn measure_syn_ack(&mut self, rtt: Duration, cx: &Cx<'_>) {
+        if self.rtt.srtt_us == 0 {
+            self.handshake_sample(rtt, cx);
+        }
+    }
+
+    /// The SYN-ACK's timer ends and the sender's own begins: data may be on the wire.
+    pub(crate) fn release_timer(&mut self, cx: &Cx<'_>) {
+        self.retransmits = 0;
+        self.rearm_rto(cx.now);
+    }
+
+    /// The SYN-ACK timed out twice: as a time-out of data (Linux: `tcp_enter_loss`), of which nothing is sent again yet.
+    pub(crate) fn lose_syn_ack(&mut self, cx: &mut Cx<'_>) {
+        self.enter_loss(cx);
+    }
+
+    // ---- the client's side
+
+    /// Queues data that leaves in the SYN; how much was taken.
+    pub(crate) fn put_into_syn(&mut self, data: &[u8], cx: &mut Cx<'_>) -> usize {
+        debug_assert!(self.phase == Phase::SynOwed, "before the SYN");
+        self.data_in_syn = true;
+        self.push_slice(data, cx)
+    }
+
+    /// The SYN had data: it is on record behind the SYN.
+    pub(crate) fn has_unacked_payload(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// Segments sent again so far.
+    pub(crate) fn total_retransmits(&self) -> u32 {
+        self.recovery.totals.retrans
+    }
+
+    /// The SYN-ACK left the SYN's data out: it goes again at once, and the window is not to blame.
+    pub(crate) fn lose_syn_data(&mut self, cx: &mut Cx<'_>) {
+        for position in 0..self.segments.count() {
+            self.mark_lost(position, cx);
+            self.segments.settle(position);
+        }
+        self.resend_lost(cx);
+    }
+
+    /// "SYN-data is counted as two separate packets in tcp_ack()".
+    pub(crate) fn uncount_one_of_two(&mut self) {
+        if self.totals.delivered > 1 {
+            self.totals.delivered -= 1;
+        }
+    }
+}
