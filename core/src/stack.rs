@@ -502,6 +502,13 @@ impl Stack {
             .unwrap_or(Err(SendError::NotConnected))
     }
 
+    /// As [`Stack::send`] with `MSG_EOR`: where all of `data` is taken, a record ends with it, and no segment holds bytes of
+    /// two records.
+    pub fn send_record(&mut self, now: Instant, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
+        self.command(now, id, |socket, cx| socket.connection.send_record(data, cx))
+            .unwrap_or(Err(SendError::NotConnected))
+    }
+
     /// Queues `data` without copying it. Takes all of it whenever there is room for one byte, so that a chunk
     /// is never split: the queue may be over its limit by one chunk.
     pub fn send_bytes(&mut self, now: Instant, id: ConnectionId, data: Bytes) -> Result<(), SendError> {

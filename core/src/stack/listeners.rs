@@ -294,6 +294,7 @@ impl Stack {
         let child = listener.accept_queue.pop_front().ok_or(AcceptError::WouldBlock)?;
         if let Some(socket) = self.sockets.connection_mut(child) {
             socket.holder = Holder::App;
+            socket.connection.on_accepted();
         }
         self.tell_connection(child, Readiness::default());
         Ok(child)

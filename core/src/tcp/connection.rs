@@ -120,6 +120,8 @@ pub(crate) struct Connection {
     eof_read: bool,
     /// No application holds it.
     orphan: bool,
+    /// An application made or accepted it (Linux `sk_socket`).
+    has_holder: bool,
     /// The last `send` did not take everything: room must be told.
     wants_room: bool,
     keepalive_probe_due: bool,

@@ -5,10 +5,11 @@
 //! Output:  the window to advertise; data for the application.
 //! Rules:   RFC 9293 3.8.6, RFC 7323. Linux: `__tcp_select_window`, `tcp_select_window`, `tcp_grow_window`,
 //!          `tcp_rcv_space_adjust`, `tcp_select_initial_window`.
-//! Differs: memory is charged by payload, half of the buffer being Linux's overhead (`scaling_ratio` 128); small
-//!          payloads are copied out of their packet's buffer, so a slice never pins more than twice its bytes.
+//! Differs: small payloads are copied out of their packet's buffer, so a slice never pins more than twice its bytes;
+//!          what is charged is what Linux's packets cost (`memory`).
 //! Not here: out-of-order data (`reorder`), when to acknowledge (`ack_policy`). Reading is in `read`.
 
+mod memory;
 mod read;
 
 use std::collections::VecDeque;
@@ -18,6 +19,8 @@ use bytes::{Bytes, BytesMut};
 use crate::observe::Counters;
 use crate::sysctl::Sysctl;
 use crate::tcp::options::TcpOptions;
+pub(crate) use crate::tcp::receive::memory::Charge;
+use crate::tcp::receive::memory::Memory;
 use crate::tcp::seq::SeqNum;
 use crate::tcp::urgent::Mark;
 use crate::time::{Duration, Instant};
@@ -79,16 +82,13 @@ fn window_from_space(space: u32) -> u32 {
     space / 2
 }
 
-/// The scaling ratio of a segment of `len` bytes: payload to `truesize`.
-fn ratio_of(len: u32) -> u8 {
-    (u64::from(len) * 256 / u64::from(truesize_of(len))).clamp(1, 255) as u8
+fn window_at(space: u32, scaling_ratio: u8) -> u32 {
+    (u64::from(space) * u64::from(scaling_ratio) / 256) as u32
 }
 
-/// What a segment of `len` bytes costs in Linux: header room and `skb_shared_info` in a power of two, and the `sk_buff`.
-fn truesize_of(len: u32) -> u32 {
-    const OVERHEAD: u32 = 424;
-    const SK_BUFF: u32 = 256;
-    (len + OVERHEAD).next_power_of_two() + SK_BUFF
+/// The scaling ratio of a packet with `len` bytes of payload: payload to `truesize`.
+fn ratio_of(len: u32, truesize: u32) -> u8 {
+    (u64::from(len) * 256 / u64::from(truesize.max(1))).clamp(1, 255) as u8
 }
 
 /// The receiving half of one connection. With nothing queued it owns no buffer.
@@ -117,6 +117,7 @@ pub(crate) struct Receiver {
     window_clamp: u32,
     /// Bytes readable.
     queued: u32,
+    memory: Memory,
     queue: VecDeque<Bytes>,
     /// Gathers payloads too small to keep their packet's buffer alive.
     tail: BytesMut,
@@ -162,6 +163,7 @@ impl Receiver {
             rcv_ssthresh: initial.rcv_wnd,
             window_clamp: initial.clamp,
             queued: 0,
+            memory: Memory::default(),
             queue: VecDeque::new(),
             tail: BytesMut::new(),
             tail_size: 0,
@@ -172,12 +174,13 @@ impl Receiver {
 
     /// Linux `tcp_win_from_space`.
     fn window_of(&self, space: u32) -> u32 {
-        (u64::from(space) * u64::from(self.scaling_ratio) / 256) as u32
+        window_at(space, self.scaling_ratio)
     }
 
-    /// Linux `tcp_measure_rcv_mss`: the peer's segment size became `rcv_mss`, so the buffer holds another share of payload.
-    pub(crate) fn on_rcv_mss(&mut self, rcv_mss: u32) {
-        let ratio = ratio_of(rcv_mss);
+    /// Linux `tcp_measure_rcv_mss`: a packet with `len` bytes of payload showed another segment size, so the buffer holds
+    /// another share of payload.
+    pub(crate) fn on_rcv_mss(&mut self, len: u32, charge: Charge) {
+        let ratio = ratio_of(len, charge.truesize);
         if ratio == self.scaling_ratio {
             return;
         }
@@ -236,26 +239,42 @@ impl Receiver {
 
     /// Bytes the buffer still takes, as window (Linux `tcp_space`); `ofo`: out-of-order bytes charged.
     fn free_space(&self, ofo: u32) -> u32 {
-        self.window_of(self.rcvbuf).saturating_sub(self.queued).saturating_sub(ofo)
+        self.window_of(self.rcvbuf.saturating_sub(self.memory.total()).saturating_sub(ofo))
     }
 
-    /// True when the buffer cannot take `len` more bytes: Linux `tcp_try_rmem_schedule` would fail.
-    pub(crate) fn is_over_memory(&self, len: u32, ofo: u32) -> bool {
-        u64::from(self.queued) + u64::from(ofo) + u64::from(len) > u64::from(self.rcvbuf) && self.queued > 0
+    /// Linux `tcp_can_ingest`: the queues are within the buffer, so one more packet is taken, whatever its size.
+    pub(crate) fn can_ingest(&self, ofo: u32) -> bool {
+        self.charged(ofo) <= u64::from(self.rcvbuf)
     }
 
-    /// True when `len` more out-of-order bytes would run over the buffer.
-    pub(crate) fn is_over_memory_ofo(&self, len: u32, ofo: u32) -> bool {
-        u64::from(self.queued) + u64::from(ofo) + u64::from(len) > u64::from(self.rcvbuf)
+    fn charged(&self, ofo: u32) -> u64 {
+        u64::from(self.memory.total()) + u64::from(ofo)
+    }
+
+    /// Linux `tcp_clamp_window`: the queues are over the buffer. It grows to hold them, if it may.
+    pub(crate) fn clamp_window(&mut self, ofo: u32, advmss: u32, may_grow: bool, sysctl: &Sysctl) {
+        if self.rcvbuf < sysctl.tcp_rmem[2] && !self.rcvbuf_locked && may_grow {
+            self.rcvbuf = self.charged(ofo).min(u64::from(sysctl.tcp_rmem[2])) as u32;
+        }
+        if !self.can_ingest(ofo) {
+            self.rcv_ssthresh = self.window_clamp.min(2 * advmss);
+        }
+    }
+
+    /// Linux `tcp_collapse` of the receive queue.
+    pub(crate) fn collapse(&mut self) {
+        let ratio = self.scaling_ratio;
+        self.memory.collapse(|space| window_at(space, ratio));
     }
 
     /// In-order payload. `truesize`: bytes of the buffer it keeps alive.
-    pub(crate) fn push(&mut self, payload: Bytes, truesize: u32, counters: &mut Counters) {
+    pub(crate) fn push(&mut self, payload: Bytes, truesize: u32, charge: Charge, counters: &mut Counters) {
         let len = payload.len();
         if len == 0 {
             return;
         }
         self.queued += len as u32;
+        self.memory.push(len as u32, charge);
         self.rcv_nxt += len as u32;
         // A payload smaller than half of its buffer would pin more than twice its bytes: copied.
         if len * 2 < truesize as usize {
@@ -407,6 +426,7 @@ impl Receiver {
     pub(crate) fn grow_window(
         &mut self,
         len: u32,
+        charge: Charge,
         advmss: u32,
         rcv_mss: u32,
         ofo: u32,
@@ -417,7 +437,7 @@ impl Receiver {
             return false;
         }
         // "Increase window, if skb with such overhead will fit to rcvbuf in future."
-        let mut overhead = self.window_of(truesize_of(len));
+        let mut overhead = self.window_of(charge.truesize);
         let mut growth = 2 * advmss;
         if overhead > len {
             // Linux __tcp_grow_window(): small segments widen it only as long as it is small.
@@ -485,21 +505,25 @@ impl Receiver {
             self.copied_seq.since(self.space.seq).saturating_sub(self.rcv_nxt.since(self.copied_seq));
         if copied > self.space.space {
             self.grow_buffer(copied, ofo_span, sysctl);
-            self.space.space = copied;
         }
         self.space.seq = self.copied_seq;
         self.space.since = now;
     }
 
+    /// Data came ahead of a hole: the buffer has to hold it beside what is read in a round trip (Linux `tcp_data_queue_ofo`).
+    pub(crate) fn grow_for_holes(&mut self, ofo_span: u32, sysctl: &Sysctl) {
+        self.grow_buffer(self.space.space, ofo_span, sysctl);
+    }
+
     /// Linux `tcp_rcvbuf_grow`.
     fn grow_buffer(&mut self, copied: u32, ofo_span: u32, sysctl: &Sysctl) {
+        let old = u64::from(core::mem::replace(&mut self.space.space, copied).max(1));
         if !sysctl.tcp_moderate_rcvbuf || self.rcvbuf_locked {
             return;
         }
         // "slow start: allow the sender to double its rate."
-        let old = u64::from(self.space.space.max(1));
         let mut window = u64::from(copied) * 2;
-        window += 2 * window * (u64::from(copied) - old) / old;
+        window += 2 * (window * u64::from(copied).saturating_sub(old) / old);
         window += u64::from(ofo_span);
         let space = window * 256 / u64::from(self.scaling_ratio);
         let rcvbuf = space.min(u64::from(sysctl.tcp_rmem[2])) as u32;
@@ -594,7 +618,7 @@ mod tests {
             if len == 0 {
                 break;
             }
-            receiver.push(Bytes::from(vec![0; len as usize]), len, &mut counters);
+            receiver.push(Bytes::from(vec![0; len as usize]), len, Charge::of(len + 40), &mut counters);
             receiver.advertise(1460, 0, false, &sysctl, &mut counters);
             let edge = receiver.rcv_wup + receiver.rcv_wnd;
             assert!(edge.at_or_after(right_edge), "the right edge moved left");
@@ -618,13 +642,13 @@ mod tests {
         let mut counters = Counters::default();
         let packet = Bytes::from(vec![7; 65_536]);
         for n in 0..100 {
-            receiver.push(packet.slice(n * 10..n * 10 + 40), 65_536, &mut counters);
+            receiver.push(packet.slice(n * 10..n * 10 + 40), 65_536, Charge::of(80), &mut counters);
         }
         assert!(packet.is_unique(), "every slice was copied");
         let mut buf = [0; 8000];
         assert_eq!(receiver.read(&mut buf, false), 4000);
         assert_eq!(receiver.tail.capacity(), 0, "no buffer is kept when all is read");
-        receiver.push(packet.slice(..40_000), 65_536, &mut counters);
+        receiver.push(packet.slice(..40_000), 65_536, Charge::of(40_040), &mut counters);
         assert!(!packet.is_unique(), "a large slice is shared");
     }
 
@@ -638,8 +662,8 @@ mod tests {
             let mut left = receiver.receive_window();
             while left > 0 {
                 let len = left.min(1448);
-                receiver.push(Bytes::from(vec![0; len as usize]), len, &mut counters);
-                receiver.grow_window(len, 1448, 1448, 0, &Sysctl::default());
+                receiver.push(Bytes::from(vec![0; len as usize]), len, Charge::of(len + 40), &mut counters);
+                receiver.grow_window(len, Charge::of(1500), 1448, 1448, 0, &Sysctl::default());
                 left -= len;
             }
             while receiver.pop(usize::MAX, false).is_some() {}

@@ -11,13 +11,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::observe::Counters;
+use crate::tcp::receive::Charge;
 use crate::tcp::seq::{SeqNum, SeqRange};
 use crate::wire::segment::SackBlocks;
 
 /// Linux keeps at most four blocks (`TCP_NUM_SACKS`).
 const MAX_BLOCKS: usize = 4;
-/// What an entry costs beside its payload, bytes: bounds the number of tiny entries.
-const ENTRY_COST: u32 = 256;
 
 /// A piece of the stream ahead of a hole.
 #[derive(Debug)]
@@ -28,6 +27,8 @@ pub(crate) struct Piece {
     pub(crate) fin: bool,
     /// Bytes of the buffer `data` keeps alive.
     pub(crate) truesize: u32,
+    /// What its packet costs.
+    pub(crate) charge: Charge,
 }
 
 /// The out-of-order queue of one connection. Empty, it owns no memory.
@@ -53,12 +54,32 @@ impl Reorder {
         self.charge
     }
 
-    /// From the first piece's start to the last one's end, bytes.
-    pub(crate) fn span(&self) -> u32 {
-        match (self.pieces.first_key_value(), self.pieces.last_key_value()) {
-            (Some((_, first)), Some((_, last))) => last.range.end.since(first.range.start),
-            _ => 0,
+    /// From `rcv_nxt` to the end of the last piece, bytes; 0 without one.
+    pub(crate) fn span(&self, rcv_nxt: SeqNum) -> u32 {
+        self.pieces.last_key_value().map_or(0, |(_, last)| last.range.end.since(rcv_nxt))
+    }
+
+    /// The piece at the end begins at or right of `seq`.
+    pub(crate) fn ends_after(&self, seq: SeqNum) -> bool {
+        self.pieces.last_key_value().is_some_and(|(_, last)| !seq.after(last.range.start))
+    }
+
+    /// Drops pieces from the end, none left of `keep`, until `goal` bytes are free (Linux `tcp_prune_ofo_queue`). False: none
+    /// was dropped.
+    pub(crate) fn prune(&mut self, keep: SeqNum, goal: u32) -> bool {
+        let before = self.charge;
+        while self.ends_after(keep)
+            && let Some((_, piece)) = self.pieces.pop_last()
+        {
+            self.charge -= charge_of(&piece);
+            if before - self.charge >= goal {
+                break;
+            }
         }
+        if self.charge != before {
+            self.block_count = 0;
+        }
+        self.charge != before
     }
 
     /// Queues a segment right of `rcv_nxt`. What is there already is not stored again; with `dsack` it is reported.
@@ -286,7 +307,7 @@ fn union(a: SeqRange, b: SeqRange) -> SeqRange {
 }
 
 fn charge_of(piece: &Piece) -> u32 {
-    piece.truesize + ENTRY_COST
+    piece.charge.truesize
 }
 
 fn trim_front(piece: &mut Piece, start: SeqNum) {
@@ -310,6 +331,7 @@ mod tests {
         Piece {
             range: SeqRange::new(SeqNum(start), SeqNum(end)),
             truesize: data.len() as u32,
+            charge: Charge::of(40 + data.len() as u32),
             data: data.into(),
             fin: false,
         }
@@ -367,7 +389,8 @@ mod tests {
                     continue;
                 }
                 let data: Vec<u8> = (start..start + len).map(|n| n as u8).collect();
-                let piece = Piece { range, truesize: len, data: data.into(), fin: false };
+                let charge = Charge::of(40 + len);
+                let piece = Piece { range, truesize: len, charge, data: data.into(), fin: false };
                 reorder.insert(rcv_nxt, piece, true, true, &mut counters);
             }
             // Fill every hole one byte at a time.

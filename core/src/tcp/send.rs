@@ -25,6 +25,7 @@ mod prr;
 mod queue;
 mod rack;
 mod rate;
+mod records;
 mod recovery;
 mod retransmit;
 mod rtt;
@@ -46,6 +47,7 @@ use crate::tcp::congestion::Congestion;
 use crate::tcp::context::Cx;
 use crate::tcp::metrics::Way;
 use crate::tcp::options::TcpOptions;
+use crate::tcp::send::buffer::Filled;
 use crate::tcp::send::chrono::{Chrono, Limit};
 use crate::tcp::send::cwnd::Cwnd;
 use crate::tcp::send::info::Totals;
@@ -459,19 +461,23 @@ impl Sender {
             return;
         }
         self.before_write(cx);
+        let filled = self.filled_by_slice(data.len() as u32);
         self.queue.push(data);
+        self.queue.set_last_filled(filled);
         self.after_write();
     }
 
-    /// Copies from `data` at most `free_space` bytes into the queue; returns how many.
-    pub(crate) fn push_slice(&mut self, data: &[u8], cx: &mut Cx<'_>) -> usize {
-        let taken = data.len().min(self.free_space());
+    /// Copies of `data` what there is room for into the queue; returns how many bytes.
+    pub(crate) fn push_slice(&mut self, data: &[u8], options: &TcpOptions, cx: &mut Cx<'_>) -> usize {
+        let lowat = options.notsent_lowat.unwrap_or(cx.sysctl.tcp_notsent_lowat);
+        let Filled { taken, tail } = self.fill(data.len(), lowat);
         if taken < data.len() {
             self.nospace = true;
         }
         if taken > 0 {
             self.before_write(cx);
             self.queue.push_slice(&data[..taken]);
+            self.queue.set_last_filled(tail);
             self.after_write();
         }
         taken
@@ -585,7 +591,7 @@ impl Sender {
     }
 
     /// Options that a live socket may change.
-    fn refresh(&mut self, options: &TcpOptions) {
+    pub(crate) fn refresh(&mut self, options: &TcpOptions) {
         if let Some(min) = options.rto_min {
             self.rtt.rto_min_us = rtt::micros(min);
         }

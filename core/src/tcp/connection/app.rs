@@ -22,7 +22,7 @@ impl Connection {
         if data.is_empty() {
             return Ok(0);
         }
-        let taken = self.send.push_slice(data, cx);
+        let taken = self.send.push_slice(data, &self.options, cx);
         self.wants_room = taken < data.len();
         if taken == 0 { Err(SendError::WouldBlock) } else { Ok(taken) }
     }
@@ -41,6 +41,15 @@ impl Connection {
         let push_end = self.send.push_end();
         let taken = self.send(data, cx)?;
         self.send.expect_more(push_end);
+        Ok(taken)
+    }
+
+    /// The same with `MSG_EOR`, if all of it is taken.
+    pub(crate) fn send_record(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
+        let taken = self.send(data, cx)?;
+        if taken == data.len() {
+            self.send.end_record();
+        }
         Ok(taken)
     }
 
@@ -102,6 +111,11 @@ impl Connection {
         self.end_of_data().map(|()| None)
     }
 
+    /// The application has accepted it.
+    pub(crate) fn on_accepted(&mut self) {
+        self.has_holder = true;
+    }
+
     /// Reads without taking (`MSG_PEEK`).
     pub(crate) fn peek(&mut self, buf: &mut [u8]) -> Result<usize, RecvError> {
         if buf.is_empty() {
@@ -160,7 +174,8 @@ impl Connection {
         if self.state == TcpState::Close {
             return;
         }
-        self.recv.adjust_space(cx.now, self.reorder.span(), cx.sysctl);
+        let ofo_span = self.reorder.span(self.recv.rcv_nxt);
+        self.recv.adjust_space(cx.now, ofo_span, cx.sysctl);
         self.ack_if_read(copied > 0, cx);
     }
 
@@ -176,7 +191,7 @@ impl Connection {
     }
 
     /// "Send ACK now, if this read freed lots of space in our buffer. … 'Lots' means 'at least twice' here."
-    fn window_doubled(&self, cx: &Cx<'_>) -> bool {
+    fn window_doubled(&mut self, cx: &Cx<'_>) -> bool {
         if self.rcv_shutdown || self.recv.is_held() {
             return false;
         }
@@ -184,7 +199,11 @@ impl Connection {
         if u64::from(current) * 2 > u64::from(self.recv.window_clamp()) {
             return false;
         }
-        let (window, _) = self.recv.select_window(self.acks.rcv_mss(), self.reorder.charge(), cx.sysctl);
+        let (window, half_full) =
+            self.recv.select_window(self.acks.rcv_mss(), self.reorder.charge(), cx.sysctl);
+        if half_full {
+            self.acks.clear_quick();
+        }
         window > 0 && u64::from(window) >= 2 * u64::from(current)
     }
 
@@ -276,6 +295,7 @@ impl Connection {
                 }
             }
             TcpOption::QuickAck(false) => self.acks.enter_pingpong(cx.sysctl.tcp_pingpong_thresh),
+            TcpOption::SndBuf(_) => self.send.refresh(&self.options),
             TcpOption::RcvBuf(_) => {
                 self.recv.set_rcvbuf(self.options.rcvbuf.unwrap_or(cx.sysctl.tcp_rmem[1]))
             }

@@ -6,9 +6,11 @@ use crate::stack::Readiness;
 use crate::tcp::ack_policy::{MAX_QUICKACKS, Unacknowledged};
 use crate::tcp::connection::{Connection, Disposition, Step};
 use crate::tcp::context::Cx;
+use crate::tcp::half_open::TIMESTAMPS_LEN;
 use crate::tcp::paws::ts_clock;
+use crate::tcp::receive::Charge;
 use crate::tcp::reorder::Piece;
-use crate::tcp::seq::SeqRange;
+use crate::tcp::seq::{SeqNum, SeqRange};
 use crate::tcp::state::TcpState;
 use crate::wire::segment::Segment;
 
@@ -113,28 +115,26 @@ impl Connection {
     fn queue_in_order(&mut self, segment: &Segment, skip: u32, cx: &mut Cx<'_>) -> Step {
         let payload = segment.payload.slice(skip.min(segment.payload.len() as u32) as usize..);
         let len = payload.len() as u32;
-        if self.recv.is_over_memory(len, self.reorder.charge()) {
-            cx.counters.prune_called += 1;
-            self.prune_reorder(cx);
-            if self.recv.is_over_memory(len, self.reorder.charge()) {
-                // Linux: ICSK_ACK_NOMEM: the ACK says window 0, and the segment is dropped.
+        let charge = self.charge_of(segment);
+        if !self.make_room(segment.header.seq, cx) {
+            // Linux: ICSK_ACK_NOMEM: the ACK says window 0, and the segment is dropped unless the queue is empty.
+            self.acks.no_memory = true;
+            self.acks.send_now();
+            if self.recv.readable() > 0 && len > 0 {
                 cx.counters.tcp_rcv_q_drop += 1;
-                cx.counters.rcv_pruned += 1;
                 self.drop(DropReason::ReceiveBuffer, cx);
-                self.acks.no_memory = true;
-                self.acks.send_now();
                 return Step::Continue(());
             }
         }
         if len > 0 {
-            self.deliver(payload, segment.truesize, cx);
+            self.deliver(payload, segment.truesize, charge, cx);
             self.on_data_event(segment, cx);
         }
         let mut fin = segment.header.flags.fin();
         let had_holes = !self.reorder.is_empty();
         let (covered, dsack) = (self.recv.rcv_nxt, self.sack && cx.sysctl.tcp_dsack);
         while !fin && let Some(piece) = self.reorder.pop(self.recv.rcv_nxt, covered, dsack, cx.counters) {
-            self.deliver(piece.data, piece.truesize, cx);
+            self.deliver(piece.data, piece.truesize, piece.charge, cx);
             fin = piece.fin;
         }
         if had_holes && self.reorder.is_empty() {
@@ -148,9 +148,46 @@ impl Connection {
         if fin { self.on_fin(cx) } else { Step::Continue(()) }
     }
 
-    fn deliver(&mut self, payload: bytes::Bytes, truesize: u32, cx: &mut Cx<'_>) {
+    fn deliver(&mut self, payload: bytes::Bytes, truesize: u32, charge: Charge, cx: &mut Cx<'_>) {
         self.life.bytes_received += payload.len() as u64;
-        self.recv.push(payload, truesize, cx.counters);
+        self.recv.push(payload, truesize, charge, cx.counters);
+    }
+
+    /// What the packet that brought `segment` costs.
+    fn charge_of(&self, segment: &Segment) -> Charge {
+        let options = if segment.header.options.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
+        let headers = self.header_overhead() + options;
+        let (len, segs) = (segment.payload.len() as u32, u32::from(segment.segs.max(1)));
+        if segs == 1 {
+            Charge::of(headers + len)
+        } else {
+            Charge::of_merged(headers + len.div_ceil(segs), segs)
+        }
+    }
+
+    /// Room for a packet at `seq` (Linux `tcp_try_rmem_schedule`, `tcp_prune_queue`); false: there is none.
+    fn make_room(&mut self, seq: SeqNum, cx: &mut Cx<'_>) -> bool {
+        if self.recv.can_ingest(self.reorder.charge()) {
+            return true;
+        }
+        cx.counters.prune_called += 1;
+        self.acks.clear_quick();
+        let may_grow = !cx.limits.under_pressure && cx.limits.queued_bytes < cx.sysctl.tcp_mem[0] * 4096;
+        let advmss = self.ack_env(cx).advmss;
+        self.recv.clamp_window(self.reorder.charge(), advmss, may_grow, cx.sysctl);
+        if self.recv.can_ingest(self.reorder.charge()) {
+            return true;
+        }
+        self.recv.collapse();
+        let goal = self.recv.rcvbuf() >> 3;
+        let mut pruned = false;
+        while !self.recv.can_ingest(self.reorder.charge()) && self.reorder.prune(seq, goal) {
+            pruned = true;
+        }
+        cx.counters.ofo_pruned += u64::from(pruned);
+        let fits = self.recv.can_ingest(self.reorder.charge());
+        cx.counters.rcv_pruned += u64::from(!fits);
+        fits
     }
 
     /// Linux `tcp_event_data_recv`.
@@ -170,7 +207,7 @@ impl Connection {
         self.on_ecn_bits(segment);
         // Linux tcp_event_data_recv(): "if (skb->len >= 128)".
         if len >= 128 {
-            self.grow_window(len, cx);
+            self.grow_window(segment, cx);
         }
     }
 
@@ -188,20 +225,21 @@ impl Connection {
         let rcv_mss = self.acks.rcv_mss();
         let advmss = self.ack_env(cx).advmss;
         self.acks.measure_rcv_mss(seg_len, header_len, segment.header.flags.psh(), advmss);
-        if self.acks.rcv_mss() > rcv_mss {
-            self.recv.on_rcv_mss(self.acks.rcv_mss());
+        if seg_len > rcv_mss {
+            self.recv.on_rcv_mss(segment.payload.len() as u32, self.charge_of(segment));
         }
     }
 
     /// Linux `tcp_grow_window`.
-    fn grow_window(&mut self, len: u32, cx: &Cx<'_>) {
+    fn grow_window(&mut self, segment: &Segment, cx: &Cx<'_>) {
+        let (len, charge) = (segment.payload.len() as u32, self.charge_of(segment));
         let advmss = self.ack_env(cx).advmss;
         if cx.limits.under_pressure {
             // Linux tcp_adjust_rcv_ssthresh().
             self.recv.rcv_ssthresh = self.recv.rcv_ssthresh.min(4 * advmss);
             return;
         }
-        if self.recv.grow_window(len, advmss, self.acks.rcv_mss(), self.reorder.charge(), cx.sysctl) {
+        if self.recv.grow_window(len, charge, advmss, self.acks.rcv_mss(), self.reorder.charge(), cx.sysctl) {
             self.acks.quick_once();
         }
     }
@@ -209,8 +247,7 @@ impl Connection {
     fn queue_out_of_order(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
         let len = segment.payload.len() as u32;
         self.on_ecn_bits(segment);
-        if self.recv.is_over_memory_ofo(len, self.reorder.charge()) {
-            cx.counters.prune_called += 1;
+        if !self.make_room(segment.header.seq, cx) {
             cx.counters.tcp_ofo_drop += 1;
             self.drop(DropReason::TcpOfoDrop, cx);
             self.acks.send_now();
@@ -229,6 +266,7 @@ impl Connection {
             data,
             fin: segment.header.flags.fin(),
             truesize,
+            charge: self.charge_of(segment),
         };
         if len > 0 {
             self.measure_segment(segment, cx);
@@ -237,7 +275,11 @@ impl Connection {
         self.reorder.insert(self.recv.rcv_nxt, piece, self.sack, cx.sysctl.tcp_dsack, cx.counters);
         // "For non sack flows, do not grow window to force DUPACK and trigger fast retransmit."
         if len > 0 && self.sack {
-            self.grow_window(len, cx);
+            self.grow_window(segment, cx);
+        }
+        // Linux: "do not grow rcvbuf for not-yet-accepted or orphaned sockets."
+        if self.has_holder && !self.orphan {
+            self.recv.grow_for_holes(self.reorder.span(self.recv.rcv_nxt), cx.sysctl);
         }
     }
 
@@ -289,8 +331,13 @@ impl Connection {
             return;
         }
         let charge = self.reorder.charge();
-        let (window, _) = self.recv.select_window(self.acks.rcv_mss(), charge, cx.sysctl);
+        let (window, half_full) = self.recv.select_window(self.acks.rcv_mss(), charge, cx.sysctl);
         let waiting = self.recv.rcv_nxt.since(self.recv.copied_seq);
+        // Linux asks for the window only then, and asking ends quick ACKs (`__tcp_select_window`).
+        let asked = self.recv.rcv_nxt.since(self.recv.rcv_wup) > self.acks.rcv_mss();
+        if half_full && asked && waiting >= self.options.rcvlowat {
+            self.acks.clear_quick();
+        }
         let unacknowledged = Unacknowledged {
             rcv_nxt: self.recv.rcv_nxt.0,
             bytes: self.recv.rcv_nxt.since(self.recv.rcv_wup),

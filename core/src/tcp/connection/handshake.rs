@@ -69,6 +69,7 @@ impl Connection {
         cx.counters.passive_opens += 1;
         let mut connection = Self {
             ts: handover.ts,
+            has_holder: false,
             ecn: Ecn::agreed(handover.agreed.ecn),
             sack: handover.agreed.sack,
             wscale: handover.agreed.wscale,
@@ -115,6 +116,7 @@ impl Connection {
             snd_shutdown: false,
             eof_read: false,
             orphan: false,
+            has_holder: true,
             wants_room: true,
             keepalive_probe_due: false,
             keepalive_probes: 0,

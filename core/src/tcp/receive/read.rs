@@ -71,6 +71,7 @@ impl Receiver {
         let front = self.queue.front_mut()?;
         let chunk = if front.len() <= max { self.queue.pop_front()? } else { front.split_to(max) };
         self.queued -= chunk.len() as u32;
+        self.memory.take(chunk.len() as u32);
         self.copied_seq += chunk.len() as u32;
         if self.queued == 0 {
             // "buffers taken only while data is in them"
@@ -117,6 +118,7 @@ impl Receiver {
         self.queue = VecDeque::new();
         self.tail = BytesMut::new();
         self.queued = 0;
+        self.memory.clear();
         self.copied_seq = if self.fin { self.rcv_nxt - 1 } else { self.rcv_nxt };
         unread
     }
@@ -128,7 +130,7 @@ mod tests {
     use crate::observe::Counters;
     use crate::sysctl::Sysctl;
     use crate::tcp::options::TcpOptions;
-    use crate::tcp::receive::InitialWindow;
+    use crate::tcp::receive::{Charge, InitialWindow};
 
     /// "abc" at the beginning, then "def" that keeps its own buffer.
     fn receiver() -> Receiver {
@@ -136,7 +138,12 @@ mod tests {
         let mut receiver = Receiver::new(initial, 131_072, false);
         receiver.synchronise(SeqNum(u32::MAX - 2));
         for (piece, truesize) in [("abc", 100), ("def", 3)] {
-            receiver.push(Bytes::from_static(piece.as_bytes()), truesize, &mut Counters::default());
+            receiver.push(
+                Bytes::from_static(piece.as_bytes()),
+                truesize,
+                Charge::of(43),
+                &mut Counters::default(),
+            );
         }
         receiver
     }

@@ -65,8 +65,9 @@ impl Sender {
 
     /// Linux `tcp_snd_wnd_test`: the first unsent segment lies in the window.
     pub(super) fn head_fits_window(&self, mss: u32) -> bool {
-        let unsent = self.write_seq.since(self.snd_nxt);
-        let head = if self.unsent_payload() > mss { mss } else { unsent };
+        let payload = self.next_payload();
+        let fin = payload == self.unsent_payload() && self.fin_queued && self.has_unsent();
+        let head = if payload > mss { mss } else { payload + u32::from(fin) };
         !(self.snd_nxt + head).after(self.wnd_end())
     }
 
@@ -76,7 +77,9 @@ impl Sender {
         self.phase == super::Phase::Established
             && self.counts.in_flight() < self.cwnd.window.snd_cwnd
             && self.head_fits_window(mss)
-            && (self.unsent_payload() >= mss || !self.holds_partial(self.hold(options)))
+            && (self.unsent_payload() >= mss
+                || self.next_payload() < self.unsent_payload()
+                || !self.holds_partial(self.hold(options)))
     }
 
     /// Linux `tcp_cwnd_test`: segments the window lets out, at most half of it at once.

@@ -174,9 +174,12 @@ impl Sender {
             self.burst.window_limited = true;
             return None;
         }
-        let payload = self.unsent_payload();
+        let payload = self.next_payload();
+        // Linux tcp_write_xmit(): only the last segment of all that is queued is held back.
+        let is_last = payload == self.unsent_payload();
+        let hold = if is_last || hold == Hold::ProbeNow { hold } else { Hold::Nothing };
         let len = if payload <= mss {
-            if payload < mss && !self.fin_queued && self.holds_partial(hold) {
+            if payload < mss && !(self.fin_queued && is_last) && self.holds_partial(hold) {
                 return None;
             }
             payload
@@ -199,6 +202,7 @@ impl Sender {
         // Linux tcp_push(), forced_push(): the end of what was written, and at least each half of the peer's window.
         let psh = !bare_fin
             && ((drained && end == self.push_end)
+                || self.is_record_end(end)
                 || push
                 || end.after(self.pushed_seq + (self.max_window >> 1)));
         if psh {

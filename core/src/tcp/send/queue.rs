@@ -47,6 +47,10 @@ struct Held {
     tail: BytesMut,
     /// The slice that was last prepared: the next piece of new data begins there or in the one behind.
     hint: usize,
+    /// Where records end (`MSG_EOR`), in order.
+    record_ends: VecDeque<SeqNum>,
+    /// Bytes of the last super-segment written.
+    last_filled: u32,
 }
 
 impl Held {
@@ -106,9 +110,28 @@ impl PayloadQueue {
         self.end
     }
 
-    /// Slices held, the tail not counted: each costs bookkeeping memory.
-    pub(super) fn slices(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| held.slices.len())
+    /// Where records end that are not acknowledged.
+    pub(super) fn record_ends(&self) -> impl Iterator<Item = SeqNum> {
+        self.held.iter().flat_map(|held| held.record_ends.iter().copied())
+    }
+
+    /// A record ends with what is queued.
+    pub(super) fn end_record(&mut self) {
+        let end = self.end;
+        if let Some(held) = self.held.as_mut().filter(|held| held.record_ends.back() != Some(&end)) {
+            held.record_ends.push_back(end);
+        }
+    }
+
+    /// Bytes of the last super-segment written; 0 when nothing is queued.
+    pub(super) fn last_filled(&self) -> u32 {
+        self.held.as_ref().map_or(0, |held| held.last_filled)
+    }
+
+    pub(super) fn set_last_filled(&mut self, bytes: u32) {
+        if let Some(held) = &mut self.held {
+            held.last_filled = bytes;
+        }
     }
 
     /// Appends a slice without copying, or a tiny one by copying.
@@ -155,6 +178,9 @@ impl PayloadQueue {
             return;
         }
         let Some(held) = &mut self.held else { return };
+        while held.record_ends.front().is_some_and(|end| end.at_or_before(una)) {
+            held.record_ends.pop_front();
+        }
         while let Some(first) = held.slices.front_mut() {
             if first.end().at_or_before(una) {
                 held.slices.pop_front();

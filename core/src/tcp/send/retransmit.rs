@@ -200,6 +200,7 @@ impl Sender {
         let mut room = space - first.len();
         while let Some(next) = self.segments.at(position + 1).copied() {
             let joins = next.segs == 1
+                && !self.is_record_end(next.start)
                 && !next.marks.has(Marks::SACKED)
                 && next.len() <= room
                 && !next.end.after(self.wnd_end());

@@ -181,10 +181,11 @@ fn the_send_buffer_starts_and_grows_as_in_linux() {
     let ethernet = SenderConfig { mss: 1460, timestamps: false, ..config() };
     let mut bench = Bench::established(&ethernet);
     assert_eq!(bench.sender.sndbuf(), 87_040);
-    assert_eq!(bench.sender.free_space(), 87_040);
+    // Ten segments leave at once; what remains of the first super-segment is filled again.
+    assert_eq!(bench.sender.free_space(), 78_840);
     let data = vec![0u8; 200_000];
-    let taken = bench.sender.push_slice(&data, &mut bench.world.cx());
-    assert_eq!(taken, 87_040);
+    let taken = bench.sender.push_slice(&data, &bench.options, &mut bench.world.cx());
+    assert_eq!(taken, 78_840);
     assert!(!bench.sender.is_writeable(&bench.options, &bench.world.cx()));
     bench.poll();
     let mut acked = 0;
