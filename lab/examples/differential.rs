@@ -3,22 +3,23 @@
 //!
 //! Prints one line for each script answered differently and a summary; with `--minimise` the shortest script of each
 //! kind of difference is written to DIR as a `.pkt` with Linux's answers. `--show SEED` prints a seed's script and
-//! both answers. Needs what the lab's kernel target needs (root, /dev/net/tun).
+//! both answers. `--file FILE` asks a question of one's own instead: `>` lines are ignored, `%{ snd_cwnd lost }%` asks
+//! for facts; with `--minimise` it is written to DIR with Linux's answers, alike or not. Needs what the lab's kernel target needs (root, /dev/net/tun).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lastack_lab::differential::{Judge, Judgement, Kind, as_script, generate, minimise};
 use lastack_lab::kernel::CubicAllowed;
 use lastack_lab::runner::clock;
-use lastack_lab::script::Script;
 use lastack_lab::script::print::print;
+use lastack_lab::script::{Script, parse};
 
-const USAGE: &str = "usage: differential [--seed N] [--count N] [--seconds N] [--jobs N] [--kind KIND] [--minimise DIR] [--show]
+const USAGE: &str = "usage: differential [--seed N] [--count N] [--seconds N] [--jobs N] [--kind KIND] [--minimise DIR] [--show] [--file FILE]…
   KIND: handshake receive send close options errors backlog timers (default: all of them in turn)";
 
 #[derive(Debug)]
@@ -30,6 +31,7 @@ struct Args {
     kind: Option<Kind>,
     minimise: Option<PathBuf>,
     show: bool,
+    files: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,9 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     if args.show {
         return show(&args);
+    }
+    if !args.files.is_empty() {
+        return ask_files(&args);
     }
     let judge = Judge::default();
     let tally = Mutex::new(Tally::default());
@@ -161,9 +166,65 @@ fn show(args: &Args) -> ExitCode {
     }
 }
 
+/// Questions written by hand, several at a time.
+fn ask_files(args: &Args) -> ExitCode {
+    let judge = Judge::default();
+    let next = AtomicUsize::new(0);
+    let differ = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.min(args.files.len()) {
+            scope.spawn(|| {
+                while let Some(file) = args.files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let text =
+                        ask_file(&judge, file, args).unwrap_or_else(|error| format!("not playable: {error}"));
+                    differ.fetch_add(u64::from(!text.starts_with("alike")), Ordering::Relaxed);
+                    println!("{}: {text}", file.display());
+                }
+            });
+        }
+    });
+    ExitCode::from(u8::from(differ.into_inner() > 0))
+}
+
+fn ask_file(judge: &Judge, file: &Path, args: &Args) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let script = parse(&text).map_err(|error| error.to_string())?;
+    let answer = judge.kernel(&script).map_err(|error| error.to_string())?;
+    if let Some(directory) = &args.minimise {
+        let comment: String = text
+            .lines()
+            .map_while(|line| line.strip_prefix("// "))
+            .fold(String::new(), |all, line| all + line + "\n");
+        let file = directory.join(file.file_name().unwrap_or_default());
+        std::fs::create_dir_all(directory).map_err(|error| error.to_string())?;
+        std::fs::write(file, as_script(&script, &answer, "", &comment)).map_err(|error| error.to_string())?;
+    }
+    Ok(match judge.judge(&script).map_err(|error| error.to_string())? {
+        Judgement::Different(found) => {
+            let [linux, stack] = judge.both(&script).map_err(|error| error.to_string())?;
+            let difference = found.0;
+            format!(
+                "{}\n  linux  {}\n  stack  {}\n-- linux\n{linux}-- stack\n{stack}",
+                difference.what, difference.kernel, difference.stack
+            )
+        }
+        Judgement::Unplayable(why) => format!("not playable: {why}"),
+        Judgement::Unsteady => "not steady on Linux".to_owned(),
+        Judgement::Same | Judgement::SameLater => "alike".to_owned(),
+    })
+}
+
 fn args() -> Result<Args, String> {
-    let mut args =
-        Args { seed: 1, count: 1000, seconds: 0, jobs: 24, kind: None, minimise: None, show: false };
+    let mut args = Args {
+        seed: 1,
+        count: 1000,
+        seconds: 0,
+        jobs: 24,
+        kind: None,
+        minimise: None,
+        show: false,
+        files: Vec::new(),
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--show" {
@@ -181,6 +242,7 @@ fn args() -> Result<Args, String> {
                 let kind = Kind::ALL.into_iter().find(|kind| kind.name() == value);
                 args.kind = Some(kind.ok_or_else(|| format!("there is no kind `{value}`"))?);
             }
+            "--file" => args.files.push(PathBuf::from(value)),
             "--minimise" => args.minimise = Some(PathBuf::from(value)),
             _ => return Err(format!("{word} is not known")),
         }

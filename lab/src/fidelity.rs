@@ -20,12 +20,11 @@ const OTHER_DIFFERENCES: &[&str] = &[
      write or a timer of its own.",
     "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time \
      (measured side by side in `docs/timing.md`).",
-    "Send memory is counted in bytes, Linux's in pages and headers: a non-blocking send into a nearly full buffer takes another \
-     number of bytes, most of all with small segments. What a segment is charged beside its payload depends on how Linux was \
-     built (the headroom of its largest link type): the stack charges 640 bytes, the kernel that judges the scripts 512, so that \
-     `SO_SNDBUF` after a handshake at 1460 bytes is 87040 here and 46080 there.",
-    "The receive window grows by a model of Linux's memory per segment: with segments of odd sizes, with holes, or with a buffer of a few \
-     kilobytes (`tcp_rmem`, `TCP_WINDOW_CLAMP`) the announced window differs by some units.",
+    "What a segment is charged beside its payload depends on how Linux was built (the headroom of its largest link type): when the send \
+     buffer grows by itself, the stack reckons 640 bytes, the kernel that judges the scripts 512, so that `SO_SNDBUF` after a \
+     handshake at 1460 bytes is 87040 here and 46080 there.",
+    "Each packet that waits to be read is charged its own head. Linux copies a small one behind the packet before it when that has \
+     room and no sniffer holds it, so that windows of small segments are a little larger there on a link nobody watches.",
     "Where the peer's window was a few segments and has grown, Linux still sends pieces cut to half of the old one; the stack does not.",
     "The ACK of a FIN that ends out-of-order data carries no SACK block of that data.",
     "An out-of-order segment that overlaps several others counts once in `TCPOFOMerge` and `TCPDSACKOfoSent`; Linux counts each.",
@@ -48,8 +47,6 @@ const OTHER_DIFFERENCES: &[&str] = &[
      MigrateReq (not offered); TCPMemoryPressuresChrono, TCPPFMemallocDrop, IPReversePathFilter (of the host).",
     "Socket options that are not offered: TCP_SAVE_SYN and TCP_SAVED_SYN (headers of SYNs are not kept), TCP_MD5SIG, TCP_AO, \
      TCP_ULP, TCP_REPAIR, TCP_ZEROCOPY_RECEIVE, and the error queue of IP_RECVERR (the error itself is told).",
-    "A queued byte is charged as it is, not as the pages it lies in: SO_SNDBUF takes a little more, and windows of small segments \
-     are a little larger, than Linux's, which depend on the device's buffers.",
 ];
 
 struct Entry {

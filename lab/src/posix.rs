@@ -6,29 +6,32 @@
 //! Rules:   Linux `net/socket.c`, `af_inet.c`, `tcp.c`: which errno, and when it is told.
 //! Not here: TCP itself (`lastack_core`), scripts.
 
+mod control;
+mod error_queue;
 mod fast_open;
 mod kept;
+mod life;
 mod options;
 mod ready;
 mod transfer;
 mod wheel;
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use lastack_core::error::AcceptError;
 use lastack_core::id::{ConnectionId, ListenerId};
 use lastack_core::observe::SocketRow;
-use lastack_core::stack::{Config, ListenOptions, Readiness, Shutdown, SocketEvent, Stack};
-use lastack_core::tcp::options::{TcpOption, TcpOptions};
+use lastack_core::stack::{Config, SocketEvent, Stack};
+use lastack_core::tcp::options::TcpOptions;
 use lastack_core::tcp::state::TcpState;
 use lastack_core::time::Instant;
 use lastack_core::wire::offload::Segments;
 use lastack_core::wire::transmit::{RxMeta, Transmit};
 
-use crate::target::{Call, Done, Fd, Outcome, Output, Sent, Via};
+use crate::target::{Call, Done, Fd, Outcome, Sent, Via};
+use error_queue::ErrorQueue;
 use ready::Epoll;
 pub(crate) use wheel::Wheel;
 
@@ -37,6 +40,7 @@ pub(crate) use wheel::Wheel;
 pub struct Posix {
     pub(crate) stack: Stack,
     now: Instant,
+    mtu: u32,
     descriptors: BTreeMap<i32, Descriptor>,
     sent: VecDeque<Sent>,
     blocked: Option<Blocked>,
@@ -76,6 +80,26 @@ struct TcpSocket {
     shut_read: bool,
     /// Options that change nothing, as they were set.
     kept: BTreeMap<(i32, i32), i32>,
+    errors: ErrorQueue,
+}
+
+impl TcpSocket {
+    fn new(role: Role, mapped: bool) -> Self {
+        Self {
+            role,
+            options: TcpOptions::default(),
+            nonblocking: false,
+            bound: None,
+            mapped,
+            left: None,
+            quickack: None,
+            linger_since: None,
+            deferred: None,
+            shut_read: false,
+            kept: BTreeMap::new(),
+            errors: ErrorQueue::default(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +144,7 @@ impl Posix {
     pub fn new(config: Config, start: Duration) -> Self {
         let now = Instant::from_nanos(start.as_nanos() as u64);
         Self {
+            mtu: config.mtu,
             stack: Stack::new(config, now),
             now,
             descriptors: BTreeMap::new(),
@@ -139,6 +164,11 @@ impl Posix {
         self.wheel = Some(wheel);
     }
 
+    /// Largest packet of the link, bytes.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
     /// The virtual clock.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.now.as_nanos())
@@ -146,7 +176,13 @@ impl Posix {
 
     /// A packet arrives.
     pub fn inject(&mut self, packet: &[u8]) {
-        self.stack.handle_packet(self.now, Bytes::copy_from_slice(packet), RxMeta::default());
+        self.inject_merged(packet, 0);
+    }
+
+    /// A packet arrives that the device made of segments with `segment_size` bytes of payload each; 0: it is one of its own.
+    pub fn inject_merged(&mut self, packet: &[u8], segment_size: u16) {
+        let meta = RxMeta { segment_size, ..RxMeta::default() };
+        self.stack.handle_packet(self.now, Bytes::copy_from_slice(packet), meta);
         self.settle();
     }
 
@@ -257,11 +293,13 @@ impl Posix {
     fn settle(&mut self) {
         loop {
             self.transmit_all();
+            self.report_sends();
             let Some(mut blocked) = self.blocked.take() else { return };
             match self.attempt(&blocked.call, blocked.progress, false) {
                 Attempt::Done(outcome) => {
                     self.finished = Some(Done { at: self.now(), outcome });
                     self.transmit_all();
+                    self.report_sends();
                     return;
                 }
                 Attempt::Waits { progress, deadline } => {
@@ -338,310 +376,7 @@ impl Posix {
             None => Err(Outcome::error(libc::EBADF)),
         }
     }
-
-    fn socket(&mut self, family: i32, kind: i32) -> Outcome {
-        let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
-        if kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != libc::SOCK_STREAM {
-            return Outcome::error(libc::EPROTONOSUPPORT);
-        }
-        let mapped = family == libc::AF_INET6;
-        self.add(Descriptor::Tcp(Box::new(TcpSocket {
-            role: Role::Fresh,
-            options: TcpOptions::default(),
-            nonblocking,
-            bound: None,
-            mapped,
-            left: None,
-            quickack: None,
-            linger_since: None,
-            deferred: None,
-            shut_read: false,
-            kept: BTreeMap::new(),
-        })))
-    }
-
-    fn bind(&mut self, fd: Fd, address: SocketAddr) -> Outcome {
-        let now = self.now;
-        let address = plain(address);
-        let options = match self.tcp(fd) {
-            Ok(socket) if matches!(socket.role, Role::Fresh) && socket.bound.is_none() => {
-                socket.options.clone()
-            }
-            Ok(_) => return Outcome::error(libc::EINVAL),
-            Err(outcome) => return outcome,
-        };
-        // Two sockets of ours that are bound and nothing else: both need SO_REUSEADDR (specification 2.6).
-        let taken = self.descriptors.values().any(|descriptor| {
-            let Descriptor::Tcp(other) = descriptor else { return false };
-            let same =
-                matches!(other.role, Role::Fresh) && other.bound == Some(address) && address.port() != 0;
-            same && !(other.options.reuseaddr && options.reuseaddr)
-        });
-        if taken {
-            return Outcome::error(libc::EADDRINUSE);
-        }
-        // The stack takes a port when it listens or connects; whether it could is asked by listening for a moment.
-        if address.port() != 0 {
-            match self.stack.listen(now, ListenOptions { backlog: 0, options, local: address }) {
-                Ok(probe) => self.stack.close_listener(now, probe),
-                Err(error) => return Outcome::error(error.errno()),
-            }
-        }
-        if let Ok(socket) = self.tcp(fd) {
-            socket.bound = Some(address);
-        }
-        Outcome::ok(0)
-    }
-
-    fn listen(&mut self, fd: Fd, backlog: i32) -> Outcome {
-        let now = self.now;
-        let unspecified = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
-        let socket = match self.tcp(fd) {
-            Ok(socket) => socket,
-            Err(outcome) => return outcome,
-        };
-        if !matches!(socket.role, Role::Fresh) {
-            return Outcome::error(libc::EINVAL);
-        }
-        let local = socket.bound.unwrap_or(unspecified);
-        let options =
-            ListenOptions { local, backlog: backlog.max(0) as u32, options: socket.options.clone() };
-        match self.stack.listen(now, options) {
-            Ok(id) => {
-                let opens_fast = self.stack.listener_options(id).map_or(0, |options| options.fast_open_queue);
-                let socket = self.tcp(fd).expect("found above");
-                socket.role = Role::Listener(id);
-                socket.options.fast_open_queue = opens_fast;
-                Outcome::ok(0)
-            }
-            Err(error) => Outcome::error(error.errno()),
-        }
-    }
-
-    fn accept(&mut self, fd: Fd) -> Attempt {
-        let now = self.now;
-        let (listener, nonblocking, mapped, kept) = match self.tcp(fd) {
-            Ok(TcpSocket { role: Role::Listener(id), nonblocking, mapped, kept, .. }) => {
-                (*id, *nonblocking, *mapped, kept.clone())
-            }
-            Ok(_) => return Outcome::error(libc::EINVAL).into(),
-            Err(outcome) => return outcome.into(),
-        };
-        match self.stack.accept(now, listener) {
-            Ok(id) => {
-                let options = self.stack.options(id).cloned().unwrap_or_default();
-                let peer = self.stack.tuple(id).map(|tuple| tuple.remote);
-                let role = Role::Connection { id, told: true };
-                let socket = TcpSocket {
-                    role,
-                    options,
-                    nonblocking: false,
-                    bound: None,
-                    mapped,
-                    left: None,
-                    quickack: None,
-                    linger_since: None,
-                    deferred: None,
-                    shut_read: false,
-                    kept,
-                };
-                let outcome = self.add(Descriptor::Tcp(Box::new(socket)));
-                outcome.with(peer.map_or(Output::None, Output::Peer)).into()
-            }
-            Err(AcceptError::WouldBlock) if !nonblocking => Attempt::Waits { progress: 0, deadline: None },
-            Err(error) => Outcome::error(error.errno()).into(),
-        }
-    }
-
-    fn connect(&mut self, fd: Fd, to: SocketAddr, first: bool) -> Attempt {
-        let now = self.now;
-        let socket = match self.tcp(fd) {
-            Ok(socket) => socket,
-            Err(outcome) => return outcome.into(),
-        };
-        let nonblocking = socket.nonblocking;
-        let (id, told) = match socket.role {
-            Role::Listener(_) => return Outcome::error(libc::EISCONN).into(),
-            Role::Connection { id, told } => (id, told),
-            Role::Fresh => {
-                if let Some(attempt) = self.defer_connect(fd, to) {
-                    return attempt;
-                }
-                let socket = self.tcp(fd).expect("found above");
-                let (local, options, quickack) = (socket.bound, socket.options.clone(), socket.quickack);
-                match self.stack.connect(now, plain(to), local, options) {
-                    Ok(id) => {
-                        if let Some(on) = quickack {
-                            let _ = self.stack.set_option(now, id, TcpOption::QuickAck(on));
-                        }
-                        self.tcp(fd).expect("found above").role = Role::Connection { id, told: false };
-                        return if nonblocking {
-                            Outcome::error(libc::EINPROGRESS).into()
-                        } else {
-                            Attempt::Waits { progress: 0, deadline: None }
-                        };
-                    }
-                    Err(error) => return Outcome::error(error.errno()).into(),
-                }
-            }
-        };
-        if told {
-            return Outcome::error(libc::EISCONN).into();
-        }
-        match self.stack.state(id) {
-            Some(TcpState::SynSent | TcpState::SynRecv) if first => Outcome::error(libc::EALREADY).into(),
-            Some(TcpState::SynSent | TcpState::SynRecv) => Attempt::Waits { progress: 0, deadline: None },
-            Some(TcpState::Close) | None => {
-                let error = self.stack.take_error(id).map_or(libc::ECONNABORTED, |error| error.errno());
-                self.stack.close(now, id);
-                self.tcp(fd).expect("found above").role = Role::Fresh;
-                Outcome::error(error).into()
-            }
-            Some(_) => {
-                self.tcp(fd).expect("found above").role = Role::Connection { id, told: true };
-                Outcome::ok(0).into()
-            }
-        }
-    }
-
-    /// `connect(AF_UNSPEC)`: aborts, and the socket is fresh again.
-    fn disconnect(&mut self, fd: Fd) -> Outcome {
-        let now = self.now;
-        match self.tcp(fd) {
-            Ok(TcpSocket { role, left, .. }) => match core::mem::replace(role, Role::Fresh) {
-                Role::Connection { id, .. } => {
-                    *left = Some(libc::ECONNRESET);
-                    self.stack.disconnect(now, id);
-                }
-                Role::Listener(id) => self.stack.close_listener(now, id),
-                Role::Fresh => {}
-            },
-            Err(outcome) => return outcome,
-        }
-        Outcome::ok(0)
-    }
-
-    /// Linux `__tcp_close()`: a linger time above zero is waited out first, whatever `O_NONBLOCK` says.
-    fn close(&mut self, fd: Fd) -> Attempt {
-        let now = self.now;
-        let Some(descriptor) = self.descriptors.get_mut(&fd.0) else {
-            return Outcome::error(libc::EBADF).into();
-        };
-        if let Descriptor::Tcp(socket) = descriptor {
-            match socket.role {
-                Role::Fresh => {}
-                Role::Listener(id) => self.stack.close_listener(now, id),
-                Role::Connection { id, .. } => {
-                    let wait = socket.options.linger.filter(|seconds| *seconds > 0);
-                    let since = socket.linger_since;
-                    let unread = self.stack.recv_available(id) > 0 && since.is_none();
-                    if let Some(seconds) = wait.filter(|_| !unread) {
-                        let since = *socket.linger_since.get_or_insert(now);
-                        if since == now {
-                            let _ = self.stack.shutdown(now, id, Shutdown::Both);
-                        }
-                        let until = since + Duration::from_secs(u64::from(seconds));
-                        let drained = self.stack.readiness(id).intersects(Readiness::DRAINED);
-                        if !drained && now < until {
-                            return Attempt::Waits { progress: 0, deadline: Some(until) };
-                        }
-                    }
-                    self.stack.close(now, id);
-                }
-            }
-        }
-        self.descriptors.remove(&fd.0);
-        for descriptor in self.descriptors.values_mut() {
-            if let Descriptor::Epoll(epoll) = descriptor {
-                epoll.forget(fd);
-            }
-        }
-        Outcome::ok(0).into()
-    }
-
-    fn shutdown(&mut self, fd: Fd, how: i32) -> Outcome {
-        let now = self.now;
-        let direction = match how {
-            libc::SHUT_RD => Shutdown::Read,
-            libc::SHUT_WR => Shutdown::Write,
-            libc::SHUT_RDWR => Shutdown::Both,
-            _ => return Outcome::error(libc::EINVAL),
-        };
-        let socket = match self.tcp(fd) {
-            Ok(socket) => socket,
-            Err(outcome) => return outcome,
-        };
-        match socket.role {
-            Role::Fresh => Outcome::error(libc::ENOTCONN),
-            Role::Listener(_) if direction == Shutdown::Write => Outcome::ok(0),
-            Role::Listener(id) => {
-                socket.role = Role::Fresh;
-                self.stack.close_listener(now, id);
-                Outcome::ok(0)
-            }
-            Role::Connection { id, .. } => match self.stack.shutdown(now, id, direction) {
-                Ok(()) => {
-                    if direction != Shutdown::Write {
-                        self.tcp(fd).expect("found above").shut_read = true;
-                    }
-                    Outcome::ok(0)
-                }
-                Err(_) => Outcome::error(libc::ENOTCONN),
-            },
-        }
-    }
-
-    fn fcntl(&mut self, fd: Fd, command: i32, arg: i32) -> Outcome {
-        let socket = match self.tcp(fd) {
-            Ok(socket) => socket,
-            Err(outcome) => return outcome,
-        };
-        match command {
-            libc::F_GETFL => {
-                Outcome::ok(i64::from(libc::O_RDWR | if socket.nonblocking { libc::O_NONBLOCK } else { 0 }))
-            }
-            libc::F_SETFL => {
-                socket.nonblocking = arg & libc::O_NONBLOCK != 0;
-                Outcome::ok(0)
-            }
-            _ => Outcome::error(libc::EINVAL),
-        }
-    }
-
-    fn ioctl(&mut self, fd: Fd, request: u64) -> Outcome {
-        let role = match self.tcp(fd) {
-            Ok(socket) => socket.role,
-            Err(outcome) => return outcome,
-        };
-        let id = match role {
-            Role::Connection { id, .. } => id,
-            Role::Listener(_) => return Outcome::error(libc::EINVAL),
-            Role::Fresh => return Outcome::ok(0).with(Output::Int(0)),
-        };
-        let info = self.stack.tcp_info(self.now, id).unwrap_or_default();
-        let row = self.stack.tuple(id).and_then(|tuple| self.row(tuple.local, tuple.remote));
-        let value = match request {
-            SIOCINQ => self.stack.recv_available(id) as i32,
-            // Linux: the SYN is not data.
-            SIOCOUTQ if matches!(self.stack.state(id), Some(TcpState::SynSent | TcpState::SynRecv)) => 0,
-            SIOCOUTQ => row.map_or(0, |row| row.send_q as i32),
-            SIOCOUTQNSD => info.notsent_bytes as i32,
-            SIOCATMARK => self.stack.is_at_mark(id).into(),
-            _ => return Outcome::error(libc::ENOTTY),
-        };
-        Outcome::ok(0).with(Output::Int(value))
-    }
 }
 
 /// Time that sending takes.
 const BETWEEN_PACKETS: Duration = Duration::from_micros(1);
-
-const SIOCINQ: u64 = 0x541b;
-const SIOCOUTQ: u64 = 0x5411;
-const SIOCOUTQNSD: u64 = 0x894b;
-const SIOCATMARK: u64 = 0x8905;
-
-/// IPv4-mapped addresses become IPv4: the stack has no mapped sockets.
-fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}

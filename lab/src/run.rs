@@ -9,6 +9,7 @@
 
 mod calls;
 mod compare;
+mod control;
 mod directive;
 mod failure;
 mod flow;

@@ -12,6 +12,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 
+use crate::target::{Control, ExtendedError};
+
 /// Result of a system call as C gives it: the value, or the errno.
 pub(crate) type Sys<T> = Result<T, i32>;
 
@@ -243,13 +245,13 @@ pub(crate) fn accept(fd: RawFd) -> Sys<(i64, Option<SocketAddr>)> {
     }
 }
 
-/// `read`, `recv` or `recvmsg`; gives the byte count, the message flags and `TCP_CM_INQ`.
+/// `read`, `recv` or `recvmsg`; gives the byte count, the message flags and the control messages.
 pub(crate) fn receive(
     fd: RawFd,
     lens: &[usize],
     flags: c_int,
     via: crate::target::Via,
-) -> Sys<(i64, i32, Option<i32>)> {
+) -> Sys<(i64, i32, Vec<Control>)> {
     let mut buffers: Vec<Vec<u8>> = lens.iter().map(|len| vec![0; *len]).collect();
     let first = buffers
         .first_mut()
@@ -257,9 +259,11 @@ pub(crate) fn receive(
     // SAFETY: every pointer and length belongs to a buffer that outlives the call.
     unsafe {
         match via {
-            crate::target::Via::ReadWrite => Ok((check(libc::read(fd, first.0, first.1) as i64)?, 0, None)),
+            crate::target::Via::ReadWrite => {
+                Ok((check(libc::read(fd, first.0, first.1) as i64)?, 0, Vec::new()))
+            }
             crate::target::Via::Socket => {
-                Ok((check(libc::recv(fd, first.0, first.1, flags) as i64)?, 0, None))
+                Ok((check(libc::recv(fd, first.0, first.1, flags) as i64)?, 0, Vec::new()))
             }
             crate::target::Via::Message => {
                 let mut parts: Vec<libc::iovec> = buffers
@@ -269,21 +273,51 @@ pub(crate) fn receive(
                 let mut header: libc::msghdr = zeroed();
                 header.msg_iov = parts.as_mut_ptr();
                 header.msg_iovlen = parts.len();
-                let mut control = [0u64; 16];
-                header.msg_control = control.as_mut_ptr().cast();
-                header.msg_controllen = size_of_val(&control);
+                let mut room = [0u64; 64];
+                header.msg_control = room.as_mut_ptr().cast();
+                header.msg_controllen = size_of_val(&room);
                 let len = check(libc::recvmsg(fd, &raw mut header, flags) as i64)?;
-                let mut inq = None;
+                let mut control = Vec::new();
                 let mut message = libc::CMSG_FIRSTHDR(&raw const header);
                 while !message.is_null() {
-                    if ((*message).cmsg_level, (*message).cmsg_type) == (libc::IPPROTO_TCP, libc::TCP_CM_INQ)
-                    {
-                        inq = Some(core::ptr::read_unaligned(libc::CMSG_DATA(message).cast::<i32>()));
-                    }
+                    let kind = ((*message).cmsg_level, (*message).cmsg_type);
+                    control.extend(read_control(kind, libc::CMSG_DATA(message)));
                     message = libc::CMSG_NXTHDR(&raw const header, message);
                 }
-                Ok((len, header.msg_flags, inq))
+                Ok((len, header.msg_flags, control))
             }
+        }
+    }
+}
+
+/// A control message of a kind that scripts name.
+///
+/// # Safety
+/// `data` points to what the kernel wrote for a message of this level and type.
+unsafe fn read_control(kind: (c_int, c_int), data: *const u8) -> Option<Control> {
+    // SAFETY: each kind has at least the bytes read here.
+    unsafe {
+        match kind {
+            (libc::IPPROTO_TCP, libc::TCP_CM_INQ) => {
+                Some(Control::Inq(core::ptr::read_unaligned(data.cast::<i32>())))
+            }
+            (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {
+                let error = core::ptr::read_unaligned(data.cast::<libc::sock_extended_err>());
+                Some(Control::Error(ExtendedError {
+                    v6: kind.0 == libc::SOL_IPV6,
+                    errno: error.ee_errno,
+                    origin: error.ee_origin,
+                    kind: error.ee_type,
+                    code: error.ee_code,
+                    info: error.ee_info,
+                    data: error.ee_data,
+                }))
+            }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING) => {
+                let stamp = core::ptr::read_unaligned(data.cast::<libc::timespec>());
+                Some(Control::Timestamp(Duration::new(stamp.tv_sec.unsigned_abs(), stamp.tv_nsec as u32)))
+            }
+            _ => None,
         }
     }
 }
@@ -302,7 +336,7 @@ pub(crate) fn send(
     let (name_at, name_len) =
         name.as_ref().map_or((core::ptr::null(), 0), |(s, len)| ((&raw const *s).cast(), *len));
     // SAFETY: every pointer and length belongs to a buffer or address that outlives the call.
-    unsafe {
+    let result = unsafe {
         match via {
             crate::target::Via::ReadWrite => check(libc::write(fd, first.0, first.1) as i64),
             crate::target::Via::Socket => {
@@ -321,7 +355,12 @@ pub(crate) fn send(
                 check(libc::sendmsg(fd, &raw const header, flags) as i64)
             }
         }
+    };
+    if flags & libc::MSG_ZEROCOPY != 0 {
+        // The pages are the kernel's until the peer has acknowledged them: the few of a script stay for good.
+        core::mem::forget(buffers);
     }
+    result
 }
 
 pub(crate) fn close(fd: RawFd) -> Sys<i64> {

@@ -189,13 +189,43 @@ pub enum Output {
     Ready(Vec<i16>),
     /// `epoll_wait`: masks and data.
     Events(Vec<(u32, u64)>),
-    /// `recvmsg`: the message flags, and with `TCP_INQ` the bytes that wait.
+    /// `recvmsg`: the message flags and the control messages.
     Message {
         /// `msg_flags`
         flags: i32,
-        /// `TCP_CM_INQ`
-        inq: Option<i32>,
+        /// In the order they were written.
+        control: Vec<Control>,
     },
+}
+
+/// A control message of `recvmsg`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Control {
+    /// `TCP_CM_INQ`: the bytes that wait.
+    Inq(i32),
+    /// `IP_RECVERR` or `IPV6_RECVERR`: one entry of the error queue.
+    Error(ExtendedError),
+    /// `SCM_TIMESTAMPING`: the software stamp, on the target's clock.
+    Timestamp(Duration),
+}
+
+/// Linux `struct sock_extended_err`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtendedError {
+    /// It came as `IPV6_RECVERR`.
+    pub v6: bool,
+    /// `ee_errno`
+    pub errno: u32,
+    /// `ee_origin`
+    pub origin: u8,
+    /// `ee_type`
+    pub kind: u8,
+    /// `ee_code`
+    pub code: u8,
+    /// `ee_info`
+    pub info: u32,
+    /// `ee_data`
+    pub data: u32,
 }
 
 /// A call that has returned.

@@ -15,6 +15,7 @@ use libc::{
     useconds_t,
 };
 
+use crate::control::write_control;
 use crate::host::Host;
 
 type Data = *mut c_void;
@@ -347,37 +348,14 @@ unsafe extern "C" fn recvmsg(data: Data, fd: c_int, message: *mut msghdr, flags:
     unsafe {
         let lens = lens((*message).msg_iov, (*message).msg_iovlen);
         let outcome = call(data, fd, |fd| Call::Receive { fd, lens, flags, via: Via::Message });
-        let (flags, inq) = match outcome.output {
-            Output::Message { flags, inq } => (flags, inq),
-            _ => (0, None),
+        let (flags, control) = match &outcome.output {
+            Output::Message { flags, control } => (*flags, control.as_slice()),
+            _ => (0, &[][..]),
         };
         (*message).msg_flags = flags;
-        write_inq(&mut *message, inq);
+        write_control(&mut *message, control);
         (*message).msg_namelen = 0;
         give(&outcome) as ssize_t
-    }
-}
-
-/// The one control message there is.
-///
-/// # Safety
-/// `msg_control` is null or points to `msg_controllen` bytes.
-unsafe fn write_inq(message: &mut msghdr, inq: Option<i32>) {
-    let room = core::mem::replace(&mut message.msg_controllen, 0);
-    let Some(inq) = inq else { return };
-    // SAFETY: no memory is involved in the sizes; written only if it fits.
-    unsafe {
-        let space = libc::CMSG_SPACE(size_of::<i32>() as u32) as usize;
-        if message.msg_control.is_null() || room < space {
-            message.msg_flags |= libc::MSG_CTRUNC;
-            return;
-        }
-        let header = message.msg_control.cast::<libc::cmsghdr>();
-        (*header).cmsg_len = libc::CMSG_LEN(size_of::<i32>() as u32) as usize;
-        (*header).cmsg_level = libc::IPPROTO_TCP;
-        (*header).cmsg_type = libc::TCP_CM_INQ;
-        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(inq);
-        message.msg_controllen = space;
     }
 }
 

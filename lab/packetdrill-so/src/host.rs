@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
+use lastack_lab::packet::{TcpFlags, TcpOption, WirePacket};
 use lastack_lab::posix::Posix;
 use lastack_lab::target::{Call, Fd, Outcome, Sent};
 
@@ -46,6 +47,8 @@ struct State {
     /// A woken thread that has not read the clock yet.
     unstamped: Option<ThreadId>,
     blocked: Option<ThreadId>,
+    /// What the peer's last SYN announced.
+    peer_mss: u16,
 }
 
 impl Host {
@@ -60,6 +63,7 @@ impl Host {
                 result: None,
                 unstamped: None,
                 blocked: None,
+                peer_mss: 536,
             }),
             changed: Condvar::new(),
             main: std::thread::current().id(),
@@ -170,10 +174,17 @@ impl Host {
         state
     }
 
-    /// The peer sends a packet.
+    /// The peer sends a packet. One longer than the link takes is, as with the tool's `--mss`, a super-segment; the tool does not
+    /// say of what size, so it is taken to be the peer's.
     pub fn inject(&self, packet: &[u8]) {
         let mut state = self.await_stamp(self.lock());
-        self.up_to_date(&mut state).inject(packet);
+        if let Some(mss) = announced_mss(packet) {
+            state.peer_mss = mss;
+        }
+        let mss = state.peer_mss;
+        let posix = self.up_to_date(&mut state);
+        let is_merged = packet.len() > posix.mtu() as usize;
+        posix.inject_merged(packet, if is_merged { mss } else { 0 });
         self.hand_over(&mut state);
     }
 
@@ -239,4 +250,13 @@ impl Host {
         self.hand_over(&mut state);
         now
     }
+}
+
+/// The MSS in a SYN.
+fn announced_mss(packet: &[u8]) -> Option<u16> {
+    let Ok(WirePacket::Tcp(tcp)) = WirePacket::parse(packet) else { return None };
+    tcp.options.iter().find_map(|option| match option {
+        TcpOption::Mss(mss) if tcp.flags.contains(TcpFlags::SYN) => Some(*mss),
+        _ => None,
+    })
 }

@@ -96,6 +96,14 @@ impl Judge {
         }
     }
 
+    /// Linux's answer.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn kernel(&self, script: &Script) -> Result<Recording, TargetError> {
+        self.ask_kernel(script)?.map_err(|failure| TargetError(failure.message))
+    }
+
     /// Both answers as text, Linux's first.
     ///
     /// # Errors

@@ -5,10 +5,10 @@ use core::time::Duration;
 
 use crate::run::{Recorded, Recording};
 use crate::script::Script;
-use crate::script::ast::{Action, Event, Expr, Syscall, When};
+use crate::script::ast::{Action, Event, Expr, Field, Syscall, When};
 use crate::script::print::{action_text, seconds};
 use crate::script::symbols::errno_name;
-use crate::target::{Outcome, Output};
+use crate::target::{Control, Outcome, Output};
 
 /// The script that expects what was recorded; `what` is the difference it shows, `comment` its first lines.
 pub fn as_script(script: &Script, recording: &Recording, what: &str, comment: &str) -> String {
@@ -86,6 +86,9 @@ impl Writer {
     }
 
     fn event(&mut self, event: &Event, answer: Option<&Recorded>, recording: &Recording, what: &str) {
+        if matches!(event.action, Action::Outbound(_)) {
+            return; // what the host sent is written from the recording
+        }
         self.due = match event.when {
             When::At(at) => at,
             When::After(gap) => self.due + gap,
@@ -107,7 +110,7 @@ impl Writer {
                 }
                 None => return,
             },
-            Action::Code(_) => match fact(answer, what) {
+            Action::Code(text) => match fact(answer, what).or_else(|| facts(answer, text)) {
                 Some(text) => text,
                 None => return,
             },
@@ -156,6 +159,19 @@ fn write_output(call: &mut Syscall, outcome: &Outcome) {
         Output::Bytes(bytes) if bytes.len() == 4 && call.args.len() > 3 => {
             call.args[3] = list(i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).into());
         }
+        Output::Message { flags, control } => {
+            if let Some(Expr::Struct(fields)) = call.args.get_mut(1) {
+                for field in fields {
+                    match field.name.as_deref() {
+                        Some("msg_flags") => field.value = Expr::Int((*flags).into()),
+                        Some("msg_control") => {
+                            field.value = Expr::List(control.iter().map(control_expr).collect());
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
         Output::Ready(masks) => {
             if let Some(Expr::List(entries)) = call.args.first_mut() {
                 for (entry, mask) in entries.iter_mut().zip(masks) {
@@ -171,9 +187,62 @@ fn write_output(call: &mut Syscall, outcome: &Outcome) {
     }
 }
 
+/// A control message as a script writes it; times are not compared.
+fn control_expr(control: &Control) -> Expr {
+    let pairs = |pairs: &[(&str, Expr)]| {
+        let field = |(name, value): &(&str, Expr)| Field {
+            name: Some((*name).to_owned()),
+            arg: None,
+            value: value.clone(),
+        };
+        Expr::Struct(pairs.iter().map(field).collect())
+    };
+    let symbol = |name: &str| Expr::Symbol(name.to_owned());
+    let int = |value: u32| Expr::Int(value.into());
+    let (level, kind, data) = match control {
+        Control::Inq(inq) => ("SOL_TCP", "TCP_CM_INQ", Expr::Int((*inq).into())),
+        Control::Timestamp(_) => {
+            ("SOL_SOCKET", "SCM_TIMESTAMPING", pairs(&[("scm_sec", int(0)), ("scm_nsec", int(0))]))
+        }
+        Control::Error(error) => {
+            let level = if error.v6 { "SOL_IPV6" } else { "SOL_IP" };
+            let kind = if error.v6 { "IPV6_RECVERR" } else { "IP_RECVERR" };
+            let data = pairs(&[
+                ("ee_errno", symbol_or_zero(error.errno)),
+                ("ee_origin", int(error.origin.into())),
+                ("ee_type", int(error.kind.into())),
+                ("ee_code", int(error.code.into())),
+                ("ee_info", int(error.info)),
+                ("ee_data", int(error.data)),
+            ]);
+            (level, kind, data)
+        }
+    };
+    pairs(&[("cmsg_level", symbol(level)), ("cmsg_type", symbol(kind)), ("cmsg_data", data)])
+}
+
+fn symbol_or_zero(errno: u32) -> Expr {
+    let name = errno_name(errno.cast_signed());
+    if name.contains(' ') { Expr::Int(errno.into()) } else { Expr::Symbol(name) }
+}
+
 /// An assertion of the fact that differs; other facts are left out.
 fn fact(answer: Option<&Recorded>, what: &str) -> Option<String> {
     let name = what.strip_suffix(" of facts")?;
     let value = answer?.text.split(' ').find_map(|fact| fact.strip_prefix(name)?.strip_prefix(':'))?;
     Some(format!("%{{ assert tcpi_{name} == {value} }}%"))
+}
+
+/// An assertion of the facts that the block's own text names, with their values.
+fn facts(answer: Option<&Recorded>, text: &str) -> Option<String> {
+    let text: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let told = answer?.text.split(' ').filter_map(|fact| fact.split_once(':'));
+    let (mut claims, mut shown) = (Vec::new(), Vec::new());
+    for (name, value) in told.filter(|(name, _)| text.contains(name)) {
+        claims.push(format!("tcpi_{name} == {value}"));
+        shown.push(format!("tcpi_{name}"));
+    }
+    let comma = if shown.len() == 1 { "," } else { "" };
+    (!claims.is_empty())
+        .then(|| format!("%{{ assert {}, ({}{comma}) }}%", claims.join(" and "), shown.join(", ")))
 }

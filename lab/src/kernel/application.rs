@@ -115,8 +115,9 @@ fn perform(call: &Call) -> Outcome {
             .map(|(child, peer)| Outcome::ok(child).with(peer.map_or(Output::None, Output::Peer))),
         Call::Connect(fd, address) => sys::connect(fd.0, *address).map(Outcome::ok),
         Call::Receive { fd, lens, flags, via } => {
-            sys::receive(fd.0, lens, *flags, *via).map(|(len, flags, inq)| {
-                let output = if *via == Via::Message { Output::Message { flags, inq } } else { Output::None };
+            sys::receive(fd.0, lens, *flags, *via).map(|(len, flags, control)| {
+                let is_message = *via == Via::Message;
+                let output = if is_message { Output::Message { flags, control } } else { Output::None };
                 Outcome::ok(len).with(output)
             })
         }

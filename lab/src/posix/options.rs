@@ -14,6 +14,9 @@ use crate::target::{Fd, OptionValue, Outcome, Output};
 
 impl Posix {
     pub(super) fn set_option(&mut self, fd: Fd, level: i32, name: i32, value: &OptionValue) -> Outcome {
+        if let ((libc::SOL_SOCKET, libc::SO_TIMESTAMPING), OptionValue::Int(flags)) = ((level, name), value) {
+            return self.set_timestamping(fd, *flags);
+        }
         if let Some((_, rule)) = kept::find(level, name) {
             return self.keep_option(fd, level, name, rule, value);
         }
@@ -87,6 +90,7 @@ impl Posix {
                 let error = connection.and_then(|id| self.stack.take_error(id)).map(|error| error.errno());
                 int(error.or(left).unwrap_or(0))
             }
+            (libc::SOL_SOCKET, libc::SO_TIMESTAMPING) => int(self.timestamping(fd)),
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 let mut bytes = int(options.linger.is_some().into());
                 bytes.extend(int(options.linger.unwrap_or(0) as i32));

@@ -68,7 +68,9 @@ impl Posix {
                 true_facts.fold(ended | shut, |mask, (_, bits)| mask | bits)
             }
         };
-        Some(mask as u32)
+        // Linux tcp_poll(): "sk_err || !skb_queue_empty_lockless(&sk->sk_error_queue)".
+        let queued = self.tcp(fd).is_ok_and(|socket| !socket.errors.is_empty());
+        Some((mask | if queued { libc::POLLERR } else { 0 }) as u32)
     }
 
     pub(super) fn poll(&mut self, entries: &[(Fd, i16)], timeout_ms: i32, first: bool) -> Attempt {
@@ -141,7 +143,9 @@ impl Posix {
             let mask = self.mask(Fd(fd)).unwrap_or(0) & (interest.events | always);
             let edge = interest.events & libc::EPOLLET as u32 != 0;
             let news = self.connection(Fd(fd)).is_some_and(|id| self.news.remove(&id));
-            let tell = mask != 0 && !interest.spent && (!edge || interest.told != Some(mask) || news);
+            // An edge is something that was not so before, or news of the connection; what has ended is none.
+            let fresh = mask & !interest.told.unwrap_or(0) != 0;
+            let tell = mask != 0 && !interest.spent && (!edge || fresh || news);
             if tell && found.len() < most as usize {
                 found.push((mask, interest.data));
                 interest.spent = interest.events & libc::EPOLLONESHOT as u32 != 0;

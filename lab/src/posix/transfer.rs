@@ -9,15 +9,15 @@ use lastack_core::id::ConnectionId;
 use lastack_core::stack::Readiness;
 
 use super::{Attempt, Posix, Role};
-use crate::target::{Fd, Outcome, Output};
+use crate::target::{Control, Fd, Outcome, Output};
 
 impl Posix {
     /// Linux `tcp_recvmsg`: the message's flags, and with `TCP_INQ` how much more waits.
     pub(super) fn with_message(&mut self, fd: Fd, attempt: Attempt) -> Attempt {
         match attempt {
             Attempt::Done(outcome) if outcome.value >= 0 && outcome.output == Output::None => {
-                let inq = self.inq_hint(fd);
-                outcome.with(Output::Message { flags: 0, inq }).into()
+                let control = self.inq_hint(fd).map(Control::Inq).into_iter().collect();
+                outcome.with(Output::Message { flags: 0, control }).into()
             }
             attempt => attempt,
         }
@@ -32,6 +32,9 @@ impl Posix {
         first: bool,
     ) -> Attempt {
         let now = self.now;
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            return self.receive_error(fd).into();
+        }
         let (role, nonblocking) = match self.tcp(fd) {
             Ok(socket) => (socket.role, socket.nonblocking),
             Err(outcome) => return outcome.into(),
@@ -40,10 +43,6 @@ impl Posix {
             let left = self.tcp(fd).ok().and_then(|socket| socket.left.take());
             return Outcome::error(left.unwrap_or(libc::ENOTCONN)).into();
         };
-        if flags & libc::MSG_ERRQUEUE != 0 {
-            // ICMP errors are told by the next call, not queued.
-            return Outcome::error(libc::EAGAIN).into();
-        }
         let peek = flags & libc::MSG_PEEK != 0;
         let dont_wait = nonblocking || flags & libc::MSG_DONTWAIT != 0;
         if flags & libc::MSG_OOB != 0 {
@@ -52,7 +51,8 @@ impl Posix {
                     let told = if byte.is_some() { libc::MSG_OOB } else { 0 };
                     let read = i64::from(byte.is_some() && len > 0);
                     let cut = if byte.is_some() && len == 0 { libc::MSG_TRUNC } else { 0 };
-                    Outcome::ok(read).with(Output::Message { flags: told | cut, inq: None }).into()
+                    let output = Output::Message { flags: told | cut, control: Vec::new() };
+                    Outcome::ok(read).with(output).into()
                 }
                 Err(error) => Outcome::error(error.errno()).into(),
             };
@@ -114,7 +114,6 @@ impl Posix {
         if first && let Some(connects) = self.send_fast(fd, len, flags, to) {
             return connects;
         }
-        let now = self.now;
         let (role, nonblocking) = match self.tcp(fd) {
             Ok(socket) => (socket.role, socket.nonblocking),
             Err(outcome) => return outcome.into(),
@@ -124,11 +123,37 @@ impl Posix {
             return Outcome::error(left.unwrap_or(libc::EPIPE)).into();
         };
         let dont_wait = nonblocking || flags & libc::MSG_DONTWAIT != 0;
+        // Linux sk_stream_write_space(): who waits for room is woken when there is a good deal of it.
+        let woken = Readiness::WRITABLE.0 | Readiness::ERROR.0 | Readiness::HANGUP.0;
+        if !first && !self.stack.readiness(id).intersects(Readiness(woken)) {
+            return Attempt::Waits { progress, deadline: None };
+        }
+        let tracked = self.track(fd, id, len, flags);
+        let attempt = self.send_now(id, len, flags, progress, dont_wait);
+        if let (Some(tracked), Attempt::Done(outcome)) = (tracked, &attempt)
+            && outcome.value > 0
+        {
+            self.tracked(fd, id, tracked, outcome.value.unsigned_abs());
+        }
+        attempt
+    }
+
+    fn send_now(
+        &mut self,
+        id: ConnectionId,
+        len: usize,
+        flags: i32,
+        progress: usize,
+        dont_wait: bool,
+    ) -> Attempt {
+        let now = self.now;
         let data = vec![0; len - progress];
         let sent = if flags & libc::MSG_OOB != 0 {
             self.stack.send_oob(now, id, &data)
         } else if flags & libc::MSG_MORE != 0 {
             self.stack.send_more(now, id, &data)
+        } else if flags & libc::MSG_EOR != 0 {
+            self.stack.send_record(now, id, &data)
         } else {
             self.stack.send(now, id, &data)
         };

@@ -5,6 +5,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::control::control_of;
 use super::flow::Flow;
 use super::{Failure, FailureKind, Run, Schedule};
 use crate::script::ast::{Event, Expr, Field, Syscall};
@@ -198,8 +199,9 @@ impl Run<'_> {
         let Some(Expr::List(parts)) = field(fields, "msg_iov") else {
             return Err(format!("{}: msg_iov is missing", call.name));
         };
-        if control_inq(fields).is_err() || (call.name == "sendmsg" && control_inq(fields) != Ok(None)) {
-            return Err(format!("{}: the control message is not supported; TCP_CM_INQ is", call.name));
+        let control = control_of(fields)?;
+        if call.name == "sendmsg" && !control.is_empty() {
+            return Err("sendmsg: control messages are not supported".to_owned());
         }
         let len = |part: &Expr| match part {
             Expr::Struct(fields) if fields.len() == 2 => {
@@ -357,21 +359,16 @@ impl Run<'_> {
                     format!("events {actual_mask:#x} data {actual_data}"),
                 )
             }
-            Output::Message { flags, inq } => {
+            Output::Message { flags, control } => {
                 let Some(Expr::Struct(fields)) = call.args.get(1) else { return Ok(()) };
                 let wanted = field(fields, "msg_flags").map(number).transpose();
                 let wanted =
                     wanted.map_err(|message| at_line(script(message), line))?.unwrap_or((*flags).into());
-                let control = if field(fields, "msg_control").is_some() {
-                    control_inq(fields).map_err(|message| at_line(script(message), line))?
-                } else {
-                    inq.map(i64::from)
-                };
-                let told = |inq: Option<i64>| inq.map_or(String::new(), |inq| format!(" TCP_CM_INQ {inq}"));
-                (
-                    format!("msg_flags {wanted:#x}{}", told(control)),
-                    format!("msg_flags {flags:#x}{}", told(inq.map(i64::from))),
-                )
+                let asked = control_of(fields).map_err(|message| at_line(script(message), line))?;
+                let asked = if field(fields, "msg_control").is_some() { &asked } else { control };
+                let told = self.control_text(control, asked);
+                let asked = self.control_text(asked, control);
+                (format!("msg_flags {wanted:#x}{asked}"), format!("msg_flags {flags:#x}{told}"))
             }
             Output::None | Output::Peer(_) => return Ok(()),
         };
@@ -383,20 +380,7 @@ impl Run<'_> {
     }
 }
 
-/// `msg_control=[{cmsg_level=SOL_TCP, cmsg_type=TCP_CM_INQ, cmsg_data=N}]` → N; an empty list → none.
-fn control_inq(fields: &[Field]) -> Result<Option<i64>, String> {
-    let Some(Expr::List(control)) = field(fields, "msg_control") else { return Ok(None) };
-    let Some(first) = control.first() else { return Ok(None) };
-    let Expr::Struct(message) = first else { return Err(format!("{} is not {{…}}", expr_text(first))) };
-    let part = |name: &str| field(message, name).map_or_else(|| Err(format!("{name} is missing")), number);
-    let known = [i64::from(libc::IPPROTO_TCP), i64::from(libc::TCP_CM_INQ)];
-    if control.len() > 1 || [part("cmsg_level")?, part("cmsg_type")?] != known {
-        return Err("only TCP_CM_INQ is supported".to_owned());
-    }
-    part("cmsg_data").map(Some)
-}
-
-fn field<'a>(fields: &'a [Field], name: &str) -> Option<&'a Expr> {
+pub(super) fn field<'a>(fields: &'a [Field], name: &str) -> Option<&'a Expr> {
     fields.iter().find(|field| field.name.as_deref() == Some(name)).map(|field| &field.value)
 }
 

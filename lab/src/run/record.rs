@@ -30,7 +30,7 @@ pub struct Recorded {
 }
 
 /// Fields of `TCP_INFO` that a code block records.
-const FACTS: [&str; 16] = [
+const FACTS: [&str; 33] = [
     "state",
     "ca_state",
     "retransmits",
@@ -47,6 +47,23 @@ const FACTS: [&str; 16] = [
     "rcv_mss",
     "notsent_bytes",
     "delivered",
+    "advmss",
+    "pmtu",
+    "ato",
+    "snd_wnd",
+    "reord_seen",
+    "dsack_dups",
+    "rcv_ooopack",
+    "segs_in",
+    "segs_out",
+    "data_segs_in",
+    "data_segs_out",
+    "bytes_sent",
+    "bytes_acked",
+    "bytes_received",
+    "bytes_retrans",
+    "total_rto",
+    "total_rto_recoveries",
 ];
 
 /// A recording with what the host's tables said at its end.
@@ -241,11 +258,19 @@ fn opens(call: &Syscall) -> bool {
 }
 
 fn result_text(outcome: &crate::target::Outcome) -> String {
-    use crate::target::Output;
+    use crate::target::{Control, Output};
     let value = if outcome.value < 0 { errno_name(outcome.errno) } else { outcome.value.to_string() };
     match &outcome.output {
         Output::None | Output::Peer(_) => value,
         Output::Bytes(bytes) => format!("{value} {bytes:?}"),
+        Output::Message { flags, control } => {
+            let clockless = |message: &Control| match message {
+                Control::Timestamp(_) => "Timestamp".to_owned(),
+                other => format!("{other:?}"),
+            };
+            let control: Vec<String> = control.iter().map(clockless).collect();
+            format!("{value} flags {flags:#x} {}", control.join(" "))
+        }
         other => format!("{value} {other:?}"),
     }
 }

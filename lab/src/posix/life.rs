@@ -1,0 +1,249 @@
+//! How a socket begins and ends: `socket`, `bind`, `listen`, `accept`, `connect`, `close`, `shutdown`.
+//!
+//! Rules: Linux `inet_bind()`, `inet_listen()`, `inet_stream_connect()`, `tcp_disconnect()`, `__tcp_close()`.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use lastack_core::error::AcceptError;
+use lastack_core::stack::{ListenOptions, Readiness, Shutdown};
+use lastack_core::tcp::options::TcpOption;
+use lastack_core::tcp::state::TcpState;
+
+use super::{Attempt, Descriptor, Posix, Role, TcpSocket};
+use crate::target::{Fd, Outcome, Output};
+
+impl Posix {
+    pub(super) fn socket(&mut self, family: i32, kind: i32) -> Outcome {
+        let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
+        if kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != libc::SOCK_STREAM {
+            return Outcome::error(libc::EPROTONOSUPPORT);
+        }
+        let socket = TcpSocket { nonblocking, ..TcpSocket::new(Role::Fresh, family == libc::AF_INET6) };
+        self.add(Descriptor::Tcp(Box::new(socket)))
+    }
+
+    pub(super) fn bind(&mut self, fd: Fd, address: SocketAddr) -> Outcome {
+        let now = self.now;
+        let address = plain(address);
+        let options = match self.tcp(fd) {
+            Ok(socket) if matches!(socket.role, Role::Fresh) && socket.bound.is_none() => {
+                socket.options.clone()
+            }
+            Ok(_) => return Outcome::error(libc::EINVAL),
+            Err(outcome) => return outcome,
+        };
+        // Two sockets of ours that are bound and nothing else: both need SO_REUSEADDR (specification 2.6).
+        let taken = self.descriptors.values().any(|descriptor| {
+            let Descriptor::Tcp(other) = descriptor else { return false };
+            let same =
+                matches!(other.role, Role::Fresh) && other.bound == Some(address) && address.port() != 0;
+            same && !(other.options.reuseaddr && options.reuseaddr)
+        });
+        if taken {
+            return Outcome::error(libc::EADDRINUSE);
+        }
+        // The stack takes a port when it listens or connects; whether it could is asked by listening for a moment.
+        if address.port() != 0 {
+            match self.stack.listen(now, ListenOptions { backlog: 0, options, local: address }) {
+                Ok(probe) => self.stack.close_listener(now, probe),
+                Err(error) => return Outcome::error(error.errno()),
+            }
+        }
+        if let Ok(socket) = self.tcp(fd) {
+            socket.bound = Some(address);
+        }
+        Outcome::ok(0)
+    }
+
+    pub(super) fn listen(&mut self, fd: Fd, backlog: i32) -> Outcome {
+        let now = self.now;
+        let unspecified = SocketAddr::new(IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
+        let socket = match self.tcp(fd) {
+            Ok(socket) => socket,
+            Err(outcome) => return outcome,
+        };
+        if !matches!(socket.role, Role::Fresh) {
+            return Outcome::error(libc::EINVAL);
+        }
+        let local = socket.bound.unwrap_or(unspecified);
+        let options =
+            ListenOptions { local, backlog: backlog.max(0) as u32, options: socket.options.clone() };
+        match self.stack.listen(now, options) {
+            Ok(id) => {
+                let opens_fast = self.stack.listener_options(id).map_or(0, |options| options.fast_open_queue);
+                let socket = self.tcp(fd).expect("found above");
+                socket.role = Role::Listener(id);
+                socket.options.fast_open_queue = opens_fast;
+                Outcome::ok(0)
+            }
+            Err(error) => Outcome::error(error.errno()),
+        }
+    }
+
+    pub(super) fn accept(&mut self, fd: Fd) -> Attempt {
+        let now = self.now;
+        let (listener, nonblocking, mapped, kept) = match self.tcp(fd) {
+            Ok(TcpSocket { role: Role::Listener(id), nonblocking, mapped, kept, .. }) => {
+                (*id, *nonblocking, *mapped, kept.clone())
+            }
+            Ok(_) => return Outcome::error(libc::EINVAL).into(),
+            Err(outcome) => return outcome.into(),
+        };
+        match self.stack.accept(now, listener) {
+            Ok(id) => {
+                let options = self.stack.options(id).cloned().unwrap_or_default();
+                let peer = self.stack.tuple(id).map(|tuple| tuple.remote);
+                let role = Role::Connection { id, told: true };
+                let socket = TcpSocket { options, kept, ..TcpSocket::new(role, mapped) };
+                let outcome = self.add(Descriptor::Tcp(Box::new(socket)));
+                outcome.with(peer.map_or(Output::None, Output::Peer)).into()
+            }
+            Err(AcceptError::WouldBlock) if !nonblocking => Attempt::Waits { progress: 0, deadline: None },
+            Err(error) => Outcome::error(error.errno()).into(),
+        }
+    }
+
+    pub(super) fn connect(&mut self, fd: Fd, to: SocketAddr, first: bool) -> Attempt {
+        let now = self.now;
+        let socket = match self.tcp(fd) {
+            Ok(socket) => socket,
+            Err(outcome) => return outcome.into(),
+        };
+        let nonblocking = socket.nonblocking;
+        let (id, told) = match socket.role {
+            Role::Listener(_) => return Outcome::error(libc::EISCONN).into(),
+            Role::Connection { id, told } => (id, told),
+            Role::Fresh => {
+                if let Some(attempt) = self.defer_connect(fd, to) {
+                    return attempt;
+                }
+                let socket = self.tcp(fd).expect("found above");
+                let (local, options, quickack) = (socket.bound, socket.options.clone(), socket.quickack);
+                match self.stack.connect(now, plain(to), local, options) {
+                    Ok(id) => {
+                        if let Some(on) = quickack {
+                            let _ = self.stack.set_option(now, id, TcpOption::QuickAck(on));
+                        }
+                        self.tcp(fd).expect("found above").role = Role::Connection { id, told: false };
+                        return if nonblocking {
+                            Outcome::error(libc::EINPROGRESS).into()
+                        } else {
+                            Attempt::Waits { progress: 0, deadline: None }
+                        };
+                    }
+                    Err(error) => return Outcome::error(error.errno()).into(),
+                }
+            }
+        };
+        if told {
+            return Outcome::error(libc::EISCONN).into();
+        }
+        match self.stack.state(id) {
+            Some(TcpState::SynSent | TcpState::SynRecv) if first => Outcome::error(libc::EALREADY).into(),
+            Some(TcpState::SynSent | TcpState::SynRecv) => Attempt::Waits { progress: 0, deadline: None },
+            Some(TcpState::Close) | None => {
+                let error = self.stack.take_error(id).map_or(libc::ECONNABORTED, |error| error.errno());
+                self.stack.close(now, id);
+                self.tcp(fd).expect("found above").role = Role::Fresh;
+                Outcome::error(error).into()
+            }
+            Some(_) => {
+                self.tcp(fd).expect("found above").role = Role::Connection { id, told: true };
+                Outcome::ok(0).into()
+            }
+        }
+    }
+
+    /// `connect(AF_UNSPEC)`: aborts, and the socket is fresh again.
+    pub(super) fn disconnect(&mut self, fd: Fd) -> Outcome {
+        let now = self.now;
+        match self.tcp(fd) {
+            Ok(TcpSocket { role, left, .. }) => match core::mem::replace(role, Role::Fresh) {
+                Role::Connection { id, .. } => {
+                    *left = Some(libc::ECONNRESET);
+                    self.stack.disconnect(now, id);
+                }
+                Role::Listener(id) => self.stack.close_listener(now, id),
+                Role::Fresh => {}
+            },
+            Err(outcome) => return outcome,
+        }
+        Outcome::ok(0)
+    }
+
+    /// Linux `__tcp_close()`: a linger time above zero is waited out first, whatever `O_NONBLOCK` says.
+    pub(super) fn close(&mut self, fd: Fd) -> Attempt {
+        let now = self.now;
+        let Some(descriptor) = self.descriptors.get_mut(&fd.0) else {
+            return Outcome::error(libc::EBADF).into();
+        };
+        if let Descriptor::Tcp(socket) = descriptor {
+            match socket.role {
+                Role::Fresh => {}
+                Role::Listener(id) => self.stack.close_listener(now, id),
+                Role::Connection { id, .. } => {
+                    let wait = socket.options.linger.filter(|seconds| *seconds > 0);
+                    let since = socket.linger_since;
+                    let unread = self.stack.recv_available(id) > 0 && since.is_none();
+                    if let Some(seconds) = wait.filter(|_| !unread) {
+                        let since = *socket.linger_since.get_or_insert(now);
+                        if since == now {
+                            let _ = self.stack.shutdown(now, id, Shutdown::Both);
+                        }
+                        let until = since + Duration::from_secs(u64::from(seconds));
+                        let drained = self.stack.readiness(id).intersects(Readiness::DRAINED);
+                        if !drained && now < until {
+                            return Attempt::Waits { progress: 0, deadline: Some(until) };
+                        }
+                    }
+                    self.stack.close(now, id);
+                }
+            }
+        }
+        self.descriptors.remove(&fd.0);
+        for descriptor in self.descriptors.values_mut() {
+            if let Descriptor::Epoll(epoll) = descriptor {
+                epoll.forget(fd);
+            }
+        }
+        Outcome::ok(0).into()
+    }
+
+    pub(super) fn shutdown(&mut self, fd: Fd, how: i32) -> Outcome {
+        let now = self.now;
+        let direction = match how {
+            libc::SHUT_RD => Shutdown::Read,
+            libc::SHUT_WR => Shutdown::Write,
+            libc::SHUT_RDWR => Shutdown::Both,
+            _ => return Outcome::error(libc::EINVAL),
+        };
+        let socket = match self.tcp(fd) {
+            Ok(socket) => socket,
+            Err(outcome) => return outcome,
+        };
+        match socket.role {
+            Role::Fresh => Outcome::error(libc::ENOTCONN),
+            Role::Listener(_) if direction == Shutdown::Write => Outcome::ok(0),
+            Role::Listener(id) => {
+                socket.role = Role::Fresh;
+                self.stack.close_listener(now, id);
+                Outcome::ok(0)
+            }
+            Role::Connection { id, .. } => match self.stack.shutdown(now, id, direction) {
+                Ok(()) => {
+                    if direction != Shutdown::Write {
+                        self.tcp(fd).expect("found above").shut_read = true;
+                    }
+                    Outcome::ok(0)
+                }
+                Err(_) => Outcome::error(libc::ENOTCONN),
+            },
+        }
+    }
+}
+
+/// IPv4-mapped addresses become IPv4: the stack has no mapped sockets.
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
