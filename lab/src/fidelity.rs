@@ -16,8 +16,6 @@ pub const KNOWN: &[(&str, &str)] = &[];
 const OTHER_DIFFERENCES: &[&str] = &[
     "A segment that brings data and an acknowledgment is answered by one burst: Linux may retransmit or send new data \
      from the ACK before it has taken the data, so its segments carry the older acknowledgment number.",
-    "Segments held back by TSO deferral go out at the stack's next poll; Linux looks at them again only at an ACK, a \
-     write or a timer of its own.",
     "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time \
      (measured side by side in `docs/timing.md`).",
     "What a segment is charged beside its payload depends on how Linux was built (the headroom of its largest link type): when the send \

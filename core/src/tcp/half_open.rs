@@ -88,6 +88,8 @@ pub(crate) struct Handover {
     /// The SYN-ACK was sent once: its round trip is a sample.
     pub(crate) round_trip: Option<Duration>,
     pub(crate) repeated: bool,
+    /// Time-outs of the SYN-ACK, and when it was first sent.
+    pub(crate) timeouts: (u8, Instant),
     pub(crate) initial: InitialWindow,
 }
 
@@ -451,6 +453,7 @@ impl HalfOpen {
             opened: self.opened,
             round_trip: self.round_trip(now),
             repeated: self.retransmits > 1,
+            timeouts: (self.timeouts, self.first_sent),
             initial: self.initial_window(options, sysctl),
         }
     }

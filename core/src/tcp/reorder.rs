@@ -83,6 +83,7 @@ impl Reorder {
     }
 
     /// Queues a segment right of `rcv_nxt`. What is there already is not stored again; with `dsack` it is reported.
+    /// False: all of it was there.
     pub(crate) fn insert(
         &mut self,
         rcv_nxt: SeqNum,
@@ -90,7 +91,7 @@ impl Reorder {
         sack: bool,
         dsack: bool,
         counters: &mut Counters,
-    ) {
+    ) -> bool {
         if self.pieces.is_empty() {
             self.origin = rcv_nxt;
         }
@@ -104,7 +105,7 @@ impl Reorder {
                 counters.tcp_ofo_merge += 1;
                 self.set_dsack(whole, rcv_nxt, sack && dsack, counters);
                 self.remember(whole, sack);
-                return;
+                return false;
             }
             self.set_dsack(SeqRange::new(whole.start, left.end), rcv_nxt, sack && dsack, counters);
             trim_front(&mut piece, left.end);
@@ -142,6 +143,7 @@ impl Reorder {
             self.pieces.insert(piece.range.start.since(self.origin), piece);
         }
         self.remember(whole, sack);
+        true
     }
 
     /// The next piece that `rcv_nxt` reaches, trimmed to begin there.

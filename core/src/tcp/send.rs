@@ -221,6 +221,8 @@ pub(crate) struct Sender {
     push_now: bool,
     /// `MSG_MORE`: the burst that follows this write holds a partial segment.
     more: bool,
+    /// TSO deferral holds what is queued until an ACK, a write or the timer looks at it again.
+    deferred: bool,
     /// Where the last write without `MSG_MORE` ended: PSH is due there.
     push_end: SeqNum,
     /// Tell an ECN peer that the window was reduced.
@@ -299,6 +301,7 @@ impl Sender {
             data_in_syn: false,
             push_now: false,
             more: false,
+            deferred: false,
             push_end: iss + 1,
             cwr_owed: false,
             nospace: false,
@@ -494,8 +497,9 @@ impl Sender {
     fn after_write(&mut self) {
         self.write_seq = self.queue.end();
         self.more = false;
+        self.deferred = false;
         self.push_end = self.write_seq;
-        if self.free_space() == 0 {
+        if self.is_full() {
             self.nospace = true;
         }
         self.unsettled = true;
@@ -507,6 +511,7 @@ impl Sender {
             return;
         }
         self.fin_queued = true;
+        self.deferred = false;
         self.write_seq += 1;
         self.push_now = true;
         self.chrono.start(Limit::Busy, cx.now);
@@ -528,6 +533,7 @@ impl Sender {
     /// `TCP_NODELAY` was set: Nagle and cork do not hold what is queued now.
     pub(crate) fn push_pending(&mut self) {
         self.push_now = true;
+        self.deferred = false;
         self.unsettled = true;
     }
 
@@ -555,6 +561,7 @@ impl Sender {
         }
         self.refresh(env.options);
         self.more = false;
+        self.deferred = false;
         self.unsettled = true;
         let fired_at = self.timer.at;
         match self.timer.pending {
@@ -575,6 +582,7 @@ impl Sender {
 
     /// Drops everything queued (Linux `tcp_write_queue_purge`).
     pub(crate) fn purge(&mut self) {
+        self.leave_behind();
         self.queue.clear();
         self.segments.release();
         if let Some(trouble) = self.recovery.trouble() {
@@ -637,9 +645,6 @@ impl Sender {
 
     pub(crate) fn snd_nxt(&self) -> SeqNum {
         self.snd_nxt
-    }
-    pub(crate) fn write_seq(&self) -> SeqNum {
-        self.write_seq
     }
     /// The peer's window, bytes.
     pub(crate) fn snd_wnd(&self) -> u32 {

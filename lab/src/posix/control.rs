@@ -41,7 +41,10 @@ impl Posix {
             Role::Fresh => return Outcome::ok(0).with(Output::Int(0)),
         };
         let info = self.stack.tcp_info(self.now, id).unwrap_or_default();
-        let row = self.stack.tuple(id).and_then(|tuple| self.row(tuple.local, tuple.remote));
+        let tuple = self.stack.tuple(id);
+        let row = tuple.and_then(|at| {
+            self.stack.sockets(self.now).find(|row| (row.local, row.remote) == (at.local, at.remote))
+        });
         let value = match request {
             SIOCINQ => self.stack.recv_available(id) as i32,
             // Linux: the SYN is not data.

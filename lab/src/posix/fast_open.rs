@@ -8,7 +8,8 @@ use lastack_core::tcp::fast_open::FastOpenKeys;
 use lastack_core::tcp::options::TcpOption;
 use lastack_core::tcp::state::TcpState;
 
-use super::{Attempt, Posix, Role, plain};
+use super::life::plain;
+use super::{Attempt, Posix, Role};
 use crate::target::{Fd, Outcome};
 
 /// `tcp_fastopen`: a client may.

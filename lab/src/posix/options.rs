@@ -3,7 +3,9 @@
 //! Rules: specification 8.2. Linux: `do_tcp_setsockopt()`, `do_tcp_getsockopt()`, `sk_setsockopt()`.
 
 use lastack_core::id::ConnectionId;
+use lastack_core::observe::TcpInfo;
 use lastack_core::tcp::options::{CongestionKind, Linger2, TcpOption, TcpOptions, defer_accept_seconds};
+use lastack_core::tcp::state::TcpState;
 use lastack_core::time::Duration;
 
 use super::fast_open;
@@ -98,7 +100,7 @@ impl Posix {
             }
             (libc::IPPROTO_TCP, libc::TCP_INFO) => {
                 let info = connection.and_then(|id| self.stack.tcp_info(self.now, id));
-                crate::tcp_info::compose(&info.unwrap_or_default())
+                crate::tcp_info::compose(&info.unwrap_or_else(|| self.info_of_no_connection(role)))
             }
             (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_KEY) => {
                 options.fast_open_keys.unwrap_or(self.stack.sysctl().tcp_fastopen_key).to_bytes()
@@ -154,6 +156,28 @@ impl Posix {
         };
         let bytes = bytes[..bytes.len().min(len)].to_vec();
         Outcome::ok(0).with(Output::Bytes(bytes))
+    }
+
+    /// Linux `tcp_get_info` of a socket that is no connection: what `tcp_init_sock()` set, and a listener's queue.
+    fn info_of_no_connection(&self, role: Role) -> TcpInfo {
+        let sysctl = self.stack.sysctl();
+        let mut info = TcpInfo {
+            state: TcpState::Close as u8,
+            rto: 1_000_000,
+            snd_mss: 536,
+            snd_cwnd: 10,
+            snd_ssthresh: 0x7fff_ffff,
+            reordering: sysctl.tcp_reordering,
+            ..TcpInfo::default()
+        };
+        if let Role::Listener(id) = role {
+            let local = self.stack.listener_addr(id);
+            let mut rows = self.stack.sockets(self.now);
+            let row = rows.find(|row| row.state == TcpState::Listen && Some(row.local) == local);
+            info.state = TcpState::Listen as u8;
+            (info.unacked, info.sacked) = row.map_or((0, 0), |row| (row.recv_q, row.send_q));
+        }
+        info
     }
 
     /// Receive and send buffer, bytes.

@@ -30,7 +30,7 @@ pub struct Recorded {
 }
 
 /// Fields of `TCP_INFO` that a code block records.
-const FACTS: [&str; 33] = [
+const FACTS: [&str; 32] = [
     "state",
     "ca_state",
     "retransmits",
@@ -49,7 +49,6 @@ const FACTS: [&str; 33] = [
     "delivered",
     "advmss",
     "pmtu",
-    "ato",
     "snd_wnd",
     "reord_seen",
     "dsack_dups",

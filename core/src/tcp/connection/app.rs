@@ -57,13 +57,13 @@ impl Connection {
     pub(crate) fn send_bytes(&mut self, data: Bytes, cx: &mut Cx<'_>) -> Result<(), SendError> {
         self.send.check_app_limited();
         self.check_sendable()?;
-        if self.send.free_space() == 0 {
+        if self.send.is_full() {
             self.wants_room = true;
             self.send.on_no_space();
             return Err(SendError::WouldBlock);
         }
         self.send.push(data, cx);
-        self.wants_room = self.send.free_space() == 0;
+        self.wants_room = self.send.is_full();
         Ok(())
     }
 

@@ -272,9 +272,10 @@ impl Connection {
             self.measure_segment(segment, cx);
         }
         self.acks.schedule();
-        self.reorder.insert(self.recv.rcv_nxt, piece, self.sack, cx.sysctl.tcp_dsack, cx.counters);
+        let (sack, dsack) = (self.sack, cx.sysctl.tcp_dsack);
+        let is_new = self.reorder.insert(self.recv.rcv_nxt, piece, sack, dsack, cx.counters);
         // "For non sack flows, do not grow window to force DUPACK and trigger fast retransmit."
-        if len > 0 && self.sack {
+        if len > 0 && self.sack && is_new {
             self.grow_window(segment, cx);
         }
         // Linux: "do not grow rcvbuf for not-yet-accepted or orphaned sockets."

@@ -85,6 +85,9 @@ impl Connection {
         let config = connection.sender_config(handover.round_trip, handover.repeated, cx);
         connection.send =
             Sender::established(setup.iss, u32::from(handover.wnd), &config, &connection.options, cx);
+        if let (timeouts @ 1.., since) = handover.timeouts {
+            connection.send.count_syn_ack_timeouts(timeouts, since, cx.now);
+        }
         connection.set_state(TcpState::SynRecv, cx);
         connection
     }

@@ -5,6 +5,7 @@ use crate::observe::info::{TimerKind, TimerRow};
 use crate::observe::life::Life;
 use crate::observe::{SocketRow, TcpInfo};
 use crate::tcp::connection::Connection;
+use crate::tcp::half_open::TIMESTAMPS_LEN;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::paws::ts_clock;
 use crate::tcp::state::TcpState;
@@ -17,6 +18,9 @@ const OPT_WSCALE: u8 = 4;
 const OPT_ECN: u8 = 8;
 const OPT_ECN_SEEN: u8 = 16;
 const OPT_SYN_DATA: u8 = 32;
+
+/// Linux `TCP_MIN_MSS`.
+const MSS_LEAST: u32 = 88;
 
 impl Connection {
     pub(crate) fn state(&self) -> TcpState {
@@ -105,6 +109,12 @@ impl Connection {
         };
         self.send.fill_info(now, &mut info);
         info.probes = info.probes.max(self.keepalive_probes);
+        if self.state == TcpState::SynSent {
+            // Linux tcp_connect_init(): the header of a segment is known, what the peer can take is not.
+            info.advmss = self.advmss.into();
+            info.snd_mss -= if self.ts.is_some() { TIMESTAMPS_LEN } else { 0 };
+            info.rcv_mss = MSS_LEAST;
+        }
         info
     }
 
@@ -116,11 +126,7 @@ impl Connection {
             local: self.tuple.local,
             remote: self.tuple.remote,
             recv_q: self.recv.readable() + unread_fin,
-            send_q: if self.state == TcpState::Close {
-                0
-            } else {
-                self.send.write_seq().since(self.send.snd_una())
-            },
+            send_q: self.send.unacknowledged(),
             timer: self.timer_row(now),
             cookie: self.cookie,
             orphan: self.orphan,

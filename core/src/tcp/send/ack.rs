@@ -142,6 +142,7 @@ impl Sender {
                 return AckVerdict::TooOld;
             }
             self.more = false;
+            self.deferred = false;
             if has_sack {
                 self.take_sacks(view, &mut work, cx);
                 self.on_dubious_ack(&mut work, cx);
@@ -156,6 +157,7 @@ impl Sender {
         // Linux tcp_rcv_established(): predicted data that acknowledges nothing does not look at what waits to be sent.
         if !(view.predicted && view.takes_sequence && view.ack == prior_una) {
             self.more = false;
+            self.deferred = false;
         }
         self.unsettled = true;
         if view.ack != prior_una {

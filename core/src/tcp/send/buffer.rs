@@ -51,6 +51,11 @@ impl Sender {
         self.fill(usize::MAX, u32::MAX).taken
     }
 
+    /// No super-segment may be begun (Linux `sk_stream_memory_free`): a slice that is queued whole is not taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queued_bytes() >= u64::from(self.sndbuf)
+    }
+
     /// Unsent bytes of the last super-segment written.
     fn unsent_tail(&self) -> u32 {
         self.queue.last_filled().min(self.unsent_payload())

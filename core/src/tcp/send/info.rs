@@ -57,6 +57,13 @@ impl LossTotals {
         self.total_rto += 1;
     }
 
+    /// Linux `tcp_create_openreq_child`: the time-outs of a SYN-ACK are one run.
+    fn of_syn_ack(&mut self, timeouts: u8, since: Instant, now: Instant) {
+        self.total_rto = timeouts.into();
+        self.total_rto_recoveries = 1;
+        self.total_rto_time_ms = now.saturating_since(since).as_millis() as u32;
+    }
+
     /// Linux `tcp_update_rto_time`.
     pub(super) fn end_of_timeouts(&mut self, now: Instant) {
         if let Some(since) = self.rto_stamp.take() {
@@ -74,7 +81,45 @@ impl LossTotals {
     }
 }
 
+/// What `TCP_INFO` and `SIOCOUTQ` still tell of a queue that was thrown away (Linux `tcp_write_queue_purge` leaves them).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    pub(super) lost: u32,
+    pub(super) retrans: u32,
+    pub(super) sacked: u32,
+    pub(super) unsent: u32,
+    pub(super) unacked_bytes: u32,
+}
+
+impl Left {
+    pub(super) const NOTHING: Self = Self { lost: 0, retrans: 0, sacked: 0, unsent: 0, unacked_bytes: 0 };
+}
+
 impl Sender {
+    /// A passive open's SYN-ACK had to be repeated.
+    pub(crate) fn count_syn_ack_timeouts(&mut self, timeouts: u8, since: Instant, now: Instant) {
+        self.recovery.totals.of_syn_ack(timeouts, since, now);
+    }
+
+    /// Remembers what the queue that is thrown away had in it.
+    pub(super) fn leave_behind(&mut self) {
+        let (counts, unacked_bytes) = (self.counts, self.write_seq.since(self.snd_una));
+        if unacked_bytes > 0 {
+            self.recovery.left = Left {
+                lost: counts.lost_out,
+                retrans: counts.retrans_out,
+                sacked: counts.sacked_out,
+                unsent: self.write_seq.since(self.snd_nxt),
+                unacked_bytes,
+            };
+        }
+    }
+
+    /// Linux `SIOCOUTQ`: bytes written and not acknowledged, FIN included; of a queue that was thrown away what it had.
+    pub(crate) fn unacknowledged(&self) -> u32 {
+        self.write_seq.since(self.snd_una).max(self.recovery.left.unacked_bytes)
+    }
+
     /// The timer as `ss -o` shows it.
     pub(crate) fn timer_row(&self, now: Instant) -> Option<TimerRow> {
         let left = self.timer.at.saturating_since(now).as_millis();
@@ -98,9 +143,10 @@ impl Sender {
         info.rto = self.rtt.rto_us;
         info.snd_mss = u32::from(self.mss);
         info.unacked = self.counts.packets_out;
-        info.sacked = self.counts.sacked_out;
-        info.lost = self.counts.lost_out;
-        info.retrans = self.counts.retrans_out;
+        let left = &self.recovery.left;
+        info.sacked = self.counts.sacked_out + left.sacked;
+        info.lost = self.counts.lost_out + left.lost;
+        info.retrans = self.counts.retrans_out + left.retrans;
         info.last_data_sent = now.saturating_since(self.last_sent).as_millis() as u32;
         info.rtt = self.rtt.smoothed_us();
         info.rttvar = self.rtt.mdev_us >> 2;
@@ -111,7 +157,7 @@ impl Sender {
         info.pacing_rate = self.pacing_rate(200, 120);
         info.max_pacing_rate = u64::MAX;
         info.bytes_acked = totals.bytes_acked;
-        info.notsent_bytes = self.write_seq.since(self.snd_nxt);
+        info.notsent_bytes = self.write_seq.since(self.snd_nxt) + left.unsent;
         info.min_rtt = self.rtt.min.get();
         info.data_segs_out = totals.data_segs_out;
         (info.busy_time, info.rwnd_limited, info.sndbuf_limited) = self.chrono.read(now);

@@ -75,6 +75,7 @@ impl Sender {
     pub(super) fn could_send_new(&self, options: &TcpOptions) -> bool {
         let mss = u32::from(self.mss);
         self.phase == super::Phase::Established
+            && !self.deferred
             && self.counts.in_flight() < self.cwnd.window.snd_cwnd
             && self.head_fits_window(mss)
             && (self.unsent_payload() >= mss

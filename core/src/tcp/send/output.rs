@@ -150,6 +150,9 @@ impl Sender {
             return None;
         }
         let probe = hold == Hold::ProbeNow;
+        if self.deferred && !probe {
+            return None;
+        }
         if self.mtu_search.is_some() && !probe && !core::mem::replace(&mut self.burst.mtu_asked, true) {
             match self.probe_mtu(mss, cx) {
                 Probing::No => {}
@@ -185,6 +188,7 @@ impl Sender {
             payload
         } else {
             if !probe && !self.is_urgent() && self.should_defer(mss, max_segs, payload, cx) {
+                self.deferred = true;
                 return None;
             }
             self.split_point(mss, quota, payload, hold)

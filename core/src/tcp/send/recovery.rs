@@ -12,7 +12,7 @@ use crate::tcp::congestion::INFINITE_SSTHRESH;
 use crate::tcp::context::Cx;
 use crate::tcp::send::Sender;
 use crate::tcp::send::ack::{Flag, Work};
-use crate::tcp::send::info::LossTotals;
+use crate::tcp::send::info::{Left, LossTotals};
 use crate::tcp::send::on_demand::{OnDemand, Quiet};
 use crate::tcp::send::prr::Prr;
 use crate::tcp::send::scoreboard::SackedRanges;
@@ -107,6 +107,7 @@ pub(super) struct Trouble {
     /// Ranges the peer has SACKed.
     pub(super) sacked: SackedRanges,
     pub(super) totals: LossTotals,
+    pub(super) left: Left,
 }
 
 impl Trouble {
@@ -125,6 +126,7 @@ impl Trouble {
         reord_seen: 0,
         sacked: SackedRanges::EMPTY,
         totals: LossTotals::ZERO,
+        left: Left::NOTHING,
     };
 }
 

@@ -198,6 +198,39 @@ fn the_send_buffer_starts_and_grows_as_in_linux() {
     assert!(bench.sender.is_writeable(&bench.options, &bench.world.cx()));
 }
 
+/// A super-segment that is partly filled takes more bytes, but not another slice.
+#[test]
+fn slices_are_taken_until_the_buffer_is_full_and_no_longer() {
+    let options = TcpOptions { sndbuf: Some(200_000), ..TcpOptions::default() };
+    let mut bench = Bench::with(&config(), options, |_| {});
+    let mut queued = 0;
+    while !bench.sender.is_full() {
+        bench.write(70_001);
+        queued += 70_001;
+        assert!(queued <= 200_000 + 70_001, "{queued} bytes");
+    }
+    assert!(bench.sender.free_space() > 0, "the last super-segment is not filled");
+}
+
+/// Segments held back for a larger one do not go out because the driver happens to look.
+#[test]
+fn what_is_deferred_waits_for_an_ack_a_write_or_the_timer() {
+    let mut bench = Bench::established(&SenderConfig { gso_max_segs: 64, ..config() });
+    bench.sender.cwnd.window.snd_ssthresh = 2; // no slow start: the window stays 10
+    bench.write(40_000);
+    bench.poll();
+    bench.wait(ms(20));
+    bench.ack(4_000);
+    bench.poll();
+    assert_eq!(bench.sender.snd_nxt(), Bench::seq(13_000), "three of four segments leave as one");
+    bench.wait(ms(3));
+    bench.poll();
+    assert_eq!(bench.sender.snd_nxt(), Bench::seq(13_000));
+    bench.ack(5_000);
+    bench.poll();
+    assert_eq!(bench.sender.snd_nxt(), Bench::seq(15_000));
+}
+
 #[test]
 fn a_set_send_buffer_stays() {
     let options = TcpOptions { sndbuf: Some(10_000), ..TcpOptions::default() };

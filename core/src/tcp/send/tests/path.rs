@@ -308,7 +308,7 @@ impl Transfer {
                 self.bench.close();
                 self.poll();
             }
-            if self.receiver.fin && self.bench.sender.snd_una() == self.bench.sender.write_seq() {
+            if self.receiver.fin && self.bench.sender.snd_una() == self.bench.sender.write_seq {
                 break;
             }
             let deadline = self.bench.sender.deadline();
