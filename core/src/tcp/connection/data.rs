@@ -154,7 +154,7 @@ impl Connection {
     }
 
     /// What the packet that brought `segment` costs.
-    fn charge_of(&self, segment: &Segment) -> Charge {
+    pub(super) fn charge_of(&self, segment: &Segment) -> Charge {
         let options = if segment.header.options.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
         let headers = self.header_overhead() + options;
         let (len, segs) = (segment.payload.len() as u32, u32::from(segment.segs.max(1)));

@@ -58,7 +58,8 @@ impl Connection {
         self.data_segs_in = self.data_segs_in.wrapping_add(u32::from(segment.segs));
         self.syn_data_acked = true;
         self.life.bytes_received += segment.payload.len() as u64;
-        self.recv.push(segment.payload.clone(), segment.truesize, cx.counters);
+        let charge = self.charge_of(segment);
+        self.recv.push(segment.payload.clone(), segment.truesize, charge, cx.counters);
         self.recv.rcv_wup = self.recv.rcv_nxt;
         if self.is_readable() {
             self.tell(Readiness::READABLE);
@@ -171,7 +172,7 @@ impl Connection {
             let room = u32::from(known).saturating_sub(OPTION_SPACE) as usize;
             taken = data.len().min(room);
             if taken > 0 {
-                taken = self.send.put_into_syn(&data[..taken], cx);
+                taken = self.send.put_into_syn(&data[..taken], &self.options, cx);
             }
             attempt.syn_data = taken > 0;
         } else {

@@ -3,6 +3,7 @@
 //! Rules:   Linux `tcp_send_syn_data`, `tcp_rcv_fastopen_synack`, `tcp_rcv_synrecv_state_fastopen`.
 
 use crate::tcp::context::Cx;
+use crate::tcp::options::TcpOptions;
 use crate::tcp::send::{Phase, Sender};
 use crate::time::Duration;
 
@@ -35,10 +36,10 @@ impl Sender {
     // ---- the client's side
 
     /// Queues data that leaves in the SYN; how much was taken.
-    pub(crate) fn put_into_syn(&mut self, data: &[u8], cx: &mut Cx<'_>) -> usize {
+    pub(crate) fn put_into_syn(&mut self, data: &[u8], options: &TcpOptions, cx: &mut Cx<'_>) -> usize {
         debug_assert!(self.phase == Phase::SynOwed, "before the SYN");
         self.data_in_syn = true;
-        self.push_slice(data, cx)
+        self.push_slice(data, options, cx)
     }
 
     /// The SYN had data: it is on record behind the SYN.
