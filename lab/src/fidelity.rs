@@ -30,9 +30,7 @@ const OTHER_DIFFERENCES: &[&str] = &[
      `backoff` of such a repeat lasts until a round trip is measured; the stack's ends with the handshake.",
     "After a SYN that was repeated, a connection without SACK is at once in the congestion state Open; Linux's stays in Loss until more is \
      acknowledged.",
-    "`TCP_INFO` of a connection that was given up or reset has nothing in flight; Linux leaves `lost`, `retrans`, `sacked` and \
-     `notsent_bytes` as they were. In SYN-SENT `snd_mss` is 536; Linux subtracts timestamps already. A socket that failed to \
-     connect has no `TCP_INFO` in the lab.",
+    "A socket that failed to connect has no `TCP_INFO` in the lab.",
     "TCP Fast Open: a way that swallows SYNs with data is not looked for (tcp_fastopen_blackhole_timeout_sec, 0 in Linux).",
     "MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \

@@ -558,7 +558,8 @@ async fn every_datagram_nobody_wants_goes_to_udp_any() {
         let answer =
             Datagram { from: to, to: question.from, data: Bytes::from_static(b"me"), dont_fragment: false };
         any.send(&answer).await.unwrap();
-        assert_eq!(socket.recv().await.unwrap(), answer);
+        // What leaves a stack says so.
+        assert_eq!(socket.recv().await.unwrap(), Datagram { dont_fragment: true, ..answer });
     })
     .await;
 }
