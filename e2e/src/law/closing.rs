@@ -161,6 +161,7 @@ pub const CASES: &[Case] = &[
         play: |stage| {
             let address = stage.server_address();
             stage.see(Client, "connect", &format!("connect {address}"));
+            stage.prepare(Server, "wait-pending");
             stage.prepare(Server, "close-listener");
             stage.see(Client, "poll", "wait err,hup,rdhup");
             stage.see(Client, "read", "recv 1");
