@@ -10,6 +10,7 @@ use crate::row::Row;
 use crate::words::{Text, text};
 
 mod knobs;
+mod values;
 
 pub use knobs::ALL;
 

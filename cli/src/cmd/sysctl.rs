@@ -152,7 +152,7 @@ fn page(knob: &Knob, snapshot: &Snapshot, lang: Lang, paint: &Paint, out: &mut d
     let english = lang == Lang::En;
     let label = |en: &'static str, zh: &'static str| if english { en } else { zh };
     paragraph(out, label("  default    ", "  默认       "), default)?;
-    paragraph(out, label("  values     ", "  取值       "), knob.values)?;
+    paragraph(out, label("  values     ", "  取值       "), &knob.values_in(lang))?;
     let reach = match (knob.reach, english) {
         (Reach::Namespace, true) => "this network namespace",
         (Reach::Namespace, false) => "本网络命名空间",
