@@ -75,16 +75,10 @@ impl Posix {
 
     fn begin_fast(&mut self, fd: Fd, to: SocketAddr, len: usize, more: bool) -> Result<usize, Outcome> {
         let now = self.now;
-        let socket = self.tcp(fd)?;
-        socket.deferred = None;
-        let (local, options, quickack) = (socket.bound, socket.options.clone(), socket.quickack);
-        let begun = self.stack.connect_fast(now, plain(to), local, options, &vec![0; len], more);
-        let (id, taken) = begun.map_err(|error| Outcome::error(error.errno()))?;
-        if let Some(on) = quickack {
-            let _ = self.stack.set_option(now, id, TcpOption::QuickAck(on));
-        }
-        self.tcp(fd)?.role = Role::Connection { id, told: false };
-        Ok(taken)
+        self.tcp(fd)?.deferred = None;
+        self.begin(fd, |stack, local, options| {
+            stack.connect_fast(now, plain(to), local, options, &vec![0; len], more)
+        })
     }
 }
 

@@ -5,9 +5,11 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use lastack_core::error::AcceptError;
+use lastack_core::Stack;
+use lastack_core::error::{AcceptError, ConnectError};
+use lastack_core::id::ConnectionId;
 use lastack_core::stack::{ListenOptions, Readiness, Shutdown};
-use lastack_core::tcp::options::TcpOption;
+use lastack_core::tcp::options::{TcpOption, TcpOptions};
 use lastack_core::tcp::state::TcpState;
 
 use super::{Attempt, Descriptor, Posix, Role, TcpSocket};
@@ -118,22 +120,14 @@ impl Posix {
                 if let Some(attempt) = self.defer_connect(fd, to) {
                     return attempt;
                 }
-                let socket = self.tcp(fd).expect("found above");
-                let (local, options, quickack) = (socket.bound, socket.options.clone(), socket.quickack);
-                match self.stack.connect(now, plain(to), local, options) {
-                    Ok(id) => {
-                        if let Some(on) = quickack {
-                            let _ = self.stack.set_option(now, id, TcpOption::QuickAck(on));
-                        }
-                        self.tcp(fd).expect("found above").role = Role::Connection { id, told: false };
-                        return if nonblocking {
-                            Outcome::error(libc::EINPROGRESS).into()
-                        } else {
-                            Attempt::Waits { progress: 0, deadline: None }
-                        };
-                    }
-                    Err(error) => return Outcome::error(error.errno()).into(),
-                }
+                let begun = self.begin(fd, |stack, local, options| {
+                    stack.connect(now, plain(to), local, options).map(|id| (id, 0))
+                });
+                return match begun {
+                    Err(outcome) => outcome.into(),
+                    Ok(_) if nonblocking => Outcome::error(libc::EINPROGRESS).into(),
+                    Ok(_) => Attempt::Waits { progress: 0, deadline: None },
+                };
             }
         };
         if told {
@@ -153,6 +147,27 @@ impl Posix {
                 Outcome::ok(0).into()
             }
         }
+    }
+
+    /// A fresh socket becomes the connection that `start` begins with its address and options. How much data it took.
+    pub(super) fn begin(
+        &mut self,
+        fd: Fd,
+        start: impl FnOnce(
+            &mut Stack,
+            Option<SocketAddr>,
+            TcpOptions,
+        ) -> Result<(ConnectionId, usize), ConnectError>,
+    ) -> Result<usize, Outcome> {
+        let socket = self.tcp(fd)?;
+        let (local, options, quickack) = (socket.bound, socket.options.clone(), socket.quickack);
+        let begun = start(&mut self.stack, local, options);
+        let (id, taken) = begun.map_err(|error| Outcome::error(error.errno()))?;
+        if let Some(on) = quickack {
+            let _ = self.stack.set_option(self.now, id, TcpOption::QuickAck(on));
+        }
+        self.tcp(fd)?.role = Role::Connection { id, told: false };
+        Ok(taken)
     }
 
     /// `connect(AF_UNSPEC)`: aborts, and the socket is fresh again.

@@ -2,7 +2,7 @@
 //!
 //! Rules: specification 8.2. Linux: `do_tcp_setsockopt()`, `do_tcp_getsockopt()`, `sk_setsockopt()`.
 
-use lastack_core::id::ConnectionId;
+use lastack_core::id::{ConnectionId, ListenerId};
 use lastack_core::observe::TcpInfo;
 use lastack_core::tcp::options::{CongestionKind, Linger2, TcpOption, TcpOptions, defer_accept_seconds};
 use lastack_core::tcp::state::TcpState;
@@ -35,10 +35,6 @@ impl Posix {
             Err(outcome) => return outcome,
         };
         if option == TcpOption::WindowClamp(0) && !matches!(socket.role, Role::Fresh) {
-            return Outcome::error(libc::EINVAL);
-        }
-        let opens_fast = matches!(option, TcpOption::FastOpenQueue(_) | TcpOption::FastOpenNoCookie(_));
-        if opens_fast && matches!(socket.role, Role::Connection { .. }) {
             return Outcome::error(libc::EINVAL);
         }
         if let Err(error) = socket.options.set(option, rmem_max, wmem_max) {
@@ -171,13 +167,18 @@ impl Posix {
             ..TcpInfo::default()
         };
         if let Role::Listener(id) = role {
-            let local = self.stack.listener_addr(id);
-            let mut rows = self.stack.sockets(self.now);
-            let row = rows.find(|row| row.state == TcpState::Listen && Some(row.local) == local);
             info.state = TcpState::Listen as u8;
-            (info.unacked, info.sacked) = row.map_or((0, 0), |row| (row.recv_q, row.send_q));
+            (info.unacked, info.sacked) = self.listener_queue(id);
         }
         info
+    }
+
+    /// Connections that wait to be accepted, and how many may.
+    pub(super) fn listener_queue(&self, id: ListenerId) -> (u32, u32) {
+        let local = self.stack.listener_addr(id);
+        let mut rows = self.stack.sockets(self.now);
+        let row = rows.find(|row| row.state == TcpState::Listen && Some(row.local) == local);
+        row.map_or((0, 0), |row| (row.recv_q, row.send_q))
     }
 
     /// Receive and send buffer, bytes.

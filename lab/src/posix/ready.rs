@@ -43,10 +43,11 @@ impl Posix {
             Role::Fresh if is_deferred => output,
             Role::Fresh => output | libc::POLLHUP,
             Role::Listener(id) => {
-                let local = self.stack.listener_addr(id);
-                let mut rows = self.stack.sockets(self.now);
-                let row = rows.find(|row| row.state == TcpState::Listen && Some(row.local) == local);
-                if row.is_some_and(|row| row.recv_q > 0) { input } else { 0 }
+                if self.listener_queue(id).0 > 0 {
+                    input
+                } else {
+                    0
+                }
             }
             Role::Connection { id, .. } => {
                 let ready = self.stack.readiness(id);
