@@ -18,8 +18,8 @@ use crate::failure::Failure;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  lastack generate /tmp/lastack                          everything
-  cp /tmp/lastack/bash/lastack ~/.local/share/bash-completion/completions/")]
+  lastack generate made                          everything, into ./made
+  cp made/bash/lastack ~/.local/share/bash-completion/completions/")]
 pub(crate) struct Args {
     /// Where to; made if it is not there
     #[arg(value_name = "DIR")]
