@@ -38,8 +38,7 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "Counters of specification 9 that the stack does not have, because what they count does not happen in it: \
      LockDroppedIcmps, DelayedACKLocked, TCPBacklogDrop and TCPBacklogCoalesce (no socket lock, so no backlog behind one); \
      TCPAutoCorking, TCPSpuriousRtxHostQueues, TCPRetransFail, TCPAbortFailed (nothing queues between the stack and its link, and \
-     sending cannot fail); TCPRcvCollapsed (segments are not merged under memory pressure, they are copied small at once); \
-     SackShifted, SackMerged, SackShiftFallback (how Linux stores its scoreboard); TCPMD5*, TCPAO*, TCPFastOpenBlackhole, PLB and \
+     sending cannot fail); SackShifted, SackMerged, SackShiftFallback (how Linux stores its scoreboard); TCPMD5*, TCPAO*, TCPFastOpenBlackhole, PLB and \
      MigrateReq (not offered); TCPMemoryPressuresChrono, TCPPFMemallocDrop, IPReversePathFilter (of the host).",
     "Socket options that are not offered: TCP_SAVE_SYN and TCP_SAVED_SYN (headers of SYNs are not kept), TCP_MD5SIG, TCP_AO, \
      TCP_ULP, TCP_REPAIR, TCP_ZEROCOPY_RECEIVE, and the error queue of IP_RECVERR (the error itself is told).",

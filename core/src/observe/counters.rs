@@ -104,6 +104,7 @@ counters! {
         tcp_lost_retransmit "TCPLostRetransmit" "Repeated segments lost again.";
         tcp_fast_retrans "TCPFastRetrans" "Segments repeated in Recovery.";
         tcp_slow_start_retrans "TCPSlowStartRetrans" "Segments repeated in Loss.";
+        tcp_rcv_collapsed "TCPRcvCollapsed" "Packets that memory is counted for as if they had been copied together, under pressure.";
         tcp_fast_open_active "TCPFastOpenActive" "SYNs whose data the server took.";
         tcp_fast_open_active_fail "TCPFastOpenActiveFail" "SYNs whose data the server left out, or that were lost.";
         tcp_fast_open_passive "TCPFastOpenPassive" "Children made out of a SYN with a valid cookie.";

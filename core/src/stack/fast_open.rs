@@ -2,6 +2,7 @@
 //!
 //! Owns:    [`FastOpenQueue`], a listener's count of children whose handshake is not over.
 //! Rules:   specification 4.6. Linux: `tcp_try_fastopen`, `tcp_fastopen_queue_check`, `reqsk_fastopen_remove`.
+//! Differs: an accept-any listener has no Fast Open: its SYNs wait for a decision.
 //! Not here: cookies (`tcp::fast_open`), the child itself (`tcp::connection`).
 
 use std::collections::VecDeque;
@@ -11,7 +12,7 @@ use crate::id::{FourTuple, ListenerId};
 use crate::stack::Stack;
 use crate::stack::ports::Use;
 use crate::stack::sockets::Holder;
-use crate::tcp::connection::{Connection, ConnectionSetup, Disposition};
+use crate::tcp::connection::{Connection, Disposition};
 use crate::tcp::fast_open::{Check, FastOpenKeys, Over, SERVER, SERVER_NO_COOKIE};
 use crate::tcp::half_open::HalfOpen;
 use crate::time::{Duration, Instant};
@@ -128,17 +129,8 @@ impl Stack {
         syn: &Segment,
         fast_open: Option<FastOpen>,
     ) {
-        let setup = ConnectionSetup {
-            tuple: *tuple,
-            cookie: self.sockets.new_cookie(),
-            iss: half_open.iss,
-            // The half-open connection hands its timestamps over.
-            ts_offset: 0,
-            ts_recent: 0,
-            mtu: self.link.mtu_for(now, tuple.remote.ip()),
-            gso_max_segs: self.link.gso_max_segs,
-            gso_max_size: self.link.gso_max_size,
-        };
+        let cookie = self.sockets.new_cookie();
+        let setup = self.child_setup(now, &half_open, cookie, tuple);
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.fast_open.len += 1;
         let options = Arc::clone(&listener.options);

@@ -225,6 +225,7 @@ impl Stack {
         if always && any.is_none() && options.fast_open_queue == 0 {
             options.fast_open_queue = backlog;
         }
+        options.fast_open_queue = options.fast_open_queue.min(self.world.sysctl.somaxconn);
         if any.is_none() {
             self.ports.acquire(local.port(), Use { reuseaddr: options.reuseaddr, bound: true });
         }
@@ -303,7 +304,10 @@ impl Stack {
     pub(crate) fn change_listener(&mut self, id: ListenerId, option: TcpOption) -> Result<(), OptionError> {
         let sysctl = &self.world.sysctl;
         let listener = self.listeners.get_mut(id).ok_or(OptionError::NoSuchSocket)?;
-        Arc::make_mut(&mut listener.options).set(option, sysctl.rmem_max, sysctl.wmem_max)
+        let options = Arc::make_mut(&mut listener.options);
+        options.set(option, sysctl.rmem_max, sysctl.wmem_max)?;
+        options.fast_open_queue = options.fast_open_queue.min(sysctl.somaxconn);
+        Ok(())
     }
 
     /// A SYN for a listener (Linux `tcp_conn_request`). `iss` is given when the SYN takes over a TIME-WAIT pair.
@@ -392,6 +396,27 @@ impl Stack {
         u16::try_from(self.link.mtu_for(now, remote).saturating_sub(headers)).unwrap_or(u16::MAX)
     }
 
+    /// What is settled before a half-open connection becomes a connection.
+    pub(crate) fn child_setup(
+        &self,
+        now: Instant,
+        half_open: &HalfOpen,
+        cookie: u64,
+        tuple: &FourTuple,
+    ) -> ConnectionSetup {
+        ConnectionSetup {
+            tuple: *tuple,
+            cookie,
+            iss: half_open.iss,
+            // The half-open connection hands its timestamps over.
+            ts_offset: 0,
+            ts_recent: 0,
+            mtu: self.link.mtu_for(now, tuple.remote.ip()),
+            gso_max_segs: self.link.gso_max_segs,
+            gso_max_size: self.link.gso_max_size,
+        }
+    }
+
     /// A finished half-open connection becomes a connection, which takes the segment that finished it.
     pub(crate) fn child(
         &mut self,
@@ -402,20 +427,13 @@ impl Stack {
         tuple: &FourTuple,
         holder: Holder,
     ) -> Option<ConnectionId> {
-        let setup = ConnectionSetup {
-            tuple: *tuple,
-            cookie,
-            iss: half_open.iss,
-            // The half-open connection hands its timestamps over.
-            ts_offset: 0,
-            ts_recent: 0,
-            mtu: self.link.mtu_for(now, tuple.remote.ip()),
-            gso_max_segs: self.link.gso_max_segs,
-            gso_max_size: self.link.gso_max_size,
-        };
+        let setup = self.child_setup(now, half_open, cookie, tuple);
         let options = Arc::clone(&self.listeners.get(id)?.options);
         let port = Use { reuseaddr: options.reuseaddr, bound: false };
-        let connection = Connection::from_half_open(&setup, half_open, options, &mut self.world.cx(now));
+        let mut connection = Connection::from_half_open(&setup, half_open, options, &mut self.world.cx(now));
+        if holder == Holder::App {
+            connection.on_accepted();
+        }
         self.ports.acquire(tuple.local.port(), port);
         Some(self.sockets.add_connection(Box::new(connection), holder, port))
     }

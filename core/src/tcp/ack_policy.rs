@@ -64,7 +64,6 @@ pub(crate) struct AckEnv {
     pub(crate) rto_min: Duration,
     /// Our advertised window, bytes.
     pub(crate) rcv_wnd: u32,
-    pub(crate) advmss: u32,
 }
 
 /// Bytes received and not acknowledged, and what may hold the ACK back.
@@ -400,12 +399,11 @@ mod tests {
             delack_max: None,
             rto_min: Duration::from_millis(200),
             rcv_wnd: 65_535,
-            advmss: 1460,
         }
     }
 
     fn data(policy: &mut AckPolicy, len: u32, psh: bool, env: &AckEnv) {
-        policy.measure_rcv_mss(len, 32, psh, env.advmss);
+        policy.measure_rcv_mss(len, 32, psh, 1460);
         policy.on_data(env);
     }
 

@@ -320,15 +320,21 @@ impl Connection {
         if self.state == TcpState::Close {
             return Disposition::Keep;
         }
-        // Linux tcp_v4_err(): "if (!between(seq, snd_una, tp->snd_nxt))".
-        if !seq.between(self.send.snd_una(), self.send.snd_nxt()) {
+        // Linux tcp_v4_err(): "if (!between(seq, snd_una, tp->snd_nxt))"; a Fast Open child's SYN-ACK counts.
+        let oldest = if self.is_opening() { self.iss } else { self.send.snd_una() };
+        if !seq.between(oldest, self.send.snd_nxt()) {
             cx.counters.out_of_window_icmps += 1;
             self.drop(DropReason::IcmpUnmatched, cx);
             return Disposition::Keep;
         }
         match error {
             IcmpError::PacketTooBig(mtu) => self.on_path_mtu(mtu, cx),
-            IcmpError::Error(error, _) if matches!(self.state, TcpState::SynSent | TcpState::SynRecv) => {
+            IcmpError::Error(error, _)
+                if matches!(self.state, TcpState::SynSent | TcpState::SynRecv)
+                    // "Only in fast or simultaneous open. If a fast open socket is already accepted it is treated as
+                    // a connected one below."
+                    && !(self.is_opening() && self.has_holder) =>
+            {
                 self.fail(error, cx);
                 self.finish(Ending::Failed(error), cx);
                 return Disposition::Closed;
@@ -339,7 +345,7 @@ impl Connection {
                 } else {
                     self.soft_error = Some(error);
                 }
-                if reverts_backoff {
+                if reverts_backoff && !self.is_opening() {
                     self.send.revert_backoff(seq, cx);
                 }
             }
@@ -521,7 +527,6 @@ impl Connection {
             delack_max: self.options.delack_max,
             rto_min: self.options.rto_min.unwrap_or(cx.sysctl.tcp_rto_min),
             rcv_wnd: self.recv.rcv_wnd,
-            advmss: self.advmss_less_options(),
         }
     }
 

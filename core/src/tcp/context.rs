@@ -60,13 +60,27 @@ impl Limits {
     /// A connection's queues hold `queued` bytes now and held `before` (Linux `tcp_enter_memory_pressure`, `tcp_leave_memory_pressure`).
     pub(crate) fn account(&mut self, queued: u64, before: u64, sysctl: &Sysctl, counters: &mut Counters) {
         self.queued_bytes = self.queued_bytes.saturating_add(queued).saturating_sub(before);
-        let pages = self.queued_bytes / PAGE;
+        let pages = self.pages();
         if self.under_pressure {
             self.under_pressure = pages > sysctl.tcp_mem[0];
         } else if pages > sysctl.tcp_mem[1] {
             self.under_pressure = true;
             counters.tcp_memory_pressures += 1;
         }
+    }
+
+    fn pages(&self) -> u64 {
+        self.queued_bytes / PAGE
+    }
+
+    /// Below the first number of `tcp_mem`: buffers may grow.
+    pub(crate) fn is_below_low(&self, sysctl: &Sysctl) -> bool {
+        self.pages() < sysctl.tcp_mem[0]
+    }
+
+    /// Above the last number of `tcp_mem` (Linux `tcp_out_of_memory`).
+    pub(crate) fn is_above_high(&self, sysctl: &Sysctl) -> bool {
+        self.pages() > sysctl.tcp_mem[2]
     }
 }
 

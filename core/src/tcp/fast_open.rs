@@ -135,8 +135,8 @@ fn cookie(key: &[u32; 4], tuple: &FourTuple) -> FastOpenCookie {
 pub(crate) struct Remembered {
     /// The MSS it announced; 0: not known.
     pub(crate) mss: u16,
-    /// Its cookie; empty: none.
-    pub(crate) cookie: FastOpen,
+    /// Its cookie, in the form it came in; empty: none.
+    pub(crate) given: FastOpen,
     /// A request in RFC 7413's form had no answer: 1, the experimental form is tried next; 2, that had none either.
     pub(crate) try_experiment: u8,
 }
@@ -148,10 +148,10 @@ impl Remembered {
             self.mss = mss;
         }
         match answer {
-            Some(answer) if !answer.cookie.is_empty() => self.cookie = answer,
+            Some(answer) if !answer.cookie.is_empty() => self.given = answer,
             _ if try_experiment > self.try_experiment
-                && self.cookie.cookie.is_empty()
-                && !self.cookie.experimental =>
+                && self.given.cookie.is_empty()
+                && !self.given.experimental =>
             {
                 self.try_experiment = try_experiment;
             }
@@ -161,8 +161,8 @@ impl Remembered {
 
     /// What the next SYN brings: the cookie, or the request for one.
     pub(crate) fn option(&self) -> FastOpen {
-        let asks_by_experiment = self.cookie.cookie.is_empty() && self.try_experiment == 1;
-        FastOpen { experimental: self.cookie.experimental || asks_by_experiment, ..self.cookie }
+        let asks_by_experiment = self.given.cookie.is_empty() && self.try_experiment == 1;
+        FastOpen { experimental: self.given.experimental || asks_by_experiment, ..self.given }
     }
 }
 

@@ -264,8 +264,9 @@ impl HalfOpen {
         let paws_reject =
             tsval.is_some_and(|tsval| self.ts_state(cx.now).rejects(tsval, flags.rst(), cx.now));
 
-        // Linux: the echo must be of one of our SYN-ACKs (`snt_tsval_first` to `snt_tsval_last`).
-        let tsecr_reject = seen.is_some_and(|ts| ts.tsecr != 0 && !self.echoes_a_syn_ack(ts.tsecr));
+        // Linux: the echo must be of one of our SYN-ACKs (`snt_tsval_first` to `snt_tsval_last`); a child's may be of its data.
+        let tsecr_reject =
+            !has_child && seen.is_some_and(|ts| ts.tsecr != 0 && !self.echoes_a_syn_ack(ts.tsecr));
 
         // "Check for pure retransmitted SYN."
         if seq == self.irs && is_bare_syn(flags) && !paws_reject {

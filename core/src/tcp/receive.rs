@@ -261,10 +261,10 @@ impl Receiver {
         }
     }
 
-    /// Linux `tcp_collapse` of the receive queue.
-    pub(crate) fn collapse(&mut self) {
+    /// Linux `tcp_collapse` of the receive queue. How many packets it copied together.
+    pub(crate) fn collapse(&mut self) -> usize {
         let ratio = self.scaling_ratio;
-        self.memory.collapse(|space| window_at(space, ratio));
+        self.memory.collapse(|space| window_at(space, ratio))
     }
 
     /// In-order payload. `truesize`: bytes of the buffer it keeps alive.

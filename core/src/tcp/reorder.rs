@@ -60,7 +60,7 @@ impl Reorder {
     }
 
     /// The piece at the end begins at or right of `seq`.
-    pub(crate) fn ends_after(&self, seq: SeqNum) -> bool {
+    fn ends_after(&self, seq: SeqNum) -> bool {
         self.pieces.last_key_value().is_some_and(|(_, last)| !seq.after(last.range.start))
     }
 

@@ -215,8 +215,6 @@ pub(crate) struct Sender {
     phase: Phase,
     sack: bool,
     fin_queued: bool,
-    /// What is queued leaves in the SYN (Fast Open).
-    data_in_syn: bool,
     /// Nagle and cork do not hold what is queued now (Linux `TCP_NAGLE_PUSH`).
     push_now: bool,
     /// `MSG_MORE`: the burst that follows this write holds a partial segment.
@@ -298,7 +296,6 @@ impl Sender {
             phase: Phase::SynOwed,
             sack: false,
             fin_queued: false,
-            data_in_syn: false,
             push_now: false,
             more: false,
             deferred: false,

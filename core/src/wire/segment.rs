@@ -174,9 +174,6 @@ pub struct FastOpenCookie {
 }
 
 impl FastOpenCookie {
-    /// The request for a cookie.
-    pub const NONE: Self = Self { bytes: [0; 16], len: 0 };
-
     /// A cookie of these bytes; `None` when it has a length that no cookie has.
     pub fn new(cookie: &[u8]) -> Option<Self> {
         let mut bytes = [0; 16];

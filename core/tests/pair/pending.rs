@@ -3,7 +3,7 @@
 use lastack_core::error::SocketError;
 use lastack_core::id::{ConnectionId, ListenerId, PendingId};
 use lastack_core::observe::{DropReason, EventKind, EventMask};
-use lastack_core::sim::{Host, Sim};
+use lastack_core::sim::{Fate, Host, Sim};
 use lastack_core::stack::{AnyOptions, Gone, PendingSyn, Unreachable};
 use lastack_core::tcp::options::TcpOptions;
 use lastack_core::tcp::state::TcpState;
@@ -91,6 +91,32 @@ fn an_accepted_one_becomes_a_connection() {
     let now = sim.now();
     sim.stack(any).close_listener(now, listener);
     assert_nothing_left(&sim, &[client, any]);
+}
+
+#[test]
+fn a_hole_grows_the_buffer_of_an_accepted_one() {
+    let (mut sim, client, any, listener) = world(604);
+    sim.wires(|wire| _ = wire.delay(ms(10)));
+    let a = dial(&mut sim, client);
+    sim.run_for(ms(20));
+    let syn = pending(&mut sim, any, listener);
+    let now = sim.now();
+    assert_eq!(sim.stack(any).pending_accept(now, syn.id), Ok(()));
+    sim.run_for(ms(50));
+    let b = done(&mut sim, any, syn.id).expect("told").expect("connected");
+    assert_eq!(sim.transfer(client, a, any, b, &pattern(40_000, 604)).len(), 40_000);
+
+    // From here nobody reads: only the hole can grow it (Linux tcp_data_queue_ofo(), of a socket that somebody holds).
+    let (before, _) = sim.peek(any).buffers(b).expect("lives");
+    let mut is_first = true;
+    sim.on_packet(move |packet| {
+        let drops = packet.from == client && core::mem::take(&mut is_first);
+        if drops { Fate::Drop } else { Fate::Pass }
+    });
+    send(&mut sim, client, a, &pattern(60_000, 604));
+    sim.run_for(ms(300));
+    let (after, _) = sim.peek(any).buffers(b).expect("lives");
+    assert!(after > before, "{before} bytes, then {after}");
 }
 
 #[test]

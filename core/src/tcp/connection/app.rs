@@ -47,7 +47,7 @@ impl Connection {
     /// The same with `MSG_EOR`, if all of it is taken.
     pub(crate) fn send_record(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
         let taken = self.send(data, cx)?;
-        if taken == data.len() {
+        if taken > 0 && taken == data.len() {
             self.send.end_record();
         }
         Ok(taken)
@@ -226,7 +226,7 @@ impl Connection {
 
     /// Room in the send queue that somebody waits for (Linux `sk_stream_write_space`).
     pub(super) fn tell_room(&mut self, cx: &mut Cx<'_>) {
-        if self.wants_room && self.state.can_send() && self.send.is_writeable(&self.options, cx) {
+        if self.wants_room && self.can_send() && self.send.is_writeable(&self.options, cx) {
             self.wants_room = false;
             self.tell(Readiness::WRITABLE);
         }
@@ -246,9 +246,7 @@ impl Connection {
             && self.life.established_at.is_some();
         set(self.is_readable() || self.rcv_shutdown || self.error.is_some(), Readiness::READABLE);
         set(
-            self.snd_shutdown
-                || closed
-                || (self.state.can_send() && self.send.is_pollable(&self.options, sysctl)),
+            self.snd_shutdown || closed || (self.can_send() && self.send.is_pollable(&self.options, sysctl)),
             Readiness::WRITABLE,
         );
         set(connected, Readiness::CONNECTED);
@@ -269,6 +267,11 @@ impl Connection {
     pub(crate) fn set_option(&mut self, option: TcpOption, cx: &mut Cx<'_>) -> Result<(), OptionError> {
         // Linux do_tcp_setsockopt(): no clamp is a choice for a socket in CLOSE only.
         if option == TcpOption::WindowClamp(0) && self.state != TcpState::Close {
+            return Err(OptionError::OutOfRange);
+        }
+        // A listener's, and a socket's that is to connect.
+        let is_too_late = matches!(option, TcpOption::FastOpenQueue(_) | TcpOption::FastOpenNoCookie(_));
+        if is_too_late && self.state != TcpState::Close {
             return Err(OptionError::OutOfRange);
         }
         let options = Arc::make_mut(&mut self.options);

@@ -71,12 +71,11 @@ impl Connection {
     }
 
     fn is_out_of_memory(&self, cx: &Cx<'_>) -> bool {
-        self.send.unacked_payload() > u64::from(SOCK_MIN_SNDBUF)
-            && cx.limits.queued_bytes > cx.sysctl.tcp_mem[2].saturating_mul(4096)
+        self.send.unacked_payload() > u64::from(SOCK_MIN_SNDBUF) && cx.limits.is_above_high(cx.sysctl)
     }
 
     /// Specification 1.3, the close table.
-    fn queue_fin_for_close(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn queue_fin_for_close(&mut self, cx: &mut Cx<'_>) {
         let next = match self.state {
             TcpState::Established | TcpState::SynRecv => TcpState::FinWait1,
             TcpState::CloseWait => TcpState::LastAck,
@@ -207,7 +206,10 @@ impl Connection {
         }
         if how != Shutdown::Read {
             self.snd_shutdown = true;
-            self.queue_fin_for_close(cx);
+            // Linux tcp_shutdown(): in SYN-RECV the FIN waits for the end of the handshake.
+            if self.state != TcpState::SynRecv {
+                self.queue_fin_for_close(cx);
+            }
             self.tell(crate::stack::Readiness::WRITABLE);
         }
         Ok(Disposition::Keep)

@@ -128,7 +128,7 @@ impl Connection {
         }
         if len > 0 {
             self.deliver(payload, segment.truesize, charge, cx);
-            self.on_data_event(segment, cx);
+            self.on_data_event(segment, charge, cx);
         }
         let mut fin = segment.header.flags.fin();
         let had_holes = !self.reorder.is_empty();
@@ -172,13 +172,13 @@ impl Connection {
         }
         cx.counters.prune_called += 1;
         self.acks.clear_quick();
-        let may_grow = !cx.limits.under_pressure && cx.limits.queued_bytes < cx.sysctl.tcp_mem[0] * 4096;
-        let advmss = self.ack_env(cx).advmss;
+        let may_grow = !cx.limits.under_pressure && cx.limits.is_below_low(cx.sysctl);
+        let advmss = self.advmss_less_options();
         self.recv.clamp_window(self.reorder.charge(), advmss, may_grow, cx.sysctl);
         if self.recv.can_ingest(self.reorder.charge()) {
             return true;
         }
-        self.recv.collapse();
+        cx.counters.tcp_rcv_collapsed += self.recv.collapse() as u64;
         let goal = self.recv.rcvbuf() >> 3;
         let mut pruned = false;
         while !self.recv.can_ingest(self.reorder.charge()) && self.reorder.prune(seq, goal) {
@@ -191,7 +191,7 @@ impl Connection {
     }
 
     /// Linux `tcp_event_data_recv`.
-    fn on_data_event(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
+    fn on_data_event(&mut self, segment: &Segment, charge: Charge, cx: &mut Cx<'_>) {
         let len = segment.payload.len() as u32;
         let seg_len = len.div_ceil(u32::from(segment.segs.max(1)));
         match (self.ts, segment.header.options.timestamps) {
@@ -202,12 +202,12 @@ impl Connection {
             _ => self.recv.measure_rtt_by_window(cx.now),
         }
         let env = self.ack_env(cx);
-        self.measure_segment(segment, cx);
+        self.measure_segment(segment, charge);
         self.acks.on_data(&env);
         self.on_ecn_bits(segment);
         // Linux tcp_event_data_recv(): "if (skb->len >= 128)".
         if len >= 128 {
-            self.grow_window(segment, cx);
+            self.grow_window(segment, charge, cx);
         }
     }
 
@@ -219,21 +219,21 @@ impl Connection {
     }
 
     /// Linux `tcp_measure_rcv_mss`.
-    fn measure_segment(&mut self, segment: &Segment, cx: &Cx<'_>) {
+    fn measure_segment(&mut self, segment: &Segment, charge: Charge) {
         let seg_len = (segment.payload.len() as u32).div_ceil(u32::from(segment.segs.max(1)));
         let header_len = 20 + if segment.header.options.timestamps.is_some() { 12 } else { 0 };
         let rcv_mss = self.acks.rcv_mss();
-        let advmss = self.ack_env(cx).advmss;
+        let advmss = self.advmss_less_options();
         self.acks.measure_rcv_mss(seg_len, header_len, segment.header.flags.psh(), advmss);
         if seg_len > rcv_mss {
-            self.recv.on_rcv_mss(segment.payload.len() as u32, self.charge_of(segment));
+            self.recv.on_rcv_mss(segment.payload.len() as u32, charge);
         }
     }
 
     /// Linux `tcp_grow_window`.
-    fn grow_window(&mut self, segment: &Segment, cx: &Cx<'_>) {
-        let (len, charge) = (segment.payload.len() as u32, self.charge_of(segment));
-        let advmss = self.ack_env(cx).advmss;
+    fn grow_window(&mut self, segment: &Segment, charge: Charge, cx: &Cx<'_>) {
+        let len = segment.payload.len() as u32;
+        let advmss = self.advmss_less_options();
         if cx.limits.under_pressure {
             // Linux tcp_adjust_rcv_ssthresh().
             self.recv.rcv_ssthresh = self.recv.rcv_ssthresh.min(4 * advmss);
@@ -245,7 +245,7 @@ impl Connection {
     }
 
     fn queue_out_of_order(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
-        let len = segment.payload.len() as u32;
+        let (len, charge) = (segment.payload.len() as u32, self.charge_of(segment));
         self.on_ecn_bits(segment);
         if !self.make_room(segment.header.seq, cx) {
             cx.counters.tcp_ofo_drop += 1;
@@ -266,17 +266,17 @@ impl Connection {
             data,
             fin: segment.header.flags.fin(),
             truesize,
-            charge: self.charge_of(segment),
+            charge,
         };
         if len > 0 {
-            self.measure_segment(segment, cx);
+            self.measure_segment(segment, charge);
         }
         self.acks.schedule();
         let (sack, dsack) = (self.sack, cx.sysctl.tcp_dsack);
         let is_new = self.reorder.insert(self.recv.rcv_nxt, piece, sack, dsack, cx.counters);
         // "For non sack flows, do not grow window to force DUPACK and trigger fast retransmit."
         if len > 0 && self.sack && is_new {
-            self.grow_window(segment, cx);
+            self.grow_window(segment, charge, cx);
         }
         // Linux: "do not grow rcvbuf for not-yet-accepted or orphaned sockets."
         if self.has_holder && !self.orphan {

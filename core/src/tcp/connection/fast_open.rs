@@ -38,12 +38,11 @@ impl Connection {
         let mut connection = Self::from_half_open(setup, &half_open, options, cx);
         connection.send.uncount_syn_ack();
         connection.settle_receiver(cx);
-        if !syn.payload.is_empty() {
-            let len = syn.payload.len() as u32;
-            half_open.take_data(len);
-            connection.segs_in = u32::from(syn.segs);
-            connection.take_syn_data(syn, cx);
-        }
+        connection.segs_in = u32::from(syn.segs);
+        connection.take_syn_data(syn, cx);
+        // The SYN-ACK acknowledges it.
+        half_open.take_data(syn.payload.len() as u32);
+        connection.recv.rcv_wup = connection.recv.rcv_nxt;
         half_open.send_syn_ack(&setup.tuple, &connection.options, fast_open, cx);
         connection.opening = Some(Box::new(Opening { half_open, listener, over: None }));
         connection.tell(Readiness::WRITABLE);
@@ -60,7 +59,6 @@ impl Connection {
         self.life.bytes_received += segment.payload.len() as u64;
         let charge = self.charge_of(segment);
         self.recv.push(segment.payload.clone(), segment.truesize, charge, cx.counters);
-        self.recv.rcv_wup = self.recv.rcv_nxt;
         if self.is_readable() {
             self.tell(Readiness::READABLE);
         }
@@ -143,7 +141,7 @@ impl Connection {
 
     // ---- the client's side
 
-    /// Linux `tcp_fastopen_cookie_check`: the option of the SYN, and whether data may go with it.
+    /// Linux `tcp_fastopen_cookie_check`: data may go with the SYN.
     pub(crate) fn may_send_syn_data(
         options: &TcpOptions,
         tuple: &FourTuple,
@@ -151,18 +149,16 @@ impl Connection {
         metrics: &Metrics,
         now: Instant,
     ) -> bool {
-        options.fast_open_no_cookie
-            || sysctl.tcp_fastopen & CLIENT_NO_COOKIE != 0
-            || metrics.fast_open(tuple, now).is_some_and(|memory| !memory.cookie.cookie.is_empty())
+        needs_no_cookie(options, sysctl)
+            || metrics.fast_open(tuple, now).is_some_and(|memory| !memory.given.cookie.is_empty())
     }
 
     /// An active open that offers Fast Open: its SYN asks for a cookie, or brings one and as much of `data` as fits. How much
     /// of `data` was taken.
     pub(crate) fn attempt_fast_open(&mut self, data: &[u8], more: bool, cx: &mut Cx<'_>) -> usize {
         let memory = cx.metrics.fast_open(&self.tuple, cx.now).unwrap_or_default();
-        let without_cookie =
-            self.options.fast_open_no_cookie || cx.sysctl.tcp_fastopen & CLIENT_NO_COOKIE != 0;
-        let may = Self::may_send_syn_data(&self.options, &self.tuple, cx.sysctl, cx.metrics, cx.now);
+        let without_cookie = needs_no_cookie(&self.options, cx.sysctl);
+        let may = without_cookie || !memory.given.cookie.is_empty();
         let mut attempt =
             Attempt { option: (!without_cookie).then(|| memory.option()), ..Attempt::default() };
         let mut taken = 0;
@@ -209,4 +205,9 @@ impl Connection {
         self.take_syn_data(segment, cx);
         false
     }
+}
+
+/// Linux `tcp_fastopen_no_cookie`.
+fn needs_no_cookie(options: &TcpOptions, sysctl: &Sysctl) -> bool {
+    options.fast_open_no_cookie || sysctl.tcp_fastopen & CLIENT_NO_COOKIE != 0
 }

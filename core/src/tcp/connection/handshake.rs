@@ -310,6 +310,9 @@ impl Connection {
         self.acks.set_last_data(cx.now);
         self.arm_keepalive(cx);
         self.tell(Readiness(Readiness::CONNECTED.0 | Readiness::WRITABLE.0));
+        if self.snd_shutdown {
+            self.queue_fin_for_close(cx);
+        }
     }
 
     /// Linux `tcp_init_buffer_space`, `tcp_initialize_rcv_mss`.

@@ -69,7 +69,7 @@ impl Connection {
         life
     }
 
-    /// Bytes in both queues, for the stack's memory sum.
+    /// What both queues hold, for the stack's memory sum: payload bytes, and of out-of-order pieces what their packets cost.
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.send.unacked_payload() + u64::from(self.recv.readable()) + u64::from(self.reorder.charge())
     }

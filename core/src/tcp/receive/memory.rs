@@ -93,13 +93,14 @@ impl Memory {
     }
 
     /// Linux `tcp_collapse()`: from the first packet that costs more than its share (`window_of`), all are copied together
-    /// into page-sized pieces.
-    pub(super) fn collapse(&mut self, window_of: impl Fn(u32) -> u32) {
-        let Some(charged) = &mut self.0 else { return };
+    /// into page-sized pieces. How many were.
+    pub(super) fn collapse(&mut self, window_of: impl Fn(u32) -> u32) -> usize {
+        let Some(charged) = &mut self.0 else { return 0 };
         let Some(first) = charged.records.iter().position(|record| window_of(record.truesize) > record.len)
         else {
-            return;
+            return 0;
         };
+        let collapsed = charged.records.len() - first;
         let mut left: u32 = charged.records.drain(first..).map(|record| record.len).sum();
         while left > 0 {
             let len = left.min(PAGE - SHARED_INFO);
@@ -108,6 +109,7 @@ impl Memory {
             left -= len;
         }
         charged.total = charged.records.iter().map(|record| record.truesize).sum();
+        collapsed
     }
 }
 

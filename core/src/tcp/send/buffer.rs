@@ -36,12 +36,13 @@ impl Sender {
     pub(crate) fn queued_bytes(&self) -> u64 {
         let tail = self.unsent_tail();
         let unsent = (self.unsent_payload() - tail).div_ceil(self.size_goal()) + u32::from(tail > 0);
-        let records = self.segments.count() as u64 + u64::from(unsent);
+        let ended = self.queue.record_ends_after(self.snd_nxt).len() as u64;
+        let records = self.segments.count() as u64 + u64::from(unsent) + ended;
         u64::from(self.queue.len()) + records * RECORD_COST
     }
 
     /// Bytes of payload a super-segment is filled with (Linux `tcp_xmit_size_goal`).
-    fn size_goal(&self) -> u32 {
+    pub(super) fn size_goal(&self) -> u32 {
         let mss = u32::from(self.mss).max(1);
         self.segs_written_at_once(mss).min((GSO_MAX / mss).max(1)) * mss
     }
@@ -153,7 +154,7 @@ impl Sender {
         if !self.nospace {
             return;
         }
-        let memory_left = cx.limits.queued_bytes < cx.sysctl.tcp_mem[0] * 4096;
+        let memory_left = cx.limits.is_below_low(cx.sysctl);
         if memory_left && self.counts.in_flight() < self.cwnd.window.snd_cwnd {
             self.expand_sndbuf(cx);
             self.cwnd.stamp = cx.now;

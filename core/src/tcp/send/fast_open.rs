@@ -38,7 +38,6 @@ impl Sender {
     /// Queues data that leaves in the SYN; how much was taken.
     pub(crate) fn put_into_syn(&mut self, data: &[u8], options: &TcpOptions, cx: &mut Cx<'_>) -> usize {
         debug_assert!(self.phase == Phase::SynOwed, "before the SYN");
-        self.data_in_syn = true;
         self.push_slice(data, options, cx)
     }
 

@@ -95,8 +95,8 @@ impl Sender {
         }
         shift += u32::from(soft_error);
         let too_many = u64::from(cx.limits.orphans) << shift > u64::from(cx.sysctl.tcp_max_orphans);
-        let out_of_memory = self.queued_bytes() > u64::from(SOCK_MIN_SNDBUF)
-            && cx.limits.queued_bytes > cx.sysctl.tcp_mem[2] * 4096;
+        let out_of_memory =
+            self.queued_bytes() > u64::from(SOCK_MIN_SNDBUF) && cx.limits.is_above_high(cx.sysctl);
         if !too_many && !out_of_memory {
             return None;
         }

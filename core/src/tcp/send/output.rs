@@ -113,8 +113,8 @@ impl Sender {
 
     fn send_syn(&mut self, cx: &mut Cx<'_>) -> SendPlan {
         let seq = self.snd_una;
-        // Fast Open: a record of its own, because the SYN is repeated without it.
-        let len = if self.data_in_syn { self.queue.len() } else { 0 };
+        // What Fast Open has queued: a record of its own, because the SYN is repeated without it.
+        let len = self.queue.len();
         self.phase = Phase::SynSent;
         self.snd_nxt = seq + 1 + len;
         self.counts.packets_out = 1;

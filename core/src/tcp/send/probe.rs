@@ -111,8 +111,7 @@ impl Sender {
             return None;
         }
         let room = self.wnd_end().since(self.snd_nxt);
-        let payload = self.unsent_payload();
-        let len = payload.min(room).min(mss);
+        let len = self.next_payload().min(room).min(mss);
         let plan = self.send_new_piece(len, mss, true, cx);
         self.burst.probed = true; // only the RTO watches it: tcp_write_wakeup() schedules no loss probe
         self.probes_out = 0;

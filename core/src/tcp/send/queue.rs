@@ -110,9 +110,11 @@ impl PayloadQueue {
         self.end
     }
 
-    /// Where records end that are not acknowledged.
-    pub(super) fn record_ends(&self) -> impl Iterator<Item = SeqNum> {
-        self.held.iter().flat_map(|held| held.record_ends.iter().copied())
+    /// Where records end behind `seq`, in order.
+    pub(super) fn record_ends_after(&self, seq: SeqNum) -> impl ExactSizeIterator<Item = SeqNum> {
+        static NONE: VecDeque<SeqNum> = VecDeque::new();
+        let ends = self.held.as_ref().map_or(&NONE, |held| &held.record_ends);
+        ends.range(ends.partition_point(|end| end.at_or_before(seq))..).copied()
     }
 
     /// A record ends with what is queued.

@@ -40,8 +40,8 @@ fn syn_with_few_retries_dies_by_elapsed_time() {
 #[test]
 fn an_answered_syn_gives_the_first_sample_and_ten_segments() {
     let mut bench = Bench::connecting(|_| {});
-    bench.write(50_000);
     assert_eq!(bench.poll().len(), 1, "only the SYN");
+    bench.write(50_000);
     bench.wait(Duration::from_millis(40));
     let sack = SackBlocks::NONE;
     let view = bench.view(0, 60_000, &sack);
