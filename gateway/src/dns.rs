@@ -185,12 +185,16 @@ async fn ask_by_udp(resolver: SocketAddr, query: &[u8], question: &Question) -> 
     };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(resolver).await?;
+    let resolver = socket.peer_addr()?;
     socket.send(query).await?;
     let mut buffer = vec![0; 65_535];
     loop {
-        let len = socket.recv(&mut buffer).await?;
-        // Anything else on this port is somebody's guess: the right one may still come.
-        if let Some(answer) = message::answer(&buffer[..len], question) {
+        let (len, from) = socket.recv_from(&mut buffer).await?;
+        // Anything else on this port is somebody's guess: the right one may still come. (Before it was connected, anybody's
+        // could.)
+        if from == resolver
+            && let Some(answer) = message::answer(&buffer[..len], question)
+        {
             return Ok((Bytes::copy_from_slice(&buffer[..len]), answer));
         }
     }

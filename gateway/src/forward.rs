@@ -318,7 +318,7 @@ async fn dial(
             () = tokio::time::sleep(STILL_WAITING) => {}
             () = session.ownerless(), if !is_ownerless => is_ownerless = true,
         }
-        if !session.has_socket(record.local, record.remote) {
+        if !session.has_socket(Protocol::Tcp, record.local, record.remote) {
             return None;
         }
     }

@@ -29,6 +29,8 @@ pub mod rules;
 pub mod sandbox;
 mod session;
 pub mod signals;
+#[cfg(test)]
+mod stage;
 mod sys;
 mod udp;
 pub mod verdict;

@@ -244,9 +244,9 @@ impl Session {
         self.owner(protocol, at, SocketAddr::new(nobody, 0))
     }
 
-    /// False: the program's socket is gone. True where that cannot be told.
-    pub(crate) fn has_socket(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        self.owners.as_ref().is_none_or(|owners| lock(owners).has_socket(Protocol::Tcp, local, remote))
+    /// False: the program has no such socket (any more). True where that cannot be told.
+    pub(crate) fn has_socket(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.owners.as_ref().is_none_or(|owners| lock(owners).has_socket(protocol, local, remote))
     }
 
     /// What the kernel that sent a RST counted for it; `remote` is where the connection went.

@@ -67,12 +67,16 @@ pub(crate) struct Begun {
 pub(crate) struct Entered {
     flows: Arc<Flows>,
     pair: Pair,
+    came: Arc<Came>,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut table = self.flows.table();
-        table.remove(&self.pair);
+        // The next flow of this pair may have begun: this one's queue was closed.
+        if table.get(&self.pair).is_some_and(|entry| Arc::ptr_eq(&entry.came, &self.came)) {
+            table.remove(&self.pair);
+        }
         if table.is_empty() {
             self.flows.emptied.notify_waiters();
         }
@@ -124,7 +128,8 @@ impl Flows {
         let (queue, datagrams) = mpsc::channel(QUEUE);
         let came = Arc::<Came>::default();
         table.insert(pair, Entry { queue, came: came.clone() });
-        Some(Begun { datagrams, came, entered: Entered { flows: self.clone(), pair } })
+        let entered = Entered { flows: self.clone(), pair, came: came.clone() };
+        Some(Begun { datagrams, came, entered })
     }
 }
 
@@ -145,12 +150,12 @@ pub(crate) async fn forward(session: Arc<Session>, flows: Arc<Flows>) {
     }
 }
 
-/// The record of a flow that begins now.
+/// The record of a flow that begins now; whose it is, is not asked.
 pub(crate) fn blank(session: &Session, direction: Direction, (local, remote): Pair) -> Flow {
     Flow {
         id: session.number(),
         protocol: FlowProtocol::Udp,
-        owner: session.owner(Protocol::Udp, local, remote),
+        owner: None,
         local,
         remote,
         host_local: None,
@@ -165,6 +170,11 @@ pub(crate) fn blank(session: &Session, direction: Direction, (local, remote): Pa
         datagrams_down: 0,
         how: FlowEnd::Idle,
     }
+}
+
+/// The record of a flow that the program begins now.
+fn outgoing(session: &Session, pair: Pair) -> Flow {
+    Flow { owner: session.owner(Protocol::Udp, pair.0, pair.1), ..blank(session, Direction::Out, pair) }
 }
 
 fn begin(session: &Arc<Session>, flows: &Arc<Flows>, first: Datagram) {
@@ -185,14 +195,37 @@ fn begin(session: &Arc<Session>, flows: &Arc<Flows>, first: Datagram) {
     let Destination::Host(to) = destination else {
         flows.any.unreachable(&first, Unreachable::Port);
         let how = if verdict == Verdict::Deny { FlowEnd::Denied } else { FlowEnd::Refused };
-        let flow = Flow { how, ..blank(session, Direction::Out, pair) };
+        let flow = Flow { how, ..outgoing(session, pair) };
         session.tell(Note::Ended(journal::Entry::Flow(flow)));
         return;
     };
     let Some(begun) = flows.enter(session, pair) else { return };
-    let flow = Flow { host_remote: Some(to), ..blank(session, Direction::Out, pair) };
+    let flow = Flow { host_remote: Some(to), ..outgoing(session, pair) };
     // The queue is empty and open: the first datagram fits.
     let _ = flows.queue(&pair).is_some_and(|queue| queue.try_send(Sent::of(first)).is_ok());
     let carrier = Carrier::new(session.clone(), flows.clone(), flow);
     tokio::spawn(carrier.run(begun, async move { flow::connected(to).await }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::GatewayConfig;
+    use crate::stage::{Stage, play};
+
+    #[test]
+    fn a_flow_that_ends_late_leaves_the_next_of_its_pair_in_the_table() {
+        play(async {
+            let Stage { session, flows, .. } = Stage::new(GatewayConfig::default());
+            let pair = ("10.0.2.100:4000".parse().unwrap(), "192.0.2.1:9".parse().unwrap());
+            let Begun { datagrams, entered, .. } = flows.enter(&session, pair).unwrap();
+            drop(datagrams);
+            assert!(flows.queue(&pair).is_none(), "it is ending");
+            let next = flows.enter(&session, pair).unwrap();
+            drop(entered);
+            assert!(flows.queue(&pair).is_some());
+            drop(next);
+            flows.empty().await;
+        });
+    }
 }

@@ -341,6 +341,23 @@ fn datagrams_of_two_clients_are_answered_each_and_a_closed_client_is_told() {
 }
 
 #[test]
+fn a_server_that_only_listens_has_not_refused() {
+    test(async {
+        let world = World::new(GatewayConfig::default());
+        let server = UdpSocket::bind(&world.client, (GUEST[0].0, PORT)).await.unwrap();
+        let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.send_to(b"a line for the log", ("127.0.0.1", publish(&world, "/udp"))).await.unwrap();
+        let (len, _) = server.recv_from(&mut [0; 64]).await.unwrap();
+        assert_eq!(len, 18);
+        world.gateway.ownerless();
+        let told = world.stop().await;
+        let [Entry::Flow(flow)] = &told[..] else { panic!("{told:?}") };
+        // Nobody can be asked here whether there is a socket.
+        assert_eq!((flow.owner.as_ref(), flow.how), (None, FlowEnd::Idle));
+    });
+}
+
+#[test]
 fn flows_are_bounded_and_what_was_turned_away_is_counted() {
     test(async {
         let world = World::new(GatewayConfig { max_flows: 1, ..GatewayConfig::default() });

@@ -345,6 +345,45 @@ fn ports_are_changed_while_the_program_runs() {
     });
 }
 
+/// One socket that takes datagrams and never answers; nobody at the other port.
+const SINK: &str = "
+import socket, time
+sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sink.bind(('0.0.0.0', 514))
+print('listens')
+time.sleep(1000)
+";
+
+#[test]
+fn datagrams_to_a_server_that_never_answers_are_not_refused_and_those_to_nobody_are() {
+    needs_run!();
+    needs!("python3");
+    each_user(|user| {
+        let [sink, nobody] = [(); 2].map(|()| servers::free_port().unwrap());
+        let name = format!("e2e-sink-{}-{sink}", std::process::id());
+        let ports =
+            [(sink, 514), (nobody, 515)].map(|(host, inside)| format!("127.0.0.1:{host}:{inside}/udp"));
+        let flags = ["--name", &name, "--publish", &ports[0], "--publish", &ports[1]];
+        let run = Run::python(user, &flags, SINK);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for port in [sink, nobody] {
+            client.send_to(b"a line", ("127.0.0.1", port)).unwrap();
+        }
+        let have_come = || {
+            let json = publish(user, run.runner.dir(), &[&name, "--json"]).expect_success("--json").text();
+            let document: serde_json::Value = serde_json::from_str(&json).unwrap();
+            document["published"].as_array().unwrap().iter().all(|port| port["total"] == 1).then_some(())
+        };
+        clock::until(PATIENCE, have_come).expect("both are taken");
+        let (_, runner) = run.end();
+        let mut ends: Vec<_> =
+            runner.flows().iter().map(|flow| (flow.text("local"), flow.text("how"))).collect();
+        ends.sort();
+        let told = |local: &str, how: &str| (local.to_owned(), how.to_owned());
+        assert_eq!(ends, [told("10.0.2.100:514", "idle"), told("10.0.2.100:515", "refused")]);
+    });
+}
+
 #[test]
 fn a_port_that_cannot_be_had_is_named_and_nothing_is_run() {
     needs_run!();

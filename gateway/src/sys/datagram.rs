@@ -8,9 +8,11 @@ use std::mem;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _};
 
+use bytes::Bytes;
 use libc::c_int;
 
 use super::check;
+use crate::pool::Pool;
 
 /// Room for every control message that is asked for here: two at a time, of at most 20 bytes.
 #[repr(align(8))]
@@ -47,8 +49,17 @@ fn set(fd: impl AsFd, level: c_int, option: c_int, value: c_int) -> io::Result<(
         .map(drop)
 }
 
+/// Receives what waits, without waiting. Room for it is taken from `pool` only now, and given back.
+pub(crate) fn take(fd: impl AsFd, pool: &Pool) -> io::Result<(Received, Bytes)> {
+    let mut buffer = pool.take();
+    let got = receive(fd, &mut buffer);
+    let data = Bytes::copy_from_slice(&buffer);
+    pool.put(buffer);
+    got.map(|received| (received, data))
+}
+
 /// Receives into the room that the empty `buffer` has, without waiting. What does not fit is lost.
-pub(crate) fn receive(fd: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
+fn receive(fd: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
     let mut control = Control([0; 128]);
     buffer.clear();
     let room = buffer.spare_capacity_mut();

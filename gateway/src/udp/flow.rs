@@ -4,6 +4,7 @@
 //! Rules:   an ICMP error that the host gets is passed on. A datagram that must not be fragmented is not; one that is too
 //!          big for the path is answered with what the path carries. Datagrams of one size that wait together leave in
 //!          one system call (`UDP_SEGMENT`), and come in one (`UDP_GRO`): each is a datagram of its own all the same.
+//!          What a socket was sent by others before it was connected is not the flow's (udp(7): it stays in the queue).
 //! Not here: which flows there are (`udp`), the host's socket of a published port (`publish`).
 
 use std::io::{self, IoSlice};
@@ -95,11 +96,8 @@ impl Carrier {
         let socket = socket.await.inspect_err(|_| self.report(Bytes::new(), Unreachable::Host))?;
         // Kernels before 5.0 receive one at a time.
         let _ = datagram::receive_many(&socket);
-        let idle = if self.flow.remote.port() == 53 {
-            IDLE_DNS.min(self.session.udp_idle)
-        } else {
-            self.session.udp_idle
-        };
+        let peer = socket.peer_addr()?;
+        let idle = idle(&self.flow, self.session.udp_idle);
         let mut waiting = Vec::new();
         loop {
             tokio::select! {
@@ -116,7 +114,7 @@ impl Carrier {
                         self.refused(&socket, &error, Bytes::new());
                         continue;
                     }
-                    if !self.receive(&socket).await {
+                    if !self.receive(&socket, peer).await {
                         continue;
                     }
                 }
@@ -135,7 +133,15 @@ impl Carrier {
             self.flow.datagrams_up += now.len() as u64;
             self.flow.bytes_up += now.iter().map(|sent| sent.data.len() as u64).sum::<u64>();
             self.may_fragment(socket, !now[0].dont_fragment);
-            if let Err(error) = send(socket, now).await {
+            let mut sent = send(socket, now).await;
+            if let Err(error) = &sent
+                && error.raw_os_error() == Some(libc::ECONNREFUSED)
+            {
+                // An answer to a former one; these have not left.
+                self.refused(socket, error, Bytes::new());
+                sent = send(socket, now).await;
+            }
+            if let Err(error) = sent {
                 if now.len() == 1 {
                     self.refused(socket, &error, now[0].data.clone());
                     continue;
@@ -173,18 +179,15 @@ impl Carrier {
         };
     }
 
-    /// Takes what has come, and hands it to the program. False: there was nothing.
-    async fn receive(&mut self, socket: &UdpSocket) -> bool {
-        // Room is taken when there is something to put in it, and given back.
-        let pool = self.session.pool.clone();
-        let mut buffer = pool.take();
-        let got = socket.try_io(Interest::READABLE, || datagram::receive(socket, &mut buffer));
-        let data = Bytes::copy_from_slice(&buffer);
-        pool.put(buffer);
-        match got {
-            Ok(got) => {
-                self.hand_over(data, got.segment).await;
-                true
+    /// Takes what has come from `peer`, and hands it to the program. False: there was nothing of the flow's.
+    async fn receive(&mut self, socket: &UdpSocket, peer: SocketAddr) -> bool {
+        match socket.try_io(Interest::READABLE, || datagram::take(socket, &self.session.pool)) {
+            Ok((got, data)) => {
+                let is_ours = got.from == Some(peer);
+                if is_ours {
+                    self.hand_over(data, got.segment).await;
+                }
+                is_ours
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Err(error) => {
@@ -236,6 +239,15 @@ impl Carrier {
         let (from, to) = (self.flow.local, self.flow.remote);
         self.flows.any.unreachable(&Datagram { from, to, data, dont_fragment: true }, why);
     }
+}
+
+/// Silence that ends `flow`: `most`, but less where a resolver is asked.
+fn idle(flow: &Flow, most: Duration) -> Duration {
+    let called = match flow.direction {
+        Direction::Out => flow.remote,
+        Direction::In => flow.local,
+    };
+    if called.port() == 53 { IDLE_DNS.min(most) } else { most }
 }
 
 /// How many of the first datagrams can leave in one call: of one size, but for a shorter last one.
@@ -294,30 +306,4 @@ pub(super) async fn connected(to: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sizes(sizes: &[usize]) -> Vec<Sent> {
-        sizes.iter().map(|len| Sent { data: Bytes::from(vec![0; *len]), dont_fragment: true }).collect()
-    }
-
-    #[test]
-    fn datagrams_of_one_size_leave_together_and_a_shorter_one_is_the_last() {
-        for (waiting, count) in [
-            (&[100][..], 1),
-            (&[100, 100, 100], 3),
-            (&[100, 100, 40, 100], 3),
-            (&[100, 101], 1),
-            (&[100, 0], 1),
-            (&[0, 0], 1),
-            (&[1400; 60], 46),
-        ] {
-            assert_eq!(together(&sizes(waiting)), count, "{waiting:?}");
-        }
-        let mut mixed = sizes(&[100, 100]);
-        mixed[1].dont_fragment = false;
-        assert_eq!(together(&mixed), 1);
-        mixed.reverse();
-        assert_eq!(together(&mixed), 1);
-    }
-}
+mod tests;
