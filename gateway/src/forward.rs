@@ -59,6 +59,8 @@ pub struct Gateway {
     flows: Arc<Flows>,
     publisher: Publisher,
     tasks: Vec<JoinHandle<()>>,
+    /// Ends by itself when the session is over.
+    pings: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -109,10 +111,10 @@ impl Gateway {
             tokio::spawn(accept),
             tokio::spawn(refresh),
             tokio::spawn(udp::forward(session.clone(), flows.clone())),
-            tokio::spawn(ping::forward(session.clone(), pings)),
         ];
+        let pings = tokio::spawn(ping::forward(session.clone(), pings));
         let publisher = Publisher::new(session.clone(), flows.clone());
-        Ok(Self { session, flows, publisher, tasks })
+        Ok(Self { session, flows, publisher, tasks, pings })
     }
 
     /// The ports of the host that lead to the program.
@@ -147,6 +149,8 @@ impl Gateway {
         self.session.advance(Phase::Over);
         self.session.idle().await;
         self.flows.empty().await;
+        // No error: nobody aborts it.
+        let _ = (&mut self.pings).await;
         self.session.tell_limits();
         for task in self.tasks.drain(..) {
             task.abort();

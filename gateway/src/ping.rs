@@ -7,24 +7,27 @@
 //! Not here: pings of the stack's own addresses, which it answers itself.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lastack::core::time::Instant;
 use lastack::{Ping, PingAny, Unreachable};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::journal::{Direction, Entry, Flow, FlowEnd, FlowProtocol};
+use crate::pool::Pool;
 use crate::rules::Verdict;
 use crate::session::{Limit, Note, Session};
-use crate::sys;
+use crate::sys::{self, datagram};
 
 /// Who pings whom, at most.
 const MAX_PINGERS: usize = 256;
@@ -37,79 +40,93 @@ const HEADER: usize = 8;
 
 /// Who pings, whom, under which identifier.
 type Key = (IpAddr, IpAddr, u16);
-type Table = Arc<Mutex<HashMap<Key, mpsc::Sender<Ping>>>>;
 
-/// Forwards pings until the stack has stopped.
+/// Forwards pings until the session is over or the stack has stopped; then every one who pinged is written down.
 pub(crate) async fn forward(session: Arc<Session>, pings: PingAny) {
     let pings = Arc::new(pings);
-    let table = Table::default();
-    while let Ok(ping) = pings.recv().await {
-        let key = (ping.from, ping.to, ping.ident);
-        let (known, count) = {
-            let table = lock(&table);
-            (table.get(&key).filter(|queue| !queue.is_closed()).cloned(), table.len())
+    let mut table = HashMap::<Key, mpsc::Sender<Ping>>::new();
+    let mut pingers = JoinSet::<Key>::new();
+    loop {
+        let ping = tokio::select! {
+            ping = pings.recv() => ping,
+            Some(ended) = pingers.join_next() => {
+                // One with the same key may have begun since.
+                if let Ok(key) = ended && table.get(&key).is_some_and(mpsc::Sender::is_closed) {
+                    table.remove(&key);
+                }
+                continue;
+            }
+            () = session.over() => break,
         };
-        match known {
+        let Ok(ping) = ping else { break };
+        let key = (ping.from, ping.to, ping.ident);
+        match table.get(&key).filter(|queue| !queue.is_closed()) {
             Some(queue) => {
                 if queue.try_send(ping).is_err() {
                     session.limit_bit(Limit::Pings);
                 }
             }
-            None if count >= MAX_PINGERS => session.limit_bit(Limit::Pings),
-            None => begin(&session, &pings, &table, ping),
+            None if table.len() >= MAX_PINGERS => session.limit_bit(Limit::Pings),
+            None => {
+                let Some(pinger) = Pinger::begin(&session, &pings, &ping) else { continue };
+                let (queue, waiting) = mpsc::channel(QUEUE);
+                // The queue is empty and open: the first fits.
+                let _ = queue.try_send(ping);
+                table.insert(key, queue);
+                let session = session.clone();
+                pingers.spawn(async move {
+                    pinger.run(&session, waiting).await;
+                    key
+                });
+            }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn begin(session: &Arc<Session>, pings: &Arc<PingAny>, table: &Table, first: Ping) {
-    let key = (first.from, first.to, first.ident);
-    let remote = SocketAddr::new(first.to, 0);
-    let mut flow = Flow {
-        protocol: FlowProtocol::Icmp,
-        host_remote: Some(remote),
-        owner: None,
-        ..crate::udp::blank(session, Direction::Out, (SocketAddr::new(first.from, first.ident), remote))
-    };
-    if session.verdict(remote) == Verdict::Deny {
-        pings.unreachable(&first, Unreachable::Prohibited);
-        (flow.how, flow.host_remote) = (FlowEnd::Denied, None);
-        return session.tell(Note::Ended(Entry::Flow(flow)));
-    }
-    let (queue, waiting) = mpsc::channel(QUEUE);
-    // The queue is empty and open: the first fits.
-    let _ = queue.try_send(first);
-    lock(table).insert(key, queue);
-    let (session, pings, table) = (session.clone(), pings.clone(), table.clone());
-    tokio::spawn(async move {
-        let opened = flow.opened;
-        let mut pinger = Pinger { pings, flow, last: None };
-        tokio::select! {
-            () = pinger.carry(waiting) => {}
-            () = session.over() => {}
-        }
-        lock(&table).remove(&key);
-        let Pinger { mut flow, .. } = pinger;
-        flow.duration_us = session.net.now().saturating_since(opened).as_micros() as u64;
-        session.tell(Note::Ended(Entry::Flow(flow)));
-    });
+    while pingers.join_next().await.is_some() {}
 }
 
 /// One who pings one.
 struct Pinger {
     pings: Arc<PingAny>,
+    pool: Arc<Pool>,
     flow: Flow,
     /// What was asked last: an error is about that.
     last: Option<Ping>,
+    /// When anything last came or left.
+    last_at: Instant,
 }
 
 impl Pinger {
-    async fn carry(&mut self, mut waiting: mpsc::Receiver<Ping>) {
+    /// `None`: who is pinged may not be, which is told and written down.
+    fn begin(session: &Session, pings: &Arc<PingAny>, first: &Ping) -> Option<Self> {
+        let remote = SocketAddr::new(first.to, 0);
+        let pair = (SocketAddr::new(first.from, first.ident), remote);
+        let mut flow = Flow {
+            protocol: FlowProtocol::Icmp,
+            host_remote: Some(remote),
+            ..crate::udp::blank(session, Direction::Out, pair)
+        };
+        if session.verdict(remote) == Verdict::Deny {
+            pings.unreachable(first, Unreachable::Prohibited);
+            (flow.how, flow.host_remote) = (FlowEnd::Denied, None);
+            session.tell(Note::Ended(Entry::Flow(flow)));
+            return None;
+        }
+        let (pings, pool, last_at) = (pings.clone(), session.pool.clone(), flow.opened);
+        Some(Self { pings, pool, flow, last: None, last_at })
+    }
+
+    async fn run(mut self, session: &Session, waiting: mpsc::Receiver<Ping>) {
+        tokio::select! {
+            () = self.carry(session, waiting) => {}
+            () = session.over() => {}
+        }
+        let Self { mut flow, last_at, .. } = self;
+        flow.duration_us = last_at.saturating_since(flow.opened).as_micros() as u64;
+        session.tell(Note::Ended(Entry::Flow(flow)));
+    }
+
+    async fn carry(&mut self, session: &Session, mut waiting: mpsc::Receiver<Ping>) {
         let socket = socket(self.flow.remote.ip());
-        let mut buffer = Vec::new();
         loop {
             let readable = async {
                 match &socket {
@@ -120,6 +137,7 @@ impl Pinger {
             tokio::select! {
                 ping = timeout(IDLE, waiting.recv()) => {
                     let Ok(Some(ping)) = ping else { return };
+                    self.last_at = session.net.now();
                     self.flow.datagrams_up += 1;
                     self.flow.bytes_up += ping.payload.len() as u64;
                     let sent = match &socket {
@@ -133,7 +151,11 @@ impl Pinger {
                 }
                 ready = readable => {
                     let Ok(Some(mut guard)) = ready else { return };
-                    match receive(guard.get_inner(), &mut buffer) {
+                    let got = receive(guard.get_inner(), &self.pool);
+                    if !matches!(&got, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                        self.last_at = session.net.now();
+                    }
+                    match got {
                         Ok(Some((seq, payload))) => self.answered(seq, payload),
                         Ok(None) => {}
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
@@ -183,22 +205,20 @@ fn send(socket: &AsyncFd<OwnedFd>, ping: &Ping) -> io::Result<()> {
     // The kernel fills in checksum and identifier.
     let kind = if ping.to.is_ipv4() { 8 } else { 128 };
     let [a, b] = ping.seq.to_be_bytes();
-    let message = [&[kind, 0, 0, 0, 0, 0, a, b], &ping.payload[..]].concat();
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    rustix::net::send(socket, &message, flags)?;
-    Ok(())
+    let header: [u8; HEADER] = [kind, 0, 0, 0, 0, 0, a, b];
+    datagram::send(socket, &[IoSlice::new(&header), IoSlice::new(&ping.payload)], None)
 }
 
 /// An answer's sequence number and bytes; `None`: it was something else.
-fn receive(socket: &OwnedFd, buffer: &mut Vec<u8>) -> io::Result<Option<(u16, Bytes)>> {
+fn receive(socket: &OwnedFd, pool: &Pool) -> io::Result<Option<(u16, Bytes)>> {
     if let Ok(Err(error)) = sockopt::socket_error(socket) {
         return Err(error.into());
     }
-    buffer.resize(65_536, 0);
-    let (len, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
-    let message = &buffer[..len];
-    let answer = message.split_at_checked(HEADER).filter(|(header, _)| matches!(header[0], 0 | 129));
-    Ok(answer.map(|(header, payload)| {
-        (u16::from_be_bytes([header[6], header[7]]), Bytes::copy_from_slice(payload))
-    }))
+    let (_, mut message) = datagram::take(socket, pool)?;
+    if message.len() < HEADER {
+        return Ok(None);
+    }
+    let header = message.split_to(HEADER);
+    let is_answer = matches!(header[0], 0 | 129);
+    Ok(is_answer.then(|| (u16::from_be_bytes([header[6], header[7]]), message)))
 }

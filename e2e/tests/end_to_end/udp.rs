@@ -207,7 +207,8 @@ path_mtu(socket.AF_INET6, socket.IPPROTO_IPV6, 23, 24, '2001:db8:1::2')
 
 /// Pings what its first argument names three times, and says what came.
 const PING: &str = "
-import errno, os, select, socket, struct, sys
+import errno, os, select, socket, struct, sys, time
+start = time.monotonic_ns()
 def ping(to):
     v6 = ':' in to
     s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM, 58 if v6 else 1)
@@ -225,6 +226,8 @@ def ping(to):
             print(to, errno.errorcode[error.errno])
             return
 for to in sys.argv[1:]: ping(to)
+print('took', (time.monotonic_ns() - start) // 1000)
+time.sleep(0.5)  # silence that belongs to nobody
 ";
 
 #[test]
@@ -256,7 +259,11 @@ fn pings_are_answered_as_the_host_is_answered() {
         command.arg(lastack.get_program()).args(lastack.get_args()).current_dir(dir.path());
         let text = run(&mut command, SHORT).unwrap().expect_success("the script").text();
         let flows = lastack_e2e::journal::flows(&dir.path().join("journal")).unwrap();
-        (text, flows)
+        let (text, took) = text.trim_end().split_once("took ").expect("it says how long it took");
+        for flow in &flows {
+            assert!(flow.number("duration_us") <= took.parse().unwrap(), "{took}: {flow:?}");
+        }
+        (text.to_owned(), flows)
     };
     let (text, flows) = run_host(allowed, "", "203.0.113.9 2001:db8:9::9 198.51.100.5");
     assert_eq!(
