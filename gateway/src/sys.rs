@@ -214,6 +214,14 @@ pub(crate) fn read_signal(fd: impl AsFd) -> io::Result<Option<Signalled>> {
     }))
 }
 
+/// Whom `O_ASYNC` of a descriptor signals. What is here for is that it is refused.
+#[cfg(test)]
+pub(crate) fn set_owner(fd: impl AsFd, process: rustix::process::Pid) -> io::Result<()> {
+    // SAFETY: F_SETOWN takes a number.
+    check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETOWN, process.as_raw_nonzero().get()) })
+        .map(drop)
+}
+
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -25,11 +25,8 @@ const FREE: &[c_long] = &[
     libc::SYS_pwrite64,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    libc::SYS_recvmmsg,
     libc::SYS_sendto,
     libc::SYS_sendmsg,
-    libc::SYS_sendmmsg,
-    libc::SYS_splice,
     // Sockets.
     libc::SYS_accept,
     libc::SYS_accept4,
@@ -62,7 +59,6 @@ const FREE: &[c_long] = &[
     libc::SYS_restart_syscall,
     // Descriptors.
     libc::SYS_close,
-    libc::SYS_fcntl,
     libc::SYS_dup,
     libc::SYS_dup3,
     libc::SYS_pipe2,
@@ -167,11 +163,18 @@ fn conditional() -> io::Result<Vec<(c_long, Vec<SeccompRule>)>> {
     let families = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let requests = [libc::FIONREAD, libc::FIONBIO, libc::TCGETS, libc::TIOCGWINSZ];
     let thread = libc::CLONE_THREAD as u64;
+    // None that says whom a descriptor signals (F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY). Without an owner O_ASYNC signals
+    // nobody, but a terminal's gets one by itself: its foreground process group.
+    let descriptor = [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL];
+    let mut fcntl = any_of(descriptor.map(|command| equal(1, command as u64)))?;
+    let flags = [equal(1, libc::F_SETFL as u64)?, masked(2, libc::O_ASYNC as u64, 0)?];
+    fcntl.push(SeccompRule::new(flags.to_vec()).map_err(io::Error::other)?);
     Ok(vec![
         (libc::SYS_openat, is_not(2, WRITING)?),
         (libc::SYS_mmap, is_not(2, libc::PROT_EXEC)?),
         (libc::SYS_mprotect, is_not(2, libc::PROT_EXEC)?),
         (libc::SYS_socket, any_of(families.map(|family| equal(0, family as u64)))?),
+        (libc::SYS_fcntl, fcntl),
         (libc::SYS_ioctl, any_of(requests.map(|request| equal(1, request)))?),
         (libc::SYS_clone, one(masked(0, thread, thread))?),
         (libc::SYS_prctl, one(equal(0, PR_SET_NAME))?),
@@ -230,6 +233,24 @@ mod tests {
             let parent = rustix::process::getppid().expect("a parent");
             assert_eq!(rustix::process::test_kill_process(parent), Err(rustix::io::Errno::NOSYS));
             assert_eq!(rustix::process::test_kill_process(rustix::process::getpid()), Ok(()));
+        });
+    }
+
+    #[test]
+    fn a_descriptor_signals_nobody() {
+        use rustix::fs::OFlags;
+        use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+        filtered(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("UDP");
+            let owner = crate::sys::set_owner(&socket, rustix::process::getppid().expect("a parent"));
+            assert_eq!(owner.unwrap_err().raw_os_error(), Some(libc::ENOSYS));
+            let flags = rustix::fs::fcntl_getfl(&socket).expect("F_GETFL");
+            rustix::fs::fcntl_setfl(&socket, flags | OFlags::NONBLOCK).expect("F_SETFL");
+            let asynchronous = flags | OFlags::from_bits_retain(libc::O_ASYNC as u32);
+            assert_eq!(rustix::fs::fcntl_setfl(&socket, asynchronous), Err(Errno::NOSYS));
+            assert_eq!(fcntl_getfd(&socket), Ok(FdFlags::CLOEXEC));
+            fcntl_setfd(&socket, FdFlags::CLOEXEC).expect("F_SETFD");
+            fcntl_dupfd_cloexec(&socket, 3).expect("F_DUPFD_CLOEXEC");
         });
     }
 
