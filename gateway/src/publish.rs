@@ -16,9 +16,12 @@ mod port;
 mod servers;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -29,12 +32,13 @@ pub(crate) use servers::Servers;
 
 use crate::owner::{Owner, Protocol};
 use crate::session::Session;
+use crate::sys;
 use crate::udp::Flows;
 use datagrams::Desk;
 use inward::Door;
 
-/// Clients that may wait for the program's answer; beyond, the host's own queue of connections fills, and then its
-/// kernel lets SYNs wait.
+/// Clients of one port that may wait for the program's answer; beyond, the host's own queue of connections fills, and then
+/// its kernel lets SYNs wait.
 const MAX_WAITING: usize = 1024;
 
 /// The published ports of one run. Clones are the same ports.
@@ -49,8 +53,6 @@ struct Shared {
     flows: Arc<Flows>,
     runtime: Handle,
     ports: Mutex<Vec<Open>>,
-    /// One permit a client that waits for the program's answer.
-    waiting: Arc<Semaphore>,
 }
 
 /// A port that is open.
@@ -106,8 +108,7 @@ pub struct Published {
 impl Publisher {
     /// Nothing is published yet. To be called in the runtime that is to serve.
     pub(crate) fn new(session: Arc<Session>, flows: Arc<Flows>) -> Self {
-        let waiting = Arc::new(Semaphore::new(MAX_WAITING));
-        let shared = Shared { session, flows, runtime: Handle::current(), ports: Mutex::default(), waiting };
+        let shared = Shared { session, flows, runtime: Handle::current(), ports: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -116,7 +117,7 @@ impl Publisher {
     /// # Errors
     /// The host's port cannot be had.
     pub fn add(&self, port: Port) -> Result<Published, PublishError> {
-        let Shared { session, flows, runtime, waiting, .. } = &*self.shared;
+        let Shared { session, runtime, .. } = &*self.shared;
         if session.is_ownerless() {
             return Err(PublishError::Ending);
         }
@@ -124,29 +125,48 @@ impl Publisher {
         if let Some(known) = ports.iter().find(|known| known.port.host_port() == port.host_port()) {
             return Err(PublishError::Published(known.port));
         }
-        let counts = Arc::<Counts>::default();
-        let (mut places, mut tasks) = (Vec::new(), Vec::new());
         let _entered = runtime.enter();
-        for (fd, at) in bind::bind(&port)? {
-            let socket = crate::sys::register(fd, tokio::io::Interest::READABLE)
-                .map_err(|error| PublishError::Other(at, error))?;
-            let (session, counts, inside) = (session.clone(), counts.clone(), port.inside);
-            tasks.push(match port.protocol {
-                Protocol::Tcp => {
-                    let door = Door { session, waiting: waiting.clone(), counts, inside };
-                    runtime.spawn(door.serve(socket))
-                }
-                Protocol::Udp => {
-                    let desk = Desk { session, flows: flows.clone(), counts, inside, place: at };
-                    runtime.spawn(desk.serve(socket))
-                }
-            });
-            places.push(at);
-        }
+        let register = |(fd, at)| match sys::register(fd, Interest::READABLE) {
+            Ok(socket) => Ok((socket, at)),
+            Err(error) => Err(PublishError::Other(at, error)),
+        };
+        // All sockets of a port, or none: nobody is served before.
+        let sockets = bind::bind(&port)?.into_iter().map(register).collect::<Result<Vec<_>, _>>()?;
+        let places = sockets.iter().map(|(_, at)| *at).collect();
+        let counts = Arc::<Counts>::default();
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+        let serve = |(socket, at)| runtime.spawn(self.serve(port, socket, at, &counts, &waiting));
+        let tasks = sockets.into_iter().map(serve).collect();
         let open = Open { port, places, counts, tasks };
         let published = open.published(session);
         ports.push(open);
         Ok(published)
+    }
+
+    /// Serves who comes to `socket`, until nobody is left inside to answer.
+    fn serve(
+        &self,
+        port: Port,
+        socket: AsyncFd<OwnedFd>,
+        place: SocketAddr,
+        counts: &Arc<Counts>,
+        waiting: &Arc<Semaphore>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (session, counts, inside) = (self.shared.session.clone(), counts.clone(), port.inside);
+        let (flows, waiting) = (self.shared.flows.clone(), waiting.clone());
+        async move {
+            let ownerless = session.clone();
+            let serve = async {
+                match port.protocol {
+                    Protocol::Tcp => Door { session, waiting, counts, inside }.serve(&socket).await,
+                    Protocol::Udp => Desk { session, flows, counts, inside, place }.serve(&socket).await,
+                }
+            };
+            tokio::select! {
+                () = ownerless.ownerless() => {}
+                () = serve => {}
+            }
+        }
     }
 
     /// Takes a port back: nobody new is served; who is served is served on. Resolves when the host's port is free again;

@@ -44,18 +44,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Takes datagrams until nobody is left inside to answer them.
-    pub(super) async fn serve(self, socket: AsyncFd<OwnedFd>) {
+    /// Takes datagrams as they come.
+    pub(super) async fn serve(&self, socket: &AsyncFd<OwnedFd>) {
         // Where it is not told, the address that the socket is bound to is what the client called.
         let _ = datagram::tell_destination(socket.get_ref(), self.place.is_ipv6());
-        let session = self.session.clone();
-        tokio::select! {
-            () = session.ownerless() => {}
-            () = self.take_all(&socket) => {}
-        }
-    }
-
-    async fn take_all(&self, socket: &AsyncFd<OwnedFd>) {
         loop {
             let take = |socket: &OwnedFd| datagram::take(socket, &self.session.pool);
             match socket.async_io(Interest::READABLE, take).await {

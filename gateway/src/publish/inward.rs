@@ -39,16 +39,8 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Takes clients until nobody is left inside to serve them.
-    pub(super) async fn serve(self, socket: AsyncFd<OwnedFd>) {
-        let session = self.session.clone();
-        tokio::select! {
-            () = session.ownerless() => {}
-            () = self.take_all(&socket) => {}
-        }
-    }
-
-    async fn take_all(&self, socket: &AsyncFd<OwnedFd>) {
+    /// Takes clients as they come.
+    pub(super) async fn serve(&self, socket: &AsyncFd<OwnedFd>) {
         loop {
             let Ok(permit) = self.waiting.clone().acquire_owned().await else { return };
             match accept(socket).await {
