@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use lastack_core::observe::control::Reply;
 use lastack_gateway::publish::{HostPort, Port};
 use lastack_observe::json;
-use lastack_observe::source::stack::Stack;
+use lastack_observe::source::stack::{Refusal, Stack};
 use serde_json::{Value, json};
 
 use crate::args::{Globals, Lang};
 use crate::failure::Failure;
-use crate::run::publish::{read_one, unread};
+use crate::run::publish::{read_one, remedy, unread};
 use crate::source_args;
 use crate::table::Table;
 
@@ -57,6 +57,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// It is published already.
+const EEXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
+
 /// One thing that is to be different.
 enum Change {
     Add(Port),
@@ -78,19 +81,10 @@ impl Change {
     fn make(&self, stack: &mut Stack) -> Result<(), Failure> {
         match self {
             Self::Add(port) => stack.publish(&port.to_string()).map(drop).map_err(|error| {
-                let remedy = match error.kind() {
-                    io::ErrorKind::AlreadyExists => {
-                        format!("lastack publish {} --remove {}", stack.name(), port.host_port())
-                    }
-                    io::ErrorKind::PermissionDenied => {
-                        format!(
-                            "{}:{}, or a lower net.ipv4.ip_unprivileged_port_start",
-                            u32::from(port.host) + 8000,
-                            port.inside
-                        )
-                    }
-                    io::ErrorKind::AddrNotAvailable => "an address that `ip address` shows".to_owned(),
-                    _ => "another port of this host: ss -tulnp shows who has this one".to_owned(),
+                let name = stack.name();
+                let remedy = match Refusal::errno(&error) {
+                    EEXIST => format!("lastack publish {name} --remove {}", port.host_port()),
+                    errno => remedy(port, errno, &format!("lastack publish {name}")),
                 };
                 Failure::new(format!("cannot publish {port}"), error.to_string(), remedy)
             }),

@@ -33,24 +33,30 @@ pub(crate) fn unread(text: &str, error: &PortError) -> Failure {
 
 /// The three lines for a port that could not be published.
 pub(crate) fn refused(port: &Port, error: &PublishError) -> Failure {
-    let (inside, host) = (port.inside, port.host);
-    let remedy = match error {
-        PublishError::Published(_) => {
-            format!("another port of this host: {}:{inside}", host.wrapping_add(1).max(1024))
+    let remedy = remedy(port, error.errno(), "--publish");
+    Failure::new(format!("cannot publish {port}"), error.to_string(), remedy)
+}
+
+/// What helps where `port` could not be had; `publish` is what one writes before another.
+pub(crate) fn remedy(port: &Port, errno: i32, publish: &str) -> String {
+    let at = |host: u16| format!("{publish} {}", Port { host, ..*port });
+    let host = port.host;
+    match Errno::from_raw_os_error(errno) {
+        Errno::EXIST => {
+            format!("another port of this host: {}", at(host.checked_add(1).unwrap_or(0).max(1024)))
         }
-        PublishError::InUse(_) => format!(
+        Errno::ADDRINUSE => format!(
             "another port of this host, or end who has it: ss -{}lnp 'sport = :{host}'",
             if port.protocol == Protocol::Tcp { 't' } else { 'u' }
         ),
-        PublishError::Privileged(_) => format!(
-            "--publish {}:{inside}, or sudo sysctl net.ipv4.ip_unprivileged_port_start={host}",
-            u32::from(host) + 8000
+        Errno::ACCESS => format!(
+            "{}, or sudo sysctl net.ipv4.ip_unprivileged_port_start={host}",
+            at(host.saturating_add(8000))
         ),
-        PublishError::NoAddress(_) => "one that `ip address` shows, or none for all of them".to_owned(),
-        PublishError::Ending => "publish it before the program ends".to_owned(),
-        PublishError::Other(..) => "check limits (ulimit -n) and free memory".to_owned(),
-    };
-    Failure::new(format!("cannot publish {port}"), error.to_string(), remedy)
+        Errno::ADDRNOTAVAIL => "an address that `ip address` shows, or none for all of them".to_owned(),
+        Errno::SHUTDOWN => "publish it before the program ends".to_owned(),
+        _ => "check limits (ulimit -n) and free memory".to_owned(),
+    }
 }
 
 /// What a run answers on its control socket about its ports.
@@ -124,5 +130,22 @@ mod tests {
         let texts: Vec<_> = ports.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["8080:80", "[::1]:5353:53/udp"]);
         assert!(read(&["8080".into()]).is_err());
+    }
+
+    #[test]
+    fn a_remedy_keeps_the_address_and_the_protocol() {
+        let remedy = |port: &str, errno: Errno| {
+            super::remedy(&port.parse().unwrap(), errno.raw_os_error(), "lastack publish web")
+        };
+        let other = "another port of this host: lastack publish web ";
+        for (port, next) in [("8080:80", "8081:80"), ("127.0.0.1:65535:80/udp", "127.0.0.1:1024:80/udp")] {
+            assert_eq!(remedy(port, Errno::EXIST), format!("{other}{next}"));
+        }
+        assert_eq!(
+            remedy("[::1]:53:5353/udp", Errno::ACCESS),
+            "lastack publish web [::1]:8053:5353/udp, or sudo sysctl net.ipv4.ip_unprivileged_port_start=53"
+        );
+        assert!(remedy("65000:80", Errno::ACCESS).starts_with("lastack publish web 65535:80, "));
+        assert!(remedy("53:53/udp", Errno::ADDRINUSE).ends_with("ss -ulnp 'sport = :53'"));
     }
 }

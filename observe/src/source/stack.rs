@@ -213,7 +213,7 @@ impl Stack {
                 Reply::End => return Ok(()),
                 Reply::Error { message, errno } => {
                     let kind = io::Error::from_raw_os_error(errno).kind();
-                    return Err(io::Error::new(kind, message));
+                    return Err(io::Error::new(kind, Refusal { message, errno }));
                 }
                 reply @ (Reply::Killed { .. } | Reply::Sysctl { .. }) => {
                     each(reply);
@@ -233,6 +233,29 @@ impl Stack {
         Ok(serde_json::from_str(&line)?)
     }
 }
+
+/// What a stack that refuses says: the payload of the error that this becomes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    message: String,
+    errno: i32,
+}
+
+impl Refusal {
+    /// The errno in `error`, if a stack has refused; else 0.
+    pub fn errno(error: &io::Error) -> i32 {
+        let refusal = error.get_ref().and_then(|inner| inner.downcast_ref::<Self>());
+        refusal.map_or(0, |refusal| refusal.errno)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 /// Events of a stack, as they happen.
 #[derive(Debug)]
