@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -27,6 +29,17 @@ fn fields(status: &str) -> BTreeMap<&str, &str> {
 
 fn capabilities(status: &BTreeMap<&str, &str>, set: &str) -> u64 {
     u64::from_str_radix(status[set], 16).expect("hexadecimal")
+}
+
+/// Every user, and nobody as root of its namespace.
+fn each_way(mut test: impl FnMut(User, &[&str])) {
+    each_user(|user| {
+        test(user, &[]);
+        if user == User::Nobody {
+            println!("-- with --root-map");
+            test(user, &["--root-map"]);
+        }
+    });
 }
 
 /// `command`, started by a shell that has descriptors 7 and 9 open.
@@ -81,9 +94,9 @@ fn the_program_that_sees_itself_as_root_has_no_more_than_a_containers_root() {
 #[test]
 fn the_program_inherits_three_descriptors_or_all_for_the_asking() {
     needs_run!();
-    each_user(|user| {
+    each_way(|user, way| {
         let seen = |flags: &[&str]| {
-            let runner = Runner::new(user).flags(flags);
+            let runner = Runner::new(user).flags(way).flags(flags);
             let mut command = with_open_descriptors(runner.command("ls").arg("/proc/self/fd"));
             let seen = run(&mut command, SHORT).unwrap().expect_success("ls").text();
             seen.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
@@ -110,17 +123,20 @@ try "the carrier's root" test -e "/proc/$carrier/root$dir"
 try "the helper's descriptors" readlink "/proc/$PPID/fd/0"
 try "the carrier's descriptors" readlink "/proc/$carrier/fd/0"
 try "the carrier's mounts" nsenter --mount --target "$carrier" true
-try "the carrier's memory" head -c 1 "/proc/$carrier/mem"
-echo done
+# Opening is what is refused: what is at address 0 can be read by nobody.
+opens() { sh -c ': < "$1"' sh "$1"; }
+try "the carrier's memory" opens "/proc/$carrier/mem"
+try "the helper's memory" opens "/proc/$PPID/mem"
+try 'this process, which shows that such a way is found' opens "/proc/$$/mem"
 "#;
 
 #[test]
 fn the_control_socket_is_out_of_reach() {
     needs_run!();
     needs!("nsenter");
-    each_user(|user| {
-        let name = format!("e2e-reach-{user:?}");
-        let runner = Runner::new(user).flags(&["--name", &name]);
+    each_way(|user, way| {
+        let name = format!("e2e-reach-{user:?}{}", way.len());
+        let runner = Runner::new(user).flags(way).flags(&["--name", &name]);
         // A runtime directory of its own, so that it is known where the socket is.
         let runtime = runner.dir().join("runtime");
         fs::create_dir(&runtime).unwrap();
@@ -130,7 +146,8 @@ fn the_control_socket_is_out_of_reach() {
         let mut command = runner.command("sh");
         command.args(["-c", REACH, "sh", &directory, &name]).arg(probe).env("XDG_RUNTIME_DIR", &runtime);
         let tried = run(&mut command, SHORT).unwrap().expect_success("sh").text();
-        assert_eq!(tried, format!("there is {directory}\ndone\n"));
+        let found = "REACHED by this process, which shows that such a way is found";
+        assert_eq!(tried, format!("there is {directory}\n{found}\n"));
     });
 }
 
@@ -150,7 +167,7 @@ fn nobody_outside_can_be_signalled() {
         needs::skip("this kernel has no Landlock scopes (Linux 6.12): SECURITY.md says what that means");
         return;
     }
-    each_user(|user| {
+    each_way(|user, way| {
         let mut outside = match user {
             User::Current => Command::new("sleep"),
             User::Nobody => as_nobody(false),
@@ -168,8 +185,69 @@ fn nobody_outside_can_be_signalled() {
             "kill -0 {} && echo signalled; sleep 9 & kill $! && wait $!; echo ended $?",
             outside.id()
         );
-        let ended = Runner::new(user).run("sh", &["-c", &script], SHORT).expect_success("sh");
+        let runner = Runner::new(user).flags(way);
+        let ended = runner.run("sh", &["-c", &script], SHORT).expect_success("sh");
         assert_eq!(ended.text(), "ended 143\n", "{}", ended.stderr);
+    });
+}
+
+#[test]
+fn abstract_sockets_outside_are_out_of_reach() {
+    needs_run!();
+    needs!("python3");
+    let name = format!("lastack-e2e-{}", std::process::id());
+    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let script = format!("import socket; print(socket.socket(socket.AF_UNIX).connect_ex('\\0{name}'))");
+    let outside = run(Command::new("python3").args(["-c", &script]), SHORT).unwrap();
+    assert_eq!(outside.expect_success("python3").text(), "0\n", "it is there");
+    listener.accept().unwrap();
+    each_way(|user, way| {
+        let runner = Runner::new(user).flags(way);
+        let tried = runner.run("python3", &["-c", &script], SHORT).expect_success("python3").text();
+        assert!(tried != "0\n" && listener.accept().is_err(), "{tried}");
+    });
+}
+
+#[test]
+fn set_user_id_programs_give_what_the_program_may_have_and_no_more() {
+    needs_run!();
+    if !needs::is_root() {
+        needs::skip("needs root, to make a set-user-id program");
+        return;
+    }
+    // Of root for nobody, of nobody for root: either changes the user where it works.
+    each_user(|user| {
+        let (owner, own, kept) = match user {
+            User::Current => ("65534", "0", ROOT_PROGRAM),
+            User::Nobody => ("0", "65534", 0),
+        };
+        let runner = Runner::new(user);
+        let program = runner.dir().join("show");
+        let make = "cp \"$(command -v cat)\" \"$1\" && chown \"$2\" \"$1\" && chmod 4755 \"$1\"";
+        let mut made = Command::new("sh");
+        made.args(["-ec", make, "sh"]).arg(&program).arg(owner);
+        run(&mut made, SHORT).unwrap().expect_success("a set-user-id program");
+        let effective = |status: &str| fields(status)["Uid"].split_whitespace().nth(1).map(str::to_owned);
+        let mut outside = match user {
+            User::Current => Command::new(&program),
+            User::Nobody => as_nobody(false),
+        };
+        if user == User::Nobody {
+            outside.arg(&program);
+        }
+        let outside = run(outside.arg("/proc/self/status"), SHORT).unwrap().expect_success("show").text();
+        if effective(&outside).as_deref() != Some(owner) {
+            needs::skip("set-user-id programs do not work in the directory for temporary files");
+            return;
+        }
+        let program = program.display().to_string();
+        let inside = runner.run(&program, &["/proc/self/status"], SHORT).expect_success("show").text();
+        let expected = if user == User::Current { owner } else { own };
+        assert_eq!(effective(&inside).as_deref(), Some(expected), "{inside}");
+        for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+            assert_eq!(capabilities(&fields(&inside), set) & !kept, 0, "{set}: {inside}");
+        }
     });
 }
 
