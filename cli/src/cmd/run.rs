@@ -61,7 +61,7 @@ pub(crate) struct Args {
     /// Connections at a time, both ways together; more are refused and noted in the journal
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
-    /// UDP flows at a time; datagrams that would begin another are dropped and counted
+    /// UDP flows at a time, clients of published ports among them; datagrams that would begin another are dropped and counted
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     max_flows: u32,
     /// Silence that ends a UDP flow, seconds
@@ -203,6 +203,11 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         }
     };
     let lost = journal.close().map_err(|error| unwritable(args.output.as_deref(), &error))?;
+    if let Some(error) = &ended.unconfined {
+        eprintln!(
+            "warning: lastack carried the program's bytes without a filter of its own system calls: this kernel refuses one ({error})"
+        );
+    }
     if form != Form::None {
         warn(lost, &ended);
     }
@@ -242,14 +247,9 @@ fn observe(
 
 /// What the reader of the journal should know about its limits.
 fn warn(lost: u64, ended: &Ended) {
-    let Ended { status: _, facts, dropped, unconfined } = ended;
+    let Ended { status: _, facts, dropped, unconfined: _ } = ended;
     if lost > 0 {
         eprintln!("warning: {lost} journal entries were lost: the output was too slow");
-    }
-    if let Some(error) = unconfined {
-        eprintln!(
-            "warning: lastack carried the program's bytes without a filter of its own system calls: this kernel refuses one ({error})"
-        );
     }
     if *dropped > 0 {
         eprintln!(

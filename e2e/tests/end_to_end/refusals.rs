@@ -83,27 +83,54 @@ fn without_any_link_both_are_explained() {
     assert!(ended.stderr.contains("neither a TUN device nor a veth pair"), "{}", ended.stderr);
 }
 
-#[test]
-fn a_seccomp_filter_is_recognised() {
-    needs_run!();
-    needs!("perl");
-    // The numbers of prctl and unshare. Loads the number of the call; unshare fails with EPERM, the rest is allowed.
-    let numbers = match std::env::consts::ARCH {
-        "x86_64" => "(157, 272)",
-        "aarch64" => "(167, 97)",
-        _ => return needs::skip("the filter is written for x86-64 and arm64"),
+/// `lastack`, where the system call of that number on x86-64 or arm64 fails with EPERM and the rest is allowed.
+fn where_refused(x86_64: u32, aarch64: u32) -> Option<Command> {
+    let (prctl, call) = match std::env::consts::ARCH {
+        "x86_64" => (157, x86_64),
+        "aarch64" => (167, aarch64),
+        _ => {
+            needs::skip("the filter is written for x86-64 and arm64");
+            return None;
+        }
     };
+    // Loads the number of the call, and compares.
     let perl = format!(
-        "my ($prctl, $unshare) = {numbers};
-         my $filter = pack('SCCL' x 4, 0x20,0,0,0, 0x15,0,1,$unshare, 0x06,0,0,0x50001, 0x06,0,0,0x7fff0000);
+        "my ($prctl, $call) = ({prctl}, {call});
+         my $filter = pack('SCCL' x 4, 0x20,0,0,0, 0x15,0,1,$call, 0x06,0,0,0x50001, 0x06,0,0,0x7fff0000);
          my $program = pack('S x![Q] P', 4, $filter);
          syscall($prctl, 38, 1, 0, 0, 0) == 0 or die; syscall($prctl, 22, 2, $program) == 0 or die $!;
          exec @ARGV or die;"
     );
     let mut command = Command::new("perl");
-    command.args(["-e", &perl]).arg(binaries::lastack()).args(["run", "--", "true"]);
-    let ended = run(&mut command, SHORT).unwrap();
+    command.args(["-e", &perl]).arg(binaries::lastack());
+    Some(command)
+}
+
+#[test]
+fn a_seccomp_filter_is_recognised() {
+    needs_run!();
+    needs!("perl");
+    // unshare
+    let Some(mut command) = where_refused(272, 97) else { return };
+    let ended = run(command.args(["run", "--", "true"]), SHORT).unwrap();
     assert_explained(&ended, "seccomp", "--security-opt seccomp=unconfined");
+}
+
+#[test]
+fn that_lastack_has_no_filter_of_its_own_is_told_whatever_the_report() {
+    needs_run!();
+    needs!("perl");
+    for report in ["none", "text"] {
+        // seccomp
+        let Some(mut command) = where_refused(317, 277) else { return };
+        let ended = run(command.args(["run", "--report", report, "--", "true"]), SHORT).unwrap();
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("without a filter of its own system calls"),
+            "{report}: {}",
+            ended.stderr
+        );
+    }
 }
 
 #[test]
