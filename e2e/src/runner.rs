@@ -184,6 +184,21 @@ pub fn lastack_as(user: User, dir: &Path) -> Command {
     }
 }
 
+/// `script` on a host of its own, a network namespace, where `"$@"` is `lastack` as `user`. It runs in `dir`, which that user
+/// may enter. Only root can.
+///
+/// # Panics
+/// As [`lastack_as`].
+#[must_use]
+pub fn on_a_host_of_its_own(user: User, dir: &Path, script: &str) -> Command {
+    let lastack = lastack_as(user, dir);
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-ec", script, "sh"]);
+    command.arg(lastack.get_program()).args(lastack.get_args()).current_dir(dir);
+    command.envs(lastack.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
 /// A command as uid 65534; with `tun`, in a mount namespace whose `/dev/net/tun` it may open. Only root can.
 #[must_use]
 pub fn as_nobody(tun: bool) -> Command {

@@ -31,7 +31,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a program that embeds a stack answers to requests that are its own; `None`: the stack's. Called in the client's
 /// thread.
-pub type Answers = dyn Fn(&Request) -> Option<Vec<Reply>> + Send + Sync;
+type Answers = dyn Fn(&Request) -> Option<Vec<Reply>> + Send + Sync;
 
 /// Serves until it is dropped, which removes the file.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use lastack_e2e::process::{Finished, Process, run};
-use lastack_e2e::runner::{self, HOST_V4, Runner, User, as_nobody, copy_for_all, lastack_as};
+use lastack_e2e::runner::{self, HOST_V4, Runner, User, as_nobody, copy_for_all, on_a_host_of_its_own};
 use lastack_e2e::servers::Server;
 use lastack_e2e::{binaries, journal, needs, servers};
 
@@ -60,10 +60,7 @@ fn each_link_is_had_for_the_asking() {
 fn in_host(user: User, script: &str) -> (Finished, tempfile::TempDir) {
     let dir = servers::directory().unwrap();
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-ec", script, "sh"]);
-    let lastack = lastack_as(user, dir.path());
-    command.arg(lastack.get_program()).args(lastack.get_args()).current_dir(dir.path());
+    let mut command = on_a_host_of_its_own(user, dir.path(), script);
     (run(&mut command, SHORT).unwrap(), dir)
 }
 

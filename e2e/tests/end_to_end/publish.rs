@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lastack_e2e::journal::Connection;
 use lastack_e2e::process::{Process, run};
-use lastack_e2e::runner::{Runner, User, lastack_as};
+use lastack_e2e::runner::{Runner, User, lastack_as, on_a_host_of_its_own};
 use lastack_e2e::{clock, needs, servers};
 use rustix::process::Signal;
 
@@ -146,10 +146,7 @@ fn a_client_elsewhere_keeps_its_address_in_the_servers_log() {
         kill $!; wait $! || true
         cat log";
     let script = script.replace("FLAGS", &lastack_e2e::runner::device_flags().join(" "));
-    let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-ec", &script, "sh"]);
-    let lastack = lastack_as(User::Current, dir.path());
-    command.arg(lastack.get_program()).args(lastack.get_args()).current_dir(dir.path());
+    let mut command = on_a_host_of_its_own(User::Current, dir.path(), &script);
     let log = run(&mut command, SHORT).unwrap().expect_success("curl").text();
     assert!(log.contains("::ffff:203.0.113.9 - -") && log.contains("2001:db8:9::9 - -"), "{log}");
 }

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use lastack_e2e::process::{Process, run};
-use lastack_e2e::runner::{HOST_V4, Runner, User, lastack_as};
+use lastack_e2e::runner::{HOST_V4, Runner, User, on_a_host_of_its_own};
 use lastack_e2e::{clock, needs, servers};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, QCLASS, QTYPE, Question, TYPE};
@@ -197,10 +197,7 @@ path_mtu(socket.AF_INET6, socket.IPPROTO_IPV6, 23, 24, '2001:db8:1::2')
         ip route change 192.0.2.0/24 dev out mtu 900
         exec \"$@\" run FLAGS --report none --mtu 9000 -- python3 script.py";
     let host = host.replace("FLAGS", &lastack_e2e::runner::device_flags().join(" "));
-    let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-ec", &host, "sh"]);
-    let lastack = lastack_as(User::Current, dir.path());
-    command.arg(lastack.get_program()).args(lastack.get_args()).current_dir(dir.path());
+    let mut command = on_a_host_of_its_own(User::Current, dir.path(), &host);
     let text = run(&mut command, SHORT).unwrap().expect_success("the script").text();
     assert_eq!(text, "EMSGSIZE 900\nEMSGSIZE 1280\n");
 }
@@ -253,10 +250,7 @@ fn pings_are_answered_as_the_host_is_answered() {
              exec \"$@\" run {} {flags} --json --output journal -- python3 script.py {to}",
             lastack_e2e::runner::device_flags().join(" ")
         );
-        let mut command = Command::new("unshare");
-        command.args(["--net", "sh", "-ec", &script, "sh"]);
-        let lastack = lastack_as(User::Current, dir.path());
-        command.arg(lastack.get_program()).args(lastack.get_args()).current_dir(dir.path());
+        let mut command = on_a_host_of_its_own(User::Current, dir.path(), &script);
         let text = run(&mut command, SHORT).unwrap().expect_success("the script").text();
         let flows = lastack_e2e::journal::flows(&dir.path().join("journal")).unwrap();
         let (text, took) = text.trim_end().split_once("took ").expect("it says how long it took");
