@@ -502,6 +502,12 @@ impl Stack {
             .unwrap_or(Err(SendError::NotConnected))
     }
 
+    /// Nothing follows what [`Stack::send_more`] wrote: what it holds back is sent as if written by [`Stack::send`] (Linux
+    /// `tcp_splice_eof`). Nothing happens where nothing is held.
+    pub fn push(&mut self, now: Instant, id: ConnectionId) {
+        self.command(now, id, |socket, _| socket.connection.push());
+    }
+
     /// As [`Stack::send`] with `MSG_EOR`: where all of `data` is taken, a record ends with it, and no segment holds bytes of
     /// two records.
     pub fn send_record(&mut self, now: Instant, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {

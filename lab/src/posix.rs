@@ -9,6 +9,7 @@
 mod control;
 mod error_queue;
 mod fast_open;
+mod files;
 mod kept;
 mod life;
 mod options;
@@ -32,6 +33,7 @@ use lastack_core::wire::transmit::{RxMeta, Transmit};
 
 use crate::target::{Call, Done, Fd, Outcome, Sent, Via};
 use error_queue::ErrorQueue;
+use files::{OpenFile, PipeEnd};
 use ready::Epoll;
 pub(crate) use wheel::Wheel;
 
@@ -59,6 +61,8 @@ pub struct Posix {
 enum Descriptor {
     Tcp(Box<TcpSocket>),
     Epoll(Epoll),
+    File(OpenFile),
+    Pipe(PipeEnd),
 }
 
 #[derive(Debug)]
@@ -268,7 +272,7 @@ impl Posix {
                 Role::Connection { id, .. } => Some(id),
                 Role::Fresh | Role::Listener(_) => None,
             },
-            Some(Descriptor::Epoll(_)) | None => None,
+            _ => None,
         }
     }
 
@@ -360,6 +364,12 @@ impl Posix {
                 self.epoll_ctl(*epoll, *operation, *fd, *events, *data).into()
             }
             Call::EpollWait(epoll, most, timeout) => self.epoll_wait(*epoll, *most, *timeout, first),
+            Call::Open(path, flags) => self.open(path, *flags).into(),
+            Call::Pipe => self.pipe().into(),
+            Call::SendFile { to, from, offset, len } => {
+                self.send_file(*to, *from, *offset, *len, progress, first)
+            }
+            Call::Splice { from, to, len, flags } => self.splice(*from, *to, *len, *flags, progress, first),
         }
     }
 
@@ -372,7 +382,7 @@ impl Posix {
     fn tcp(&mut self, fd: Fd) -> Result<&mut TcpSocket, Outcome> {
         match self.descriptors.get_mut(&fd.0) {
             Some(Descriptor::Tcp(socket)) => Ok(socket),
-            Some(Descriptor::Epoll(_)) => Err(Outcome::error(libc::ENOTSOCK)),
+            Some(_) => Err(Outcome::error(libc::ENOTSOCK)),
             None => Err(Outcome::error(libc::EBADF)),
         }
     }

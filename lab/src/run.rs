@@ -14,6 +14,7 @@ mod directive;
 mod failure;
 mod flow;
 mod life;
+mod live;
 mod options;
 mod packets;
 mod record;

@@ -245,7 +245,11 @@ pub(crate) fn accept(fd: RawFd) -> Sys<(i64, Option<SocketAddr>)> {
     }
 }
 
-/// `read`, `recv` or `recvmsg`; gives the byte count, the message flags and the control messages.
+fn iovecs(buffers: &mut [Vec<u8>]) -> Vec<libc::iovec> {
+    buffers.iter_mut().map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() }).collect()
+}
+
+/// `readv`, `recv` or `recvmsg`; gives the byte count, the message flags and the control messages.
 pub(crate) fn receive(
     fd: RawFd,
     lens: &[usize],
@@ -260,16 +264,14 @@ pub(crate) fn receive(
     unsafe {
         match via {
             crate::target::Via::ReadWrite => {
-                Ok((check(libc::read(fd, first.0, first.1) as i64)?, 0, Vec::new()))
+                let parts = iovecs(&mut buffers);
+                Ok((check(libc::readv(fd, parts.as_ptr(), parts.len() as c_int) as i64)?, 0, Vec::new()))
             }
             crate::target::Via::Socket => {
                 Ok((check(libc::recv(fd, first.0, first.1, flags) as i64)?, 0, Vec::new()))
             }
             crate::target::Via::Message => {
-                let mut parts: Vec<libc::iovec> = buffers
-                    .iter_mut()
-                    .map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() })
-                    .collect();
+                let mut parts = iovecs(&mut buffers);
                 let mut header: libc::msghdr = zeroed();
                 header.msg_iov = parts.as_mut_ptr();
                 header.msg_iovlen = parts.len();
@@ -322,7 +324,7 @@ unsafe fn read_control(kind: (c_int, c_int), data: *const u8) -> Option<Control>
     }
 }
 
-/// `write`, `send`, `sendto` or `sendmsg` of zeros.
+/// `writev`, `send`, `sendto` or `sendmsg` of zeros.
 pub(crate) fn send(
     fd: RawFd,
     lens: &[usize],
@@ -338,15 +340,15 @@ pub(crate) fn send(
     // SAFETY: every pointer and length belongs to a buffer or address that outlives the call.
     let result = unsafe {
         match via {
-            crate::target::Via::ReadWrite => check(libc::write(fd, first.0, first.1) as i64),
+            crate::target::Via::ReadWrite => {
+                let parts = iovecs(&mut buffers);
+                check(libc::writev(fd, parts.as_ptr(), parts.len() as c_int) as i64)
+            }
             crate::target::Via::Socket => {
                 check(libc::sendto(fd, first.0, first.1, flags, name_at, name_len) as i64)
             }
             crate::target::Via::Message => {
-                let mut parts: Vec<libc::iovec> = buffers
-                    .iter_mut()
-                    .map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() })
-                    .collect();
+                let mut parts = iovecs(&mut buffers);
                 let mut header: libc::msghdr = zeroed();
                 header.msg_name = name_at.cast_mut().cast();
                 header.msg_namelen = name_len;
@@ -430,6 +432,31 @@ pub(crate) fn epoll_wait(epoll: RawFd, most: c_int, timeout_ms: c_int) -> Sys<(i
     let count = check(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), most, timeout_ms) })?;
     let events = events[..count as usize].iter().map(|event| (event.events, event.u64)).collect();
     Ok((count, events))
+}
+
+pub(crate) fn open(path: &str, flags: c_int) -> Sys<i64> {
+    let path = std::ffi::CString::new(path).map_err(|_| libc::ENOENT)?;
+    // SAFETY: `path` outlives the call.
+    check(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) })
+}
+
+pub(crate) fn pipe() -> Sys<(RawFd, RawFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for both.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    Ok((ends[0], ends[1]))
+}
+
+pub(crate) fn send_file(to: RawFd, from: RawFd, offset: Option<u64>, len: usize) -> Sys<i64> {
+    let mut offset = offset.map(u64::cast_signed);
+    let at = offset.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
+    // SAFETY: `at` is null or outlives the call.
+    check(unsafe { libc::sendfile(to, from, at, len) } as i64)
+}
+
+pub(crate) fn splice(from: RawFd, to: RawFd, len: usize, flags: u32) -> Sys<i64> {
+    // SAFETY: both offsets are null, as pipes and sockets want them.
+    check(unsafe { libc::splice(from, core::ptr::null_mut(), to, core::ptr::null_mut(), len, flags) } as i64)
 }
 
 /// Takes or gives back a lock on an open file; false: somebody else holds it.

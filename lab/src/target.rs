@@ -78,22 +78,22 @@ pub enum Call {
     Accept(Fd),
     /// `connect`; `None` is AF_UNSPEC: disconnect.
     Connect(Fd, Option<SocketAddr>),
-    /// `read`, `recv`, `recvfrom`, `recvmsg`
+    /// `read`, `readv`, `recv`, `recvfrom`, `recvmsg`
     Receive {
         /// The socket.
         fd: Fd,
-        /// Buffer sizes; one unless `recvmsg`.
+        /// Buffer sizes; one unless `readv` or `recvmsg`.
         lens: Vec<usize>,
         /// MSG_*.
         flags: i32,
         /// Which call it is.
         via: Via,
     },
-    /// `write`, `send`, `sendto`, `sendmsg`
+    /// `write`, `writev`, `send`, `sendto`, `sendmsg`
     Send {
         /// The socket.
         fd: Fd,
-        /// Buffer sizes; one unless `sendmsg`.
+        /// Buffer sizes; one unless `writev` or `sendmsg`.
         lens: Vec<usize>,
         /// MSG_*.
         flags: i32,
@@ -122,12 +122,38 @@ pub enum Call {
     EpollCtl(Fd, i32, Fd, u32, u64),
     /// `epoll_wait`: epoll, most events, milliseconds.
     EpollWait(Fd, i32, i32),
+    /// `open`: path, O_*.
+    Open(String, i32),
+    /// `pipe`
+    Pipe,
+    /// `sendfile`
+    SendFile {
+        /// The socket.
+        to: Fd,
+        /// The file.
+        from: Fd,
+        /// Where in the file; `None`: where it stands, which moves.
+        offset: Option<u64>,
+        /// Bytes, at most.
+        len: usize,
+    },
+    /// `splice` between a socket and a pipe, without offsets.
+    Splice {
+        /// The socket, or the pipe's reading end.
+        from: Fd,
+        /// The socket, or the pipe's writing end.
+        to: Fd,
+        /// Bytes, at most.
+        len: usize,
+        /// SPLICE_F_*.
+        flags: u32,
+    },
 }
 
 /// Which of the calls that move bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Via {
-    /// `read`, `write`
+    /// `read`, `readv`, `write`, `writev`
     ReadWrite,
     /// `recv`, `send`, `recvfrom`, `sendto`
     Socket,
@@ -179,6 +205,8 @@ impl Outcome {
 pub enum Output {
     /// Nothing of interest.
     None,
+    /// `pipe`: the end to read and the one to write.
+    Pair(Fd, Fd),
     /// `accept`: the other end.
     Peer(SocketAddr),
     /// `ioctl`: the int.

@@ -527,6 +527,16 @@ impl Sender {
         self.push_end
     }
 
+    /// What `MSG_MORE` holds is held no longer (Linux `tcp_splice_eof`); Nagle may still hold it.
+    pub(crate) fn expect_no_more(&mut self) {
+        if self.has_unsent() {
+            self.more = false;
+            self.deferred = false;
+            self.push_end = self.write_seq;
+            self.unsettled = true;
+        }
+    }
+
     /// `TCP_NODELAY` was set: Nagle and cork do not hold what is queued now.
     pub(crate) fn push_pending(&mut self) {
         self.push_now = true;

@@ -5,18 +5,29 @@
 //!          empty descriptor (eventfd), because the tool closes what the script left open with the real `close`.
 #![allow(unsafe_code, reason = "a C interface")]
 
+mod pipes;
+mod preload;
+mod ready;
+mod sockets;
+mod world;
+
 use core::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use core::time::Duration;
 
-use lastack_lab::target::{Call, Fd, OptionValue, Outcome, Output, Via};
+use lastack_lab::target::{Call, Fd, Outcome, Via};
 use libc::{
     epoll_event, iovec, loff_t, msghdr, nfds_t, pollfd, sockaddr, socklen_t, ssize_t, timeval, timezone,
     useconds_t,
 };
 
-use crate::control::write_control;
 use crate::host::Host;
+use pipes::{pipe, splice};
+use ready::{epoll_create, epoll_ctl, epoll_wait, poll};
+use sockets::{
+    accept, bind, close, connect, fcntl, getsockopt, ioctl, listen, read, readv, recv, recvfrom, recvmsg,
+    send, sendmsg, sendto, setsockopt, shutdown, socket, write, writev,
+};
+use world::{gettimeofday, netdev_receive, netdev_send, usleep};
 
 type Data = *mut c_void;
 
@@ -78,7 +89,7 @@ pub unsafe extern "C" fn packetdrill_interface_init(flags: *const c_char, out: *
     // SAFETY: the tool's contract.
     let flags = (!flags.is_null()).then(|| unsafe { CStr::from_ptr(flags) }.to_string_lossy().into_owned());
     let host: &'static Host = Box::leak(Box::new(Host::new(flags)));
-    register_getsockopt(host);
+    preload::register_getsockopt(host);
     let table = Interface {
         userdata: (&raw const *host).cast_mut().cast(),
         free,
@@ -117,6 +128,9 @@ pub unsafe extern "C" fn packetdrill_interface_init(flags: *const c_char, out: *
     // SAFETY: the tool's contract.
     unsafe { out.write(table) };
 }
+
+/// The tool is done. The host stays: threads of calls may still be inside.
+unsafe extern "C" fn free(_data: Data) {}
 
 // ---- translation
 
@@ -260,377 +274,4 @@ unsafe fn zero(buffer: *mut c_void, len: ssize_t) {
         // SAFETY: the caller's contract.
         unsafe { buffer.cast::<u8>().write_bytes(0, len as usize) };
     }
-}
-
-// ---- the table
-
-/// The tool is done. The host stays: threads of calls may still be inside.
-unsafe extern "C" fn free(_data: Data) {}
-
-unsafe extern "C" fn socket(data: Data, family: c_int, kind: c_int, protocol: c_int) -> c_int {
-    name_new(data, &host(data).call(&Call::Socket { family, kind, protocol }))
-}
-
-unsafe extern "C" fn bind(data: Data, fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
-    // SAFETY: the C contract of bind().
-    match unsafe { read_address(address, len) } {
-        Ok(Some(address)) => give(&call(data, fd, |fd| Call::Bind(fd, address))) as c_int,
-        Ok(None) => fail(libc::EAFNOSUPPORT),
-        Err(errno) => fail(errno),
-    }
-}
-
-unsafe extern "C" fn listen(data: Data, fd: c_int, backlog: c_int) -> c_int {
-    give(&call(data, fd, |fd| Call::Listen(fd, backlog))) as c_int
-}
-
-unsafe extern "C" fn accept(data: Data, fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
-    let outcome = call(data, fd, Call::Accept);
-    if let Output::Peer(peer) = outcome.output {
-        let mapped = host(data).is_mapped(Fd(outcome.value as i32));
-        let peer = match peer.ip() {
-            IpAddr::V4(ip) if mapped => SocketAddr::new(IpAddr::V6(ip.to_ipv6_mapped()), peer.port()),
-            _ => peer,
-        };
-        // SAFETY: the C contract of accept().
-        unsafe { write_address(peer, address, len) };
-    }
-    name_new(data, &outcome)
-}
-
-unsafe extern "C" fn connect(data: Data, fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
-    // SAFETY: the C contract of connect().
-    match unsafe { read_address(address, len) } {
-        Ok(to) => give(&call(data, fd, |fd| Call::Connect(fd, to))) as c_int,
-        Err(errno) => fail(errno),
-    }
-}
-
-unsafe extern "C" fn read(data: Data, fd: c_int, buffer: *mut c_void, len: usize) -> ssize_t {
-    let got = receive(data, fd, vec![len], 0, Via::ReadWrite);
-    // SAFETY: the C contract of read().
-    unsafe { zero(buffer, got) };
-    got
-}
-
-unsafe extern "C" fn readv(data: Data, fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    // SAFETY: the C contract of readv().
-    let lens = unsafe { lens(parts, count.max(0) as usize) };
-    receive(data, fd, lens, 0, Via::ReadWrite)
-}
-
-unsafe extern "C" fn recv(data: Data, fd: c_int, buffer: *mut c_void, len: usize, flags: c_int) -> ssize_t {
-    let got = receive(data, fd, vec![len], flags, Via::Socket);
-    // SAFETY: the C contract of recv().
-    unsafe { zero(buffer, got) };
-    got
-}
-
-unsafe extern "C" fn recvfrom(
-    data: Data,
-    fd: c_int,
-    buffer: *mut c_void,
-    len: usize,
-    flags: c_int,
-    _from: *mut sockaddr,
-    from_len: *mut socklen_t,
-) -> ssize_t {
-    if !from_len.is_null() {
-        // SAFETY: not null. A stream socket names nobody.
-        unsafe { *from_len = 0 };
-    }
-    // SAFETY: the C contract of recvfrom() has recv()'s in it.
-    unsafe { recv(data, fd, buffer, len, flags) }
-}
-
-unsafe extern "C" fn recvmsg(data: Data, fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the C contract of recvmsg().
-    unsafe {
-        let lens = lens((*message).msg_iov, (*message).msg_iovlen);
-        let outcome = call(data, fd, |fd| Call::Receive { fd, lens, flags, via: Via::Message });
-        let (flags, control) = match &outcome.output {
-            Output::Message { flags, control } => (*flags, control.as_slice()),
-            _ => (0, &[][..]),
-        };
-        (*message).msg_flags = flags;
-        write_control(&mut *message, control);
-        (*message).msg_namelen = 0;
-        give(&outcome) as ssize_t
-    }
-}
-
-unsafe extern "C" fn write(data: Data, fd: c_int, _buffer: *const c_void, len: usize) -> ssize_t {
-    transmit(data, fd, vec![len], 0, Via::ReadWrite, None)
-}
-
-unsafe extern "C" fn writev(data: Data, fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    // SAFETY: the C contract of writev().
-    let lens = unsafe { lens(parts, count.max(0) as usize) };
-    transmit(data, fd, lens, 0, Via::ReadWrite, None)
-}
-
-unsafe extern "C" fn send(
-    data: Data,
-    fd: c_int,
-    _buffer: *const c_void,
-    len: usize,
-    flags: c_int,
-) -> ssize_t {
-    transmit(data, fd, vec![len], flags, Via::Socket, None)
-}
-
-unsafe extern "C" fn sendto(
-    data: Data,
-    fd: c_int,
-    _buffer: *const c_void,
-    len: usize,
-    flags: c_int,
-    to: *const sockaddr,
-    to_len: socklen_t,
-) -> ssize_t {
-    // SAFETY: the C contract of sendto().
-    match unsafe { destination(to, to_len) } {
-        Ok(to) => transmit(data, fd, vec![len], flags, Via::Socket, to),
-        Err(errno) => fail(errno) as ssize_t,
-    }
-}
-
-unsafe extern "C" fn sendmsg(data: Data, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the C contract of sendmsg().
-    let (lens, to) = unsafe {
-        let to = destination((*message).msg_name.cast(), (*message).msg_namelen);
-        (lens((*message).msg_iov, (*message).msg_iovlen), to)
-    };
-    match to {
-        Ok(to) => transmit(data, fd, lens, flags, Via::Message, to),
-        Err(errno) => fail(errno) as ssize_t,
-    }
-}
-
-/// Variadic in C; the third argument arrives in the same register.
-unsafe extern "C" fn fcntl(data: Data, fd: c_int, command: c_int, arg: c_int) -> c_int {
-    give(&call(data, fd, |fd| Call::Fcntl(fd, command, arg))) as c_int
-}
-
-unsafe extern "C" fn ioctl(data: Data, fd: c_int, request: c_ulong, out: *mut c_void) -> c_int {
-    let outcome = call(data, fd, |fd| Call::Ioctl(fd, request));
-    if let (Output::Int(value), false) = (&outcome.output, out.is_null()) {
-        // SAFETY: the requests that are answered write one int.
-        unsafe { out.cast::<c_int>().write_unaligned(*value) };
-    }
-    give(&outcome) as c_int
-}
-
-unsafe extern "C" fn close(data: Data, fd: c_int) -> c_int {
-    let outcome = call(data, fd, Call::Close);
-    if outcome.value >= 0 && host(data).forget(fd) {
-        // SAFETY: the placeholder that `name_new` made; the tool will not close it again.
-        unsafe { libc::close(fd) };
-    }
-    give(&outcome) as c_int
-}
-
-unsafe extern "C" fn shutdown(data: Data, fd: c_int, how: c_int) -> c_int {
-    give(&call(data, fd, |fd| Call::Shutdown(fd, how))) as c_int
-}
-
-unsafe extern "C" fn getsockopt(
-    data: Data,
-    fd: c_int,
-    level: c_int,
-    name: c_int,
-    value: *mut c_void,
-    len: *mut socklen_t,
-) -> c_int {
-    if len.is_null() || value.is_null() {
-        return fail(libc::EFAULT);
-    }
-    // SAFETY: the C contract of getsockopt(): `value` holds `*len` bytes.
-    unsafe {
-        let room = *len as usize;
-        let outcome = call(data, fd, |fd| Call::GetOption(fd, level, name, room));
-        if let Output::Bytes(bytes) = &outcome.output {
-            let written = bytes.len().min(room);
-            value.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), written);
-            *len = written as socklen_t;
-        }
-        give(&outcome) as c_int
-    }
-}
-
-unsafe extern "C" fn setsockopt(
-    data: Data,
-    fd: c_int,
-    level: c_int,
-    name: c_int,
-    value: *const c_void,
-    len: socklen_t,
-) -> c_int {
-    if value.is_null() {
-        return fail(libc::EFAULT);
-    }
-    // SAFETY: the C contract of setsockopt(): `value` holds `len` bytes.
-    let bytes = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), len as usize) };
-    let word = |at: usize| bytes.get(at..at + 4).map(|w| i32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
-    let value = match (level, name, word(0), word(4)) {
-        (libc::SOL_SOCKET, libc::SO_LINGER, Some(onoff), Some(seconds)) => {
-            OptionValue::Linger(onoff, seconds)
-        }
-        (libc::IPPROTO_TCP, libc::TCP_CONGESTION, ..) => {
-            OptionValue::Bytes(bytes.iter().copied().take_while(|byte| *byte != 0).collect())
-        }
-        (_, _, Some(value), _) => OptionValue::Int(value),
-        // Linux: do_tcp_setsockopt(), sk_setsockopt(): "if (optlen < sizeof(int))"; the IP levels take a byte.
-        (libc::IPPROTO_TCP | libc::SOL_SOCKET, _, None, _) => return fail(libc::EINVAL),
-        (_, _, None, _) => match bytes.first() {
-            Some(byte) => OptionValue::Int(i32::from(*byte)),
-            None => return fail(libc::EINVAL),
-        },
-    };
-    give(&call(data, fd, |fd| Call::SetOption(fd, level, name, value))) as c_int
-}
-
-unsafe extern "C" fn poll(data: Data, list: *mut pollfd, count: nfds_t, timeout_ms: c_int) -> c_int {
-    if list.is_null() {
-        return fail(libc::EFAULT);
-    }
-    // SAFETY: the C contract of poll().
-    let list = unsafe { core::slice::from_raw_parts_mut(list, count as usize) };
-    let host = host(data);
-    let entries = list.iter().map(|entry| (host.inside(entry.fd).unwrap_or(Fd(-1)), entry.events)).collect();
-    let outcome = host.call(&Call::Poll(entries, timeout_ms));
-    if let Output::Ready(masks) = &outcome.output {
-        for (entry, mask) in list.iter_mut().zip(masks) {
-            entry.revents = *mask;
-        }
-    }
-    give(&outcome) as c_int
-}
-
-unsafe extern "C" fn netdev_send(data: Data, packet: *const c_void, len: usize) -> c_int {
-    // SAFETY: the tool's contract: `len` bytes of one IP packet.
-    host(data).inject(unsafe { core::slice::from_raw_parts(packet.cast::<u8>(), len) });
-    0
-}
-
-unsafe extern "C" fn netdev_receive(
-    data: Data,
-    buffer: *mut c_void,
-    len: *mut usize,
-    time_us: *mut i64,
-) -> c_int {
-    let sent = host(data).receive();
-    // SAFETY: the tool's contract: `buffer` has room for `*len` bytes. A count of 0 is "there will be none".
-    unsafe {
-        let bytes = sent.as_ref().map_or(&[][..], |sent| &sent.bytes);
-        let copied = bytes.len().min(*len);
-        buffer.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), copied);
-        *len = copied;
-        *time_us = sent.as_ref().map_or(0, |sent| sent.at.as_micros() as i64);
-    }
-    0
-}
-
-unsafe extern "C" fn usleep(data: Data, us: useconds_t) -> c_int {
-    host(data).sleep(Duration::from_micros(u64::from(us)));
-    0
-}
-
-unsafe extern "C" fn gettimeofday(data: Data, out: *mut timeval, _zone: *mut timezone) -> c_int {
-    let now = host(data).now();
-    if !out.is_null() {
-        // SAFETY: not null; the C contract of gettimeofday().
-        unsafe {
-            (*out).tv_sec = now.as_secs() as libc::time_t;
-            (*out).tv_usec = libc::suseconds_t::from(now.subsec_micros());
-        }
-    }
-    0
-}
-
-unsafe extern "C" fn epoll_create(data: Data, _size: c_int) -> c_int {
-    name_new(data, &host(data).call(&Call::EpollCreate))
-}
-
-unsafe extern "C" fn epoll_ctl(
-    data: Data,
-    epoll: c_int,
-    operation: c_int,
-    fd: c_int,
-    event: *mut epoll_event,
-) -> c_int {
-    // SAFETY: the C contract of epoll_ctl(): null only for EPOLL_CTL_DEL.
-    let (events, value) = if event.is_null() { (0, 0) } else { unsafe { ((*event).events, (*event).u64) } };
-    let Some(inside) = host(data).inside(fd) else { return fail(libc::EBADF) };
-    give(&call(data, epoll, |epoll| Call::EpollCtl(epoll, operation, inside, events, value))) as c_int
-}
-
-unsafe extern "C" fn epoll_wait(
-    data: Data,
-    epoll: c_int,
-    events: *mut epoll_event,
-    most: c_int,
-    timeout_ms: c_int,
-) -> c_int {
-    let outcome = call(data, epoll, |epoll| Call::EpollWait(epoll, most, timeout_ms));
-    if let Output::Events(found) = &outcome.output {
-        for (at, (mask, value)) in found.iter().enumerate() {
-            // SAFETY: the C contract of epoll_wait(): room for `most` events, and no more are given.
-            unsafe { events.add(at).write_unaligned(epoll_event { events: *mask, u64: *value }) };
-        }
-    }
-    give(&outcome) as c_int
-}
-
-unsafe extern "C" fn pipe(_data: Data, _ends: *mut c_int) -> c_int {
-    fail(libc::ENOSYS)
-}
-
-unsafe extern "C" fn splice(
-    _data: Data,
-    _from: c_int,
-    _from_offset: *mut loff_t,
-    _to: c_int,
-    _to_offset: *mut loff_t,
-    _len: usize,
-    _flags: c_uint,
-) -> ssize_t {
-    fail(libc::ENOSYS) as ssize_t
-}
-
-// ---- the preloaded getsockopt
-
-static REGISTERED: core::sync::atomic::AtomicPtr<c_void> =
-    core::sync::atomic::AtomicPtr::new(core::ptr::null_mut());
-/// What the preloaded library takes as "ask the C library".
-const NOT_OURS: c_int = -2;
-
-/// packetdrill's code blocks ask the C library; the preloaded one asks here first.
-fn register_getsockopt(host: &'static Host) {
-    type Register = unsafe extern "C" fn(
-        Option<unsafe extern "C" fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int>,
-    );
-    REGISTERED.store((&raw const *host).cast_mut().cast(), core::sync::atomic::Ordering::Release);
-    // SAFETY: a C string; where the symbol exists it is our own, of this type.
-    unsafe {
-        let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"lastack_register_getsockopt".as_ptr());
-        if !symbol.is_null() {
-            core::mem::transmute::<*mut c_void, Register>(symbol)(Some(answer_getsockopt));
-        }
-    }
-}
-
-unsafe extern "C" fn answer_getsockopt(
-    fd: c_int,
-    level: c_int,
-    name: c_int,
-    value: *mut c_void,
-    len: *mut socklen_t,
-) -> c_int {
-    let data = REGISTERED.load(core::sync::atomic::Ordering::Acquire);
-    if data.is_null() || host(data).inside(fd).is_none() {
-        return NOT_OURS;
-    }
-    // SAFETY: the arguments are those of a getsockopt() call.
-    unsafe { getsockopt(data, fd, level, name, value, len) }
 }

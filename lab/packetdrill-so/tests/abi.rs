@@ -207,3 +207,30 @@ fn errors_arrive_in_errno_and_descriptors_are_real() {
     assert_eq!((result, length), (0, 280));
     assert_ne!(isn, 0);
 }
+
+#[test]
+fn bytes_go_through_a_pipe_from_a_socket_and_back() {
+    let tool = Tool::new("");
+    let (fd, isn) = tool.accepted();
+    let mut ends = [-1; 2];
+    let none = std::ptr::null_mut();
+    let data = tool.table.userdata;
+    // SAFETY: room for two; no offsets.
+    let splice = |from, to| unsafe { (tool.table.splice)(data, from, none, to, none, 1000, 0) };
+    // SAFETY: room for two.
+    assert_eq!(unsafe { (tool.table.pipe)(data, ends.as_mut_ptr()) }, 0);
+    let [read, write] = ends;
+    tool.send(&segment(TcpFlags::ACK, 1, isn + 1, 300));
+    assert_eq!(splice(fd, write), 300);
+    assert_eq!(splice(read, fd), 300);
+    let echo = std::iter::from_fn(|| tool.receive()).map(|(_, packet)| packet.len).find(|len| *len > 0);
+    assert_eq!(echo, Some(300));
+    // SAFETY: no memory is involved.
+    unsafe {
+        assert_eq!((tool.table.close)(data, write), 0);
+        assert_eq!(splice(read, fd), 0, "empty, and nobody writes");
+        assert_eq!((tool.table.close)(data, read), 0);
+    }
+    assert_eq!(splice(read, fd), -1);
+    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EBADF));
+}

@@ -98,8 +98,13 @@ impl Drop for Application {
 
 fn remember(open: &mut Vec<RawFd>, call: &Call, outcome: &Outcome) {
     match call {
-        Call::Socket { .. } | Call::Accept(_) | Call::EpollCreate if outcome.value >= 0 => {
+        Call::Socket { .. } | Call::Accept(_) | Call::EpollCreate | Call::Open(..) if outcome.value >= 0 => {
             open.push(outcome.value as RawFd);
+        }
+        Call::Pipe => {
+            if let Output::Pair(read, write) = outcome.output {
+                open.extend([read.0, write.0]);
+            }
         }
         Call::Close(fd) => open.retain(|known| *known != fd.0),
         _ => {}
@@ -142,6 +147,12 @@ fn perform(call: &Call) -> Outcome {
         }
         Call::EpollWait(epoll, most, timeout) => sys::epoll_wait(epoll.0, *most, *timeout)
             .map(|(n, events)| Outcome::ok(n).with(Output::Events(events))),
+        Call::Open(path, flags) => sys::open(path, *flags).map(Outcome::ok),
+        Call::Pipe => sys::pipe().map(|(read, write)| Outcome::ok(0).with(Output::Pair(Fd(read), Fd(write)))),
+        Call::SendFile { to, from, offset, len } => {
+            sys::send_file(to.0, from.0, *offset, *len).map(Outcome::ok)
+        }
+        Call::Splice { from, to, len, flags } => sys::splice(from.0, to.0, *len, *flags).map(Outcome::ok),
     };
     result.unwrap_or_else(Outcome::error)
 }

@@ -123,9 +123,7 @@ impl Posix {
             return Outcome::error(left.unwrap_or(libc::EPIPE)).into();
         };
         let dont_wait = nonblocking || flags & libc::MSG_DONTWAIT != 0;
-        // Linux sk_stream_write_space(): who waits for room is woken when there is a good deal of it.
-        let woken = Readiness::WRITABLE.0 | Readiness::ERROR.0 | Readiness::HANGUP.0;
-        if !first && !self.stack.readiness(id).intersects(Readiness(woken)) {
+        if !first && !self.may_go_on(id) {
             return Attempt::Waits { progress, deadline: None };
         }
         let tracked = self.track(fd, id, len, flags);

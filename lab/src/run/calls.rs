@@ -7,11 +7,12 @@ use core::time::Duration;
 
 use super::control::control_of;
 use super::flow::Flow;
+use super::live::field;
 use super::{Failure, FailureKind, Run, Schedule};
-use crate::script::ast::{Event, Expr, Field, Syscall};
-use crate::script::print::{action_text, expr_text, seconds};
+use crate::script::ast::{Event, Expr, Syscall};
+use crate::script::print::{action_text, seconds};
 use crate::script::symbols::{self, errno_name, number};
-use crate::target::{Call, Done, Fd, OptionValue, Outcome, Output, Via};
+use crate::target::{Call, Done, Fd, Outcome, Output};
 
 /// A call that blocks, and what is expected of it.
 #[derive(Clone, Debug)]
@@ -24,6 +25,11 @@ pub(super) struct Pending {
 
 /// The call that should have returned is waited for this long after it was due.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Calls whose result is a new descriptor.
+pub(super) fn names_fd(call: &Syscall) -> bool {
+    matches!(call.name.as_str(), "socket" | "accept" | "epoll_create" | "open")
+}
 
 impl Run<'_> {
     pub(super) fn call(&mut self, call: &Syscall, event: &Event, schedule: Schedule) -> Result<(), Failure> {
@@ -64,12 +70,13 @@ impl Run<'_> {
         self.before_call(&live);
         let Some(done) = self.target.begin_call(&live) else { return Ok(None) };
         let named = number(&call.result).unwrap_or(0);
-        if matches!(call.name.as_str(), "socket" | "accept" | "epoll_create") && done.outcome.value >= 0 {
+        if names_fd(call) && done.outcome.value >= 0 {
             self.name_fd(call, named, &done.outcome)?;
         }
         if call.name == "close" && done.outcome.value == 0 {
             self.forget_fd(call);
         }
+        self.name_pipe(call, &done.outcome)?;
         Ok(Some(done.outcome))
     }
 
@@ -142,107 +149,6 @@ impl Run<'_> {
         self.add_flow(flow);
     }
 
-    pub(super) fn live_call(&self, call: &Syscall) -> Result<Call, String> {
-        let args = Args { run: self, call };
-        let fd = || args.fd(0);
-        let receive =
-            |flags, via| Ok(Call::Receive { fd: args.fd(0)?, lens: vec![args.len(2)?], flags, via });
-        let send =
-            |flags, via, to| Ok(Call::Send { fd: args.fd(0)?, lens: vec![args.len(2)?], flags, via, to });
-        match call.name.as_str() {
-            "socket" => Ok(Call::Socket {
-                family: match args.get(0)? {
-                    Expr::Fill => self.world.ip.socket_family(),
-                    family => number(family)? as i32,
-                },
-                kind: args.int(1)?,
-                protocol: args.int(2)?,
-            }),
-            "bind" => Ok(Call::Bind(fd()?, args.address(1, self.host(self.options.bind_port))?)),
-            "listen" => Ok(Call::Listen(fd()?, args.int(1)?)),
-            "accept" => Ok(Call::Accept(fd()?)),
-            "connect" => Ok(Call::Connect(fd()?, args.destination(1)?)),
-            "read" => receive(0, Via::ReadWrite),
-            "recv" | "recvfrom" => receive(args.int(3)?, Via::Socket),
-            "write" => send(0, Via::ReadWrite, None),
-            "send" => send(args.int(3)?, Via::Socket, None),
-            "sendto" => send(args.int(3)?, Via::Socket, args.destination(4)?),
-            "sendmsg" | "recvmsg" => self.live_message(call, &args),
-            "close" => Ok(Call::Close(fd()?)),
-            "shutdown" => Ok(Call::Shutdown(fd()?, args.int(1)?)),
-            "fcntl" => {
-                Ok(Call::Fcntl(fd()?, args.int(1)?, if call.args.len() > 2 { args.int(2)? } else { 0 }))
-            }
-            "ioctl" => Ok(Call::Ioctl(fd()?, args.int64(1)? as u64)),
-            "setsockopt" => Ok(Call::SetOption(fd()?, args.int(1)?, args.int(2)?, args.option_value(3)?)),
-            "getsockopt" => {
-                let len = match args.get(4)? {
-                    Expr::List(items) if items.len() == 1 => number(&items[0])?,
-                    other => number(other)?,
-                };
-                Ok(Call::GetOption(fd()?, args.int(1)?, args.int(2)?, len.max(0) as usize))
-            }
-            "poll" => Ok(Call::Poll(self.poll_list(args.get(0)?)?, args.int(2)?)),
-            "epoll_create" => Ok(Call::EpollCreate),
-            "epoll_ctl" => {
-                let fields = args.fields(3)?;
-                let events = field(fields, "events").map_or(Ok(0), number)? as u32;
-                Ok(Call::EpollCtl(fd()?, args.int(1)?, args.fd(2)?, events, self.epoll_data(fields)?))
-            }
-            "epoll_wait" => Ok(Call::EpollWait(fd()?, args.int(2)?, args.int(3)?)),
-            other => Err(format!("the system call `{other}` is not supported")),
-        }
-    }
-
-    fn live_message(&self, call: &Syscall, args: &Args<'_, '_>) -> Result<Call, String> {
-        let fields = args.fields(1)?;
-        let Some(Expr::List(parts)) = field(fields, "msg_iov") else {
-            return Err(format!("{}: msg_iov is missing", call.name));
-        };
-        let control = control_of(fields)?;
-        if call.name == "sendmsg" && !control.is_empty() {
-            return Err("sendmsg: control messages are not supported".to_owned());
-        }
-        let len = |part: &Expr| match part {
-            Expr::Struct(fields) if fields.len() == 2 => {
-                number(&fields[1].value).map(|len| len.max(0) as usize)
-            }
-            other => Err(format!("{} is not {{..., LEN}}", expr_text(other))),
-        };
-        let lens = parts.iter().map(len).collect::<Result<Vec<_>, _>>()?;
-        let (fd, flags, via) = (args.fd(0)?, args.int(2)?, Via::Message);
-        if call.name == "recvmsg" {
-            return Ok(Call::Receive { fd, lens, flags, via });
-        }
-        let connects =
-            flags & libc::MSG_FASTOPEN != 0 && matches!(field(fields, "msg_name"), Some(Expr::Fill));
-        let to = connects.then(|| self.world.ip.socket_address(self.peer(self.options.connect_port)));
-        Ok(Call::Send { fd, lens, flags, via, to })
-    }
-
-    fn poll_list(&self, list: &Expr) -> Result<Vec<(Fd, i16)>, String> {
-        let Expr::List(items) = list else { return Err("poll: expected [{fd=…, events=…}]".to_owned()) };
-        let one = |item: &Expr| {
-            let Expr::Struct(fields) = item else {
-                return Err("poll: expected {fd=…, events=…}".to_owned());
-            };
-            let fd = field(fields, "fd").ok_or("poll: fd is missing")?;
-            let events = field(fields, "events").map_or(Ok(0), number)?;
-            Ok((self.fd(number(fd)?)?, events as i16))
-        };
-        items.iter().map(one).collect()
-    }
-
-    /// What epoll gives back with an event: a descriptor stands for the script's number.
-    fn epoll_data(&self, fields: &[Field]) -> Result<u64, String> {
-        for name in ["fd", "ptr", "u32", "u64"] {
-            if let Some(value) = field(fields, name) {
-                return Ok(number(value)? as u64);
-            }
-        }
-        Ok(0)
-    }
-
     pub(super) fn fd(&self, name: i64) -> Result<Fd, String> {
         self.fds.get(&name).copied().ok_or_else(|| format!("descriptor {name} is not open in this script"))
     }
@@ -252,9 +158,8 @@ impl Run<'_> {
     fn check_done(&mut self, call: &Syscall, done: &Done) -> Result<(), Failure> {
         let outcome = &done.outcome;
         let expected = number(&call.result).map_err(|message| self.failure(FailureKind::Script, message))?;
-        let names_fd = matches!(call.name.as_str(), "socket" | "accept" | "epoll_create");
         let value_agrees =
-            if names_fd && expected >= 0 { outcome.value >= 0 } else { outcome.value == expected };
+            if names_fd(call) && expected >= 0 { outcome.value >= 0 } else { outcome.value == expected };
         let errno_agrees = match &call.errno {
             Some(name) => symbols::value(name) == Some(i64::from(outcome.errno)),
             None => true,
@@ -270,12 +175,13 @@ impl Run<'_> {
                 format!("{}{errno}", outcome.value),
             ));
         }
-        if names_fd && expected >= 0 {
+        if names_fd(call) && expected >= 0 {
             self.name_fd(call, expected, outcome)?;
         }
         if call.name == "close" && outcome.value == 0 {
             self.forget_fd(call);
         }
+        self.name_pipe(call, outcome)?;
         self.check_output(call, outcome)
     }
 
@@ -292,6 +198,19 @@ impl Run<'_> {
                 self.flows[at].fd = Some(fd);
                 self.current = Some(at);
             }
+        }
+        Ok(())
+    }
+
+    /// `pipe([4, 5])`: both names.
+    fn name_pipe(&mut self, call: &Syscall, outcome: &Outcome) -> Result<(), Failure> {
+        let Output::Pair(read, write) = outcome.output else { return Ok(()) };
+        let Some(Expr::List(names)) = call.args.first() else {
+            return Err(self.failure(FailureKind::Script, "pipe: expected [FD, FD]".to_owned()));
+        };
+        for (name, fd) in names.iter().zip([read, write]) {
+            let name = number(name).map_err(|message| self.failure(FailureKind::Script, message))?;
+            self.name_fd(call, name, &Outcome::ok(fd.0.into()))?;
         }
         Ok(())
     }
@@ -370,107 +289,12 @@ impl Run<'_> {
                 let asked = self.control_text(asked, control);
                 (format!("msg_flags {wanted:#x}{asked}"), format!("msg_flags {flags:#x}{told}"))
             }
-            Output::None | Output::Peer(_) => return Ok(()),
+            Output::None | Output::Peer(_) | Output::Pair(..) => return Ok(()),
         };
         if expected == actual {
             return Ok(());
         }
         let text = action_text(&crate::script::ast::Action::Call(call.clone()));
         Err(self.mismatch(&format!("{text}: the call wrote something else"), expected, actual))
-    }
-}
-
-pub(super) fn field<'a>(fields: &'a [Field], name: &str) -> Option<&'a Expr> {
-    fields.iter().find(|field| field.name.as_deref() == Some(name)).map(|field| &field.value)
-}
-
-/// The arguments of one call, with what `...` stands for.
-struct Args<'a, 'r> {
-    run: &'a Run<'r>,
-    call: &'a Syscall,
-}
-
-impl<'a> Args<'a, '_> {
-    fn get(&self, at: usize) -> Result<&'a Expr, String> {
-        let missing = || {
-            format!("{} has {} arguments; number {} is missing", self.call.name, self.call.args.len(), at + 1)
-        };
-        self.call.args.get(at).ok_or_else(missing)
-    }
-
-    fn int64(&self, at: usize) -> Result<i64, String> {
-        number(self.get(at)?)
-    }
-
-    fn int(&self, at: usize) -> Result<i32, String> {
-        let value = self.int64(at)?;
-        i32::try_from(value)
-            .or_else(|_| u32::try_from(value).map(u32::cast_signed))
-            .map_err(|_| format!("{}: {value} does not fit in an int", self.call.name))
-    }
-
-    fn len(&self, at: usize) -> Result<usize, String> {
-        let value = self.int64(at)?;
-        usize::try_from(value).map_err(|_| format!("{}: a length of {value}", self.call.name))
-    }
-
-    fn fd(&self, at: usize) -> Result<Fd, String> {
-        self.run.fd(self.int64(at)?)
-    }
-
-    fn fields(&self, at: usize) -> Result<&'a [Field], String> {
-        match self.get(at)? {
-            Expr::Struct(fields) => Ok(fields),
-            other => Err(format!("{}: {} is not {{…}}", self.call.name, expr_text(other))),
-        }
-    }
-
-    /// `...` or `{sa_family=…, sin_port=htons(…), sin_addr=inet_addr("…")}`.
-    fn address(&self, at: usize, default: SocketAddr) -> Result<SocketAddr, String> {
-        let ip = self.run.world.ip;
-        let fields = match self.get(at)? {
-            Expr::Fill => return Ok(ip.socket_address(default)),
-            Expr::Struct(fields) => fields,
-            other => return Err(format!("{}: {} is not an address", self.call.name, expr_text(other))),
-        };
-        let port = match field(fields, "sin_port") {
-            Some(Expr::Apply(function, args)) if function == "htons" && args.len() == 1 => number(&args[0])?,
-            _ => return Err(format!("{}: sin_port=htons(…) is missing", self.call.name)),
-        };
-        let host = match field(fields, "sin_addr") {
-            Some(Expr::Apply(function, args)) if function == "inet_addr" => match args.first() {
-                Some(Expr::Str(text)) => text.parse().map_err(|_| format!("`{text}` is not an address"))?,
-                _ => return Err("inet_addr needs a string".to_owned()),
-            },
-            _ => default.ip(),
-        };
-        Ok(ip.socket_address(SocketAddr::new(host, port as u16)))
-    }
-
-    /// `...` is the peer; AF_UNSPEC is nobody.
-    fn destination(&self, at: usize) -> Result<Option<SocketAddr>, String> {
-        if let Expr::Symbol(family) = self.get(at)? {
-            return if family == "AF_UNSPEC" {
-                Ok(None)
-            } else {
-                Err(format!("{}: {family}", self.call.name))
-            };
-        }
-        self.address(at, self.run.peer(self.run.options.connect_port)).map(Some)
-    }
-
-    fn option_value(&self, at: usize) -> Result<OptionValue, String> {
-        match self.get(at)? {
-            Expr::List(items) if items.len() == 1 => Ok(OptionValue::Int(number(&items[0])? as i32)),
-            Expr::Str(text) => Ok(OptionValue::Bytes(text.clone().into_bytes())),
-            Expr::Struct(fields) => {
-                let word = |name: &str, place: usize| {
-                    let value = field(fields, name).or_else(|| fields.get(place).map(|field| &field.value));
-                    value.map_or_else(|| Err(format!("{name} is missing")), number).map(|value| value as i32)
-                };
-                Ok(OptionValue::Linger(word("onoff", 0)?, word("linger", 1)?))
-            }
-            other => Err(format!("{} is not [INT], a string or {{onoff=…, linger=…}}", expr_text(other))),
-        }
     }
 }

@@ -6,7 +6,7 @@ use core::fmt::Write as _;
 use core::time::Duration;
 
 use super::Run;
-use super::calls::field;
+use super::live::field;
 use crate::script::ast::{Expr, Field};
 use crate::script::print::{expr_text, seconds};
 use crate::script::symbols::number;

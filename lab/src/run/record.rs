@@ -7,11 +7,12 @@
 
 use core::time::Duration;
 
+use super::calls::names_fd;
 use super::{Failure, FailureKind, Run, RunOptions};
 use crate::packet::{TcpOption, WirePacket};
 use crate::script::Script;
 use crate::script::assertion::Value;
-use crate::script::ast::{Action, Body, Event, IpInfo, OptionsSpec, Packet, Syscall, TcpSpec, When};
+use crate::script::ast::{Action, Body, Event, IpInfo, OptionsSpec, Packet, TcpSpec, When};
 use crate::script::print::{action_text, packet_text};
 use crate::script::symbols::errno_name;
 use crate::target::{Outcome, Target, World};
@@ -227,7 +228,7 @@ impl Run<'_> {
                 self.waits = outcome.is_none();
                 let shown = match &outcome {
                     // Which number a descriptor gets is the host's business; a script has its own.
-                    Some(outcome) if opens(call) && outcome.value >= 0 => "open".to_owned(),
+                    Some(outcome) if names_fd(call) && outcome.value >= 0 => "open".to_owned(),
                     Some(outcome) => result_text(outcome),
                     None => "blocks".to_owned(),
                 };
@@ -250,10 +251,6 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-fn opens(call: &Syscall) -> bool {
-    matches!(call.name.as_str(), "socket" | "accept" | "epoll_create")
 }
 
 fn result_text(outcome: &crate::target::Outcome) -> String {

@@ -44,6 +44,11 @@ impl Connection {
         Ok(taken)
     }
 
+    /// What `MSG_MORE` holds is held no longer.
+    pub(crate) fn push(&mut self) {
+        self.send.expect_no_more();
+    }
+
     /// The same with `MSG_EOR`, if all of it is taken.
     pub(crate) fn send_record(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
         let taken = self.send(data, cx)?;
