@@ -4,7 +4,7 @@
 //! Rules:   an ICMP error that the host gets is passed on. A datagram that must not be fragmented is not; one that is too
 //!          big for the path is answered with what the path carries. Datagrams of one size that wait together leave in
 //!          one system call (`UDP_SEGMENT`), and come in one (`UDP_GRO`): each is a datagram of its own all the same.
-//!          What a socket was sent by others before it was connected is not the flow's (udp(7): it stays in the queue).
+//!          What a socket was sent by others before it was connected is not the flow's (connecting does not empty the queue).
 //! Not here: which flows there are (`udp`), the host's socket of a published port (`publish`).
 
 use std::io::{self, IoSlice};
