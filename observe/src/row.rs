@@ -33,7 +33,7 @@ impl Certainty {
 pub enum OwnerHow {
     /// It holds a descriptor of the socket now (`/proc/PID/fd`).
     Descriptor,
-    /// A recorder saw it hold one.
+    /// A recorder saw it hold one, or an earlier look of ours did.
     Recorded,
     /// The kernel still knows the socket's control group.
     Cgroup,
@@ -66,6 +66,16 @@ pub struct Owner {
     pub former: bool,
     /// How this is known.
     pub how: OwnerHow,
+}
+
+impl Owner {
+    /// What is still true of it when it was found at an earlier look, and `row` is the socket as it is now.
+    pub fn remembered(self, row: &Row) -> Self {
+        if self.how != OwnerHow::Descriptor || row.is_held() {
+            return self;
+        }
+        Self { fd: None, former: true, how: OwnerHow::Recorded, ..self }
+    }
 }
 
 /// Socket memory, Linux's `INET_DIAG_SKMEMINFO`, in bytes (`drops` counts packets).
@@ -182,3 +192,26 @@ impl Row {
 }
 
 pub mod age;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_closed_a_socket_since_the_last_look_holds_it_no_more() {
+        let row = Row::new(
+            TcpState::FinWait2,
+            "10.0.0.1:80".parse().expect("an address"),
+            "10.0.0.9:4000".parse().expect("an address"),
+        );
+        let held = Row { netns: 1, inode: 7, ..row };
+        let closed = Row { inode: 0, ..held.clone() };
+        let owner = |how| Owner { pid: Some(71), comm: "nginx".into(), fd: Some(12), former: false, how };
+        let found = owner(OwnerHow::Descriptor);
+        assert_eq!(found.clone().remembered(&held), found);
+        let former = Owner { fd: None, former: true, how: OwnerHow::Recorded, ..found.clone() };
+        assert_eq!(found.remembered(&closed), former);
+        let inferred = owner(OwnerHow::Listener);
+        assert_eq!(inferred.clone().remembered(&closed), inferred);
+    }
+}

@@ -76,6 +76,8 @@ pub(crate) struct Looker {
     looks: Receiver<io::Result<Look>>,
     /// When the look that is being waited for was ordered.
     ordered: Option<Instant>,
+    /// Something was changed after that.
+    outdated: bool,
     pace: Pace,
 }
 
@@ -92,7 +94,7 @@ impl Looker {
         std::thread::Builder::new()
             .name("look".to_owned())
             .spawn(move || while ordered.recv().is_ok() && made.send(eye.look()).is_ok() {})?;
-        Ok(Self { orders, looks, ordered: None, pace })
+        Ok(Self { orders, looks, ordered: None, outdated: false, pace })
     }
 
     /// Orders a look if one is due; gives the one that has been made, if any.
@@ -126,6 +128,7 @@ impl Looker {
     /// The next look is due at once: something has been changed.
     pub(crate) fn hurry(&mut self) {
         self.pace.last = None;
+        self.outdated = self.ordered.is_some();
     }
 
     fn order(&mut self) -> Instant {
@@ -139,7 +142,9 @@ impl Looker {
     fn made(&mut self, began: Instant, look: io::Result<Look>) -> io::Result<Look> {
         self.ordered = None;
         let look = look?;
-        self.pace.done(began, look.took);
+        if !std::mem::take(&mut self.outdated) {
+            self.pace.done(began, look.took);
+        }
         Ok(look)
     }
 }
@@ -192,7 +197,8 @@ impl Eye {
             self.owned = Some((now, clock::thread_time().saturating_sub(start)));
         } else if !self.owners.is_empty() {
             for row in &mut snapshot.rows {
-                row.owner = row.owner.take().or_else(|| self.owners.get(&row.socket.cookie).cloned());
+                let remembered = || Some(self.owners.get(&row.socket.cookie)?.clone().remembered(row));
+                row.owner = row.owner.clone().or_else(remembered);
             }
         }
         clock::thread_time().saturating_sub(start)

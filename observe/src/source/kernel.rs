@@ -304,7 +304,8 @@ impl Kernel {
     }
 
     /// Reads the rows at the places `chosen` again, one by one: what a few of them cost where a dump of all is dear.
-    /// Gives those places with the socket as it is now, or `None` where it has gone; owners stay. A listener is left out:
+    /// Gives those places with the socket as it is now, or `None` where it has gone; who has it is as at the last look,
+    /// but for who has closed it since. A listener is left out:
     /// where several share a port, its address does not name it.
     ///
     /// # Errors
@@ -329,7 +330,7 @@ impl Kernel {
         }
         for (place, row) in &mut fresh {
             let Some(row) = row else { continue };
-            row.owner = rows[*place].owner.clone();
+            row.owner = rows[*place].owner.clone().map(|owner| owner.remembered(row));
             if let Some(recorded) = &mut self.recorded {
                 recorded.apply(std::slice::from_mut(row), now_ns);
             }
@@ -373,11 +374,6 @@ impl Kernel {
             what: format!("owners: {} processes of other users cannot be looked into", owners.refused()),
             grant: "sudo lastack …, or setcap cap_sys_ptrace,cap_dac_read_search+ep on the binary".to_owned(),
         })
-    }
-
-    /// The path of a control group, below the root.
-    pub fn cgroup_path(&mut self, id: u64) -> Option<std::sync::Arc<str>> {
-        self.cgroups.path(id)
     }
 }
 

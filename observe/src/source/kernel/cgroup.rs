@@ -11,17 +11,28 @@ use std::sync::Arc;
 /// Directories visited at most: a host with more groups than this is not walked to the end.
 const MAX_GROUPS: usize = 20_000;
 
-/// Paths by id, walked once and only when asked.
+/// Paths by id, walked only when one is asked for that is not known.
 #[derive(Debug, Default)]
 pub(super) struct Cgroups {
-    by_id: Option<HashMap<u64, Arc<str>>>,
+    /// `None` for a group that had been removed when it was asked for: it does not come back.
+    by_id: HashMap<u64, Option<Arc<str>>>,
+    /// Walked since the present look began.
+    walked: bool,
     of_process: HashMap<u32, Option<u64>>,
 }
 
 impl Cgroups {
     /// The path below the cgroup root, for example `/system.slice/nginx.service`; the root is `/`.
-    pub(super) fn path(&mut self, id: u64) -> Option<Arc<str>> {
-        self.by_id.get_or_insert_with(walk).get(&id).cloned()
+    fn path(&mut self, id: u64) -> Option<Arc<str>> {
+        if let Some(known) = self.by_id.get(&id) {
+            return known.clone();
+        }
+        if std::mem::replace(&mut self.walked, true) {
+            return None;
+        }
+        self.by_id.retain(|_, path| path.is_none());
+        self.by_id.extend(walk().into_iter().map(|(id, path)| (id, Some(path))));
+        self.by_id.entry(id).or_default().clone()
     }
 
     /// The service or container of a group; nothing for the root and for bare slices, which say nothing.
@@ -35,9 +46,10 @@ impl Cgroups {
         *self.of_process.entry(pid).or_insert_with(|| group_of(pid))
     }
 
-    /// Forgets where processes were: they move, and their numbers are given out again.
-    pub(super) fn forget_processes(&mut self) {
+    /// Another look begins: processes move, their numbers are given out again, and groups are made.
+    pub(super) fn begin_look(&mut self) {
         self.of_process.clear();
+        self.walked = false;
     }
 }
 
@@ -100,6 +112,31 @@ fn walk() -> HashMap<u64, Arc<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_made_since_is_found_at_the_next_look_and_a_removed_one_not_looked_for_again() {
+        let Some(root) = mount() else { return };
+        let made = root.join(format!("lastack-test-{}", std::process::id()));
+        let mut cgroups = Cgroups::default();
+        let known = fs::metadata(&root).expect("mounted").ino();
+        assert_eq!(cgroups.path(known).as_deref(), Some("/"));
+        if let Err(error) = fs::create_dir(&made) {
+            eprintln!("SKIPPED: no control group can be made: {error}");
+            return;
+        }
+        let id = fs::metadata(&made).expect("made just now").ino();
+        assert_eq!(cgroups.path(id), None, "one walk a look");
+        cgroups.begin_look();
+        let path = cgroups.path(id);
+        fs::remove_dir(&made).expect("nobody is in it");
+        assert_eq!(
+            path.as_deref(),
+            made.strip_prefix(&root).ok().and_then(|p| Some(format!("/{}", p.to_str()?))).as_deref()
+        );
+        cgroups.begin_look();
+        assert_eq!(cgroups.path(u64::MAX), None);
+        assert!(cgroups.by_id.contains_key(&u64::MAX), "once is enough");
+    }
 
     #[test]
     fn units_and_containers_are_named_as_people_know_them() {

@@ -35,7 +35,7 @@ impl Told {
     pub(super) fn of_comm(body: &[u8]) -> Option<Self> {
         let (pid, tid, name) = (u32_at(body, 0)?, u32_at(body, 4)?, body.get(8..)?);
         let end = name.iter().position(|byte| *byte == 0)?;
-        (pid == tid).then(|| Self::Named { pid, name: String::from_utf8_lossy(&name[..end]).into() })
+        (pid == tid).then(|| Self::Named { pid, name: owner::printable(&name[..end]) })
     }
 
     /// From the body of a `PERF_RECORD_FORK`: PID, PPID, TID, PTID. A thread's birth names nobody.
@@ -54,7 +54,7 @@ impl Commands {
                 // The number may have been another process's before.
                 match self.names.get(&parent).cloned() {
                     Some(name) => self.keep(pid, name),
-                    None => drop(self.names.remove(&pid)),
+                    None => self.forget(pid),
                 }
             }
         }
@@ -64,6 +64,12 @@ impl Commands {
     pub(super) fn of(&self, pid: u32) -> Option<Arc<str>> {
         let told = self.names.get(&pid).cloned();
         told.or_else(|| Some(owner::command(pid)).filter(|name| **name != *"?"))
+    }
+
+    fn forget(&mut self, pid: u32) {
+        if self.names.remove(&pid).is_some() {
+            self.order.retain(|known| *known != pid);
+        }
     }
 
     fn keep(&mut self, pid: u32, name: Arc<str>) {
@@ -107,6 +113,7 @@ mod tests {
         // A stranger's child with the number again.
         commands.take(fork(CURL + 1, CURL + 9).unwrap());
         assert_eq!(commands.of(CURL + 1), None);
+        assert_eq!(commands.order, [CURL]);
     }
 
     #[test]

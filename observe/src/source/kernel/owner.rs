@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, RawDir, open, readlinkat_raw};
@@ -106,11 +107,8 @@ impl Owners {
     ///
     /// `listeners` tell who serves the port of a socket that nobody holds.
     pub(super) fn name(&self, rows: Vec<&mut Row>, listeners: &[Row], cgroups: &mut Cgroups) {
-        let listeners: HashMap<(u64, u16), &Owner> = listeners
-            .iter()
-            .filter_map(|row| Some(((row.netns, row.socket.local.port()), self.by_inode.get(&row.inode)?)))
-            .collect();
-        cgroups.forget_processes();
+        let listeners = Listeners::new(listeners, &self.by_inode);
+        cgroups.begin_look();
         for row in rows {
             row.owner = match self.by_inode.get(&row.inode).filter(|_| row.inode != 0) {
                 Some(owner) => Some(owner.clone()),
@@ -129,21 +127,66 @@ fn inode_of(link: &[u8]) -> Option<u32> {
 }
 
 /// Who had a socket that nobody holds any more, or will have one that is not accepted yet.
-fn former(row: &Row, listeners: &HashMap<(u64, u16), &Owner>, cgroups: &mut Cgroups) -> Option<Owner> {
-    let listener = listeners.get(&(row.netns, row.socket.local.port())).copied();
+fn former(row: &Row, listeners: &Listeners<'_>, cgroups: &mut Cgroups) -> Option<Owner> {
+    let listener = listeners.of(row);
     // The listener's process can be named; a cgroup only says which service. Where both are known and
     // agree, the process is the better answer to "who".
     let former = row.socket.orphan;
     if let Some(unit) = row.cgroup.and_then(|id| cgroups.unit(id)) {
         let agrees = listener
+            .as_ref()
             .and_then(|owner| cgroups.of_process(owner.pid?))
             .is_some_and(|id| Some(id) == row.cgroup);
         if let (true, Some(owner)) = (agrees, listener) {
-            return Some(Owner { fd: None, former, how: OwnerHow::Cgroup, ..owner.clone() });
+            return Some(Owner { fd: None, former, how: OwnerHow::Cgroup, ..owner });
         }
         return Some(Owner { pid: None, comm: unit, fd: None, former, how: OwnerHow::Cgroup });
     }
-    listener.map(|owner| Owner { fd: None, former, how: OwnerHow::Listener, ..owner.clone() })
+    listener.map(|owner| Owner { fd: None, former, how: OwnerHow::Listener, ..owner })
+}
+
+/// Who listens where, by namespace and port.
+struct Listeners<'a>(HashMap<(u64, u16), Vec<Listener<'a>>>);
+
+/// A listening socket and who holds it, where that is known.
+type Listener<'a> = (&'a Row, Option<&'a Owner>);
+
+impl<'a> Listeners<'a> {
+    fn new(rows: &'a [Row], by_inode: &'a HashMap<u32, Owner>) -> Self {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        for row in rows {
+            let place = (row.netns, row.socket.local.port());
+            all.entry(place).or_default().push((row, by_inode.get(&row.inode)));
+        }
+        Self(all)
+    }
+
+    /// The one that let the socket in: it listens on the socket's address, else on all of them. Of several on the same
+    /// (`SO_REUSEPORT`) nothing tells which it was: no more is said than what is true of each.
+    fn of(&self, row: &Row) -> Option<Owner> {
+        let here = self.0.get(&(row.netns, row.socket.local.port()))?;
+        let ip = row.socket.local.ip().to_canonical();
+        let best = here.iter().filter_map(|(listener, _)| nearness(listener, ip)).min()?;
+        let mut owners = here.iter().filter(|(listener, _)| nearness(listener, ip) == Some(best));
+        let first = owners.next()?.1?.clone();
+        owners.try_fold(first, |common, (_, owner)| {
+            let owner = owner.filter(|owner| owner.comm == common.comm)?;
+            Some(Owner { pid: common.pid.filter(|pid| owner.pid == Some(*pid)), ..common })
+        })
+    }
+}
+
+/// How closely a listener's address fits `ip`, the closest first; `None` where it lets nobody in for it.
+fn nearness(listener: &Row, ip: IpAddr) -> Option<u8> {
+    let at = listener.socket.local.ip();
+    if at.to_canonical() == ip {
+        return Some(0);
+    }
+    match (at.is_unspecified(), at.is_ipv4() == ip.is_ipv4()) {
+        (true, true) => Some(1),
+        (true, false) if at.is_ipv6() && !listener.v6only => Some(2),
+        _ => None,
+    }
 }
 
 /// Which of `pids` holds which socket, by the socket's inode; those we may not look into hold none.
@@ -157,5 +200,83 @@ pub fn sockets_of(pids: &[u32]) -> HashMap<u32, u32> {
 
 /// `/proc/PID/comm`.
 pub(super) fn command(pid: u32) -> Arc<str> {
-    fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "?".into(), |text| text.trim_end().into())
+    let text = fs::read(format!("/proc/{pid}/comm"));
+    text.map_or_else(|_| "?".into(), |text| printable(text.strip_suffix(b"\n").unwrap_or(&text)))
+}
+
+/// A name that a program gave itself: it may hold anything, and is shown on terminals of others.
+pub(super) fn printable(name: &[u8]) -> Arc<str> {
+    String::from_utf8_lossy(name).replace(char::is_control, "?").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use lastack_core::tcp::state::TcpState;
+
+    use super::*;
+
+    fn listener(at: &str, inode: u32, v6only: bool) -> Row {
+        let row = Row::new(TcpState::Listen, at.parse().unwrap(), "0.0.0.0:0".parse().unwrap());
+        Row { inode, v6only, ..row }
+    }
+
+    fn held(processes: &[(u32, u32, &str)]) -> HashMap<u32, Owner> {
+        let owner = |pid, comm: &str| Owner {
+            pid: Some(pid),
+            comm: comm.into(),
+            fd: Some(3),
+            former: false,
+            how: OwnerHow::Descriptor,
+        };
+        processes.iter().map(|(inode, pid, comm)| (*inode, owner(*pid, comm))).collect()
+    }
+
+    #[test]
+    fn a_socket_is_of_the_listener_at_its_address_else_of_the_one_at_all() {
+        let rows = [
+            listener("127.0.0.1:80", 1, false),
+            listener("127.0.0.2:80", 2, false),
+            listener("0.0.0.0:80", 3, false),
+            listener("[::]:80", 4, true),
+            listener("[::]:81", 5, false),
+            listener("10.0.0.9:80", 6, false),
+        ];
+        // Of 10.0.0.9's listener nobody knows the owner: it is not the other one's all the same.
+        let by_inode = held(&[(1, 71, "a"), (2, 72, "b"), (3, 73, "c"), (4, 74, "d"), (5, 75, "e")]);
+        let listeners = Listeners::new(&rows, &by_inode);
+        for (local, pid) in [
+            ("127.0.0.1:80", Some(71)),
+            ("127.0.0.2:80", Some(72)),
+            ("[::ffff:127.0.0.2]:80", Some(72)),
+            ("10.0.0.1:80", Some(73)),
+            ("[fd00::1]:80", Some(74)),
+            ("10.0.0.1:81", Some(75)),
+            ("10.0.0.9:80", None),
+            ("10.0.0.1:82", None),
+        ] {
+            let row = Row::new(TcpState::FinWait2, local.parse().unwrap(), "10.0.0.7:4000".parse().unwrap());
+            assert_eq!(listeners.of(&row).and_then(|owner| owner.pid), pid, "{local}");
+        }
+    }
+
+    #[test]
+    fn a_name_does_nothing_to_a_terminal() {
+        assert_eq!(*printable(b"nginx: worker"), *"nginx: worker");
+        assert_eq!(*printable(b"\x1b[2J\xffx\n"), *"?[2J\u{fffd}x?");
+    }
+
+    #[test]
+    fn of_several_at_one_address_only_what_they_share_is_said() {
+        let rows = [1, 2, 3].map(|inode| listener("10.0.0.1:80", inode, false));
+        let row =
+            Row::new(TcpState::FinWait2, "10.0.0.1:80".parse().unwrap(), "10.0.0.7:4000".parse().unwrap());
+        let told = |processes: &[(u32, u32, &str)]| {
+            let owner = Listeners::new(&rows, &held(processes)).of(&row)?;
+            Some((owner.pid, owner.comm.to_string()))
+        };
+        assert_eq!(told(&[(1, 7, "web"), (2, 7, "web"), (3, 7, "web")]), Some((Some(7), "web".to_owned())));
+        assert_eq!(told(&[(1, 7, "web"), (2, 8, "web"), (3, 7, "web")]), Some((None, "web".to_owned())));
+        assert_eq!(told(&[(1, 7, "web"), (2, 8, "db"), (3, 7, "web")]), None);
+        assert_eq!(told(&[(1, 7, "web"), (2, 7, "web")]), None, "the third may be anybody's");
+    }
 }
