@@ -114,6 +114,29 @@ fn single_sockets_are_read_again_and_those_that_have_gone_are_told() {
 }
 
 #[test]
+fn a_dump_that_was_broken_off_is_in_nobodys_way() {
+    in_namespace(|| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:7001").expect("binds");
+        // More than the kernel says at once.
+        let _kept: Vec<_> = (0..400).map(|_| pair(&listener)).collect();
+        let mut kernel = Kernel::open(&Scope::Own).expect("opens");
+        let query = Query { owners: false, ..Query::everything() };
+        let all = kernel.rows(&query).expect("dumps").len();
+        assert!(all > 800);
+        for _ in 0..3 {
+            let mut seen = 0;
+            let mut first = |_: &Row| {
+                seen += 1;
+                std::ops::ControlFlow::Break(())
+            };
+            kernel.each(&query, &mut first).expect("dumps");
+            assert_eq!(seen, 1);
+        }
+        assert_eq!(kernel.rows(&query).expect("dumps again").len(), all);
+    });
+}
+
+#[test]
 fn a_row_carries_all_the_kernel_says() {
     in_namespace(|| {
         let listener = TcpListener::bind("127.0.0.1:7100").expect("binds");

@@ -69,7 +69,7 @@ impl Names {
     }
 }
 
-/// Dumps one family until `each` breaks off; what the kernel still says then is passed over by its sequence number.
+/// Dumps one family until `each` breaks off.
 pub(super) fn dump(
     netlink: &mut Netlink,
     v6: bool,
@@ -86,25 +86,24 @@ pub(super) fn dump(
     }
     let sequence = netlink.send(SOCK_DIAG_BY_FAMILY, F_REQUEST | F_DUMP, &request)?;
     let mut names = Names::default();
-    loop {
-        for message in netlink.receive(RecvFlags::empty())? {
-            if message.sequence != sequence {
-                continue;
-            }
+    let (mut broken_off, mut done) = (false, false);
+    while !done && !broken_off {
+        for message in netlink.receive(RecvFlags::empty())?.filter(|message| message.sequence == sequence) {
             match message.kind {
-                netlink::NLMSG_DONE => return Ok(ControlFlow::Continue(())),
+                netlink::NLMSG_DONE => done = true,
                 netlink::NLMSG_ERROR => netlink::error_of(message.payload)?,
-                SOCK_DIAG_BY_FAMILY => {
-                    if let Some(row) = parse(message.payload, netns, detail, &mut names)
-                        && each(row).is_break()
-                    {
-                        return Ok(ControlFlow::Break(()));
-                    }
+                SOCK_DIAG_BY_FAMILY if !broken_off => {
+                    let row = parse(message.payload, netns, detail, &mut names);
+                    broken_off = row.is_some_and(|row| each(row).is_break());
                 }
                 _ => {}
             }
         }
     }
+    if !done {
+        netlink.break_off(sequence);
+    }
+    Ok(if broken_off { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
 }
 
 /// Requests in one datagram: their answers, up to 2 KiB each with the kernel's own share, must fit into the receive buffer.

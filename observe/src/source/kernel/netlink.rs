@@ -29,6 +29,8 @@ pub(super) struct Netlink {
     fd: OwnedFd,
     buffer: Vec<u8>,
     sequence: u32,
+    /// A dump that was broken off: until the kernel has said all of it, it begins no other (EBUSY).
+    unfinished: Option<u32>,
 }
 
 /// One message of an answer.
@@ -66,12 +68,30 @@ impl Netlink {
             Some(netlink::SOCK_DIAG),
         )?;
         net::bind(&fd, &netlink::SocketAddrNetlink::new(0, groups))?;
-        Ok(Self { fd, buffer: vec![0; RECEIVE], sequence: 0 })
+        Ok(Self { fd, buffer: vec![0; RECEIVE], sequence: 0, unfinished: None })
     }
 
     /// The descriptor, to wait for readability.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// The rest of the dump of that sequence number is not wanted: it is passed over before the next request.
+    pub(super) fn break_off(&mut self, sequence: u32) {
+        self.unfinished = Some(sequence);
+    }
+
+    /// Passes over what is left of a dump that was broken off.
+    fn finish(&mut self) -> io::Result<()> {
+        let Some(sequence) = self.unfinished.take() else { return Ok(()) };
+        loop {
+            let is_end = |message: Message<'_>| {
+                message.sequence == sequence && matches!(message.kind, NLMSG_DONE | NLMSG_ERROR)
+            };
+            if self.receive(RecvFlags::empty())?.any(is_end) {
+                return Ok(());
+            }
+        }
     }
 
     /// Sends one request and returns its sequence number.
@@ -86,6 +106,7 @@ impl Netlink {
         flags: u16,
         payloads: &[impl AsRef<[u8]>],
     ) -> io::Result<u32> {
+        self.finish()?;
         let first = self.sequence.wrapping_add(1);
         let mut datagram = Vec::new();
         for payload in payloads {
