@@ -158,11 +158,7 @@ impl Exporter {
         );
         for (name, help, value) in [
             ("host_orphans", "Sockets of the whole host that no program holds", now.host.orphans),
-            (
-                "host_memory_bytes",
-                "Memory of all TCP of the host",
-                now.host.memory_pages * now.host.page_size,
-            ),
+            ("host_memory_bytes", "Memory of all TCP of the host", now.host.memory_bytes()),
         ] {
             let gauge = GaugeOf::default();
             gauge.set(value as f64);

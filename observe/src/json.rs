@@ -14,7 +14,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::row::{Owner, OwnerHow, Row, SkMem};
-use crate::snapshot::{HostGauges, Missing, Namespace, Snapshot};
+use crate::snapshot::{HostGauges, MOST, Missing, Namespace, Snapshot};
 
 /// The version of every document this crate writes.
 pub const SCHEMA: u32 = 1;
@@ -201,6 +201,22 @@ pub fn read_snapshot(text: &str) -> io::Result<Snapshot> {
     if document.schema != SCHEMA {
         return Err(invalid(format!("schema {} is not {SCHEMA}", document.schema)));
     }
+    let figures = document.namespaces.iter().flat_map(|space| {
+        let counters = space.counters.iter().map(|(name, count)| (name.as_str(), *count));
+        counters.chain([("inuse", space.inuse), ("timewait", space.timewait)])
+    });
+    let gauges = document.host.iter().flat_map(|host| {
+        let Host { orphans, allocated, memory_pages, page_size } = host;
+        [
+            ("orphans", *orphans),
+            ("allocated", *allocated),
+            ("memory_pages", *memory_pages),
+            ("page_size", *page_size),
+        ]
+    });
+    if let Some((name, count)) = figures.chain(gauges).find(|(_, count)| *count > MOST) {
+        return Err(invalid(format!("`{name}` {count} is more than any kernel counts")));
+    }
     let host = document.host.map_or_else(HostGauges::default, |host| HostGauges {
         orphans: host.orphans,
         allocated: host.allocated,
@@ -381,4 +397,41 @@ fn is_zero32(value: &u32) -> bool {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{self, Limits};
+
+    /// A file of one namespace whose figures are all `count`, and its knobs too.
+    fn file(count: u64) -> String {
+        let counters =
+            ["OutSegs", "RetransSegs", "ActiveOpens", "PassiveOpens", "AttemptFails", "OutRsts", "TW"];
+        let counters: Vec<String> = counters.iter().map(|name| format!("\"{name}\":{count}")).collect();
+        let knobs = ["tcp_fin_timeout", "tcp_max_orphans", "tcp_max_tw_buckets"];
+        let mut knobs: Vec<String> = knobs.iter().map(|name| format!("\"{name}\":\"{count}\"")).collect();
+        knobs.push(format!("\"ip_local_port_range\":\"-{count} {count}\""));
+        format!(
+            r#"{{"schema":1,"source":"kernel","taken_ns":{},"sockets":[
+            {{"netns":1,"state":"TIME-WAIT","local":"10.0.0.1:80","peer":"10.0.0.9:4000","recv_q":4294967295,"send_q":4294967295,"cookie":1}}],
+            "namespaces":[{{"inode":1,"name":"self","inuse":{count},"timewait":{count},"counters":{{{}}},"sysctls":{{{}}}}}],
+            "host":{{"orphans":{count},"allocated":{count},"memory_pages":{count},"page_size":{count}}}}}"#,
+            u64::MAX,
+            counters.join(","),
+            knobs.join(",")
+        )
+    }
+
+    #[test]
+    fn figures_are_those_of_a_kernel_or_refused() {
+        let now = read_snapshot(&file(MOST)).expect("a snapshot");
+        let mut before = read_snapshot(&file(0)).expect("a snapshot");
+        before.taken_ns = 0;
+        let findings = doctor::examine(&now, Some(&before), &Limits::default());
+        assert!(!findings.is_empty());
+        let refused = read_snapshot(&file(MOST + 1)).expect_err("no kernel's");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        assert!(refused.to_string().contains("more than any kernel counts"), "{refused}");
+    }
 }

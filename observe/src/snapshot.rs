@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::row::Row;
 
+/// No kernel counts further: at a million a second this takes thirty years. Rules add and multiply what they read.
+pub(crate) const MOST: u64 = 1_000_000_000_000_000;
+
 /// One moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -51,6 +54,13 @@ pub struct HostGauges {
     pub page_size: u64,
 }
 
+impl HostGauges {
+    /// Memory of all TCP, bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_pages.saturating_mul(self.page_size)
+    }
+}
+
 /// Something that could not be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Missing {
@@ -71,13 +81,17 @@ impl Namespace {
         self.numbers(name).first().copied()
     }
 
-    /// A knob that is several numbers.
+    /// A knob that is several numbers; one that is larger than any kernel takes is none.
     pub fn numbers(&self, name: &str) -> Vec<i64> {
         self.sysctls
             .get(name)
-            .map(|value| value.split_whitespace().map_while(|word| word.parse().ok()).collect())
+            .map(|value| value.split_whitespace().map_while(number).collect())
             .unwrap_or_default()
     }
+}
+
+fn number(word: &str) -> Option<i64> {
+    word.parse().ok().filter(|number: &i64| number.unsigned_abs() <= MOST)
 }
 
 impl Snapshot {

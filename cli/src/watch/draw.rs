@@ -71,7 +71,7 @@ fn summary(frame: &mut Frame<'_>, area: Rect, model: &Model, now_ns: u64, lang: 
     }
     let host = model.now.host;
     let (source, orphans) = (&model.now.source, host.orphans);
-    let memory = bytes(host.memory_pages * host.page_size);
+    let memory = bytes(host.memory_bytes());
     let sort = model.sort.name();
     let filter = if model.filter_text.is_empty() { "-" } else { &model.filter_text };
     let age = match now_ns.checked_sub(model.now.taken_ns).filter(|_| model.now.taken_ns > 0) {

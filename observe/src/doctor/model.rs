@@ -71,7 +71,8 @@ pub fn syn_recv_ms(synack_retries: u32) -> u64 {
 pub fn syn_sent_ms(syn_retries: u32, linear: u32) -> u64 {
     let by_model = model_ms(syn_retries, SYN_TIMEOUT_MS, RTO_MAX_MS);
     let mut total = 0;
-    for n in 0..=(syn_retries + linear) {
+    // Linux: both are bytes, at most 127.
+    for n in 0..=(syn_retries.min(127) + linear.min(127)) {
         let doublings = n.saturating_sub(linear).min(20);
         total += (SYN_TIMEOUT_MS << doublings).min(RTO_MAX_MS);
         if n > 0 && total >= by_model {
@@ -84,7 +85,7 @@ pub fn syn_sent_ms(syn_retries: u32, linear: u32) -> u64 {
 /// Connections a second from one address to one address and port that do not run out of ports when
 /// this side closes first.
 pub fn sustainable_per_second(ports: u64) -> u64 {
-    ports * 1000 / TIMEWAIT_MS
+    ports.saturating_mul(1000) / TIMEWAIT_MS
 }
 
 #[cfg(test)]

@@ -386,8 +386,11 @@ fn predictions_follow_the_model() {
     );
     assert_eq!(then("ip_local_port_range", "1024 65535")[0].1, "64512");
     for knob in what_if::KNOBS {
-        let value = if *knob == "ip_local_port_range" { "1 2" } else { "1000" };
-        let value = if matches!(*knob, "tcp_syn_retries" | "tcp_tw_reuse") { "1" } else { value };
+        let value = match *knob {
+            "ip_local_port_range" => "1 2",
+            "tcp_rto_max_ms" => "1000",
+            _ => "1",
+        };
         assert!(what_if::predict(&now, None, knob, value).is_ok_and(|p| !p.is_empty()), "{knob}");
         assert_eq!(what_if::predict(&now, None, knob, "soon").err(), Some(what_if::Unknown::Value));
     }

@@ -1,7 +1,7 @@
 //! What a knob would change, before it is set: predictions from the model, with how sure they are.
 //!
 //! Input:   the snapshots, a knob's name and its new value.
-//! Output:  [`Prediction`]s: a quantity now, then, and why.
+//! Output:  [`Prediction`]s: a quantity now and then. It is inferred, as the kernel's rules have it, or only possible.
 //! Rules:   `linux-tcp` 1.5, 2.4, 2.5, 3.2, 3.4, 3.5, 8.1, through [`super::model`].
 
 use lastack_core::tcp::state::TcpState;
@@ -61,23 +61,25 @@ pub fn predict(
     let name = name.trim_start_matches("net.ipv4.");
     let Some(space) = now.namespaces.first() else { return Err(Unknown::Knob) };
     let view = View { now, before, space };
-    let number = || value.trim().parse::<i64>().map_err(|_| Unknown::Value);
+    // The kernel's own types: an int that may be negative, one that is not, and a byte.
+    let int = || value.trim().parse::<i32>().map(i64::from).map_err(|_| Unknown::Value);
     let count = || value.trim().parse::<u32>().map_err(|_| Unknown::Value);
+    let byte = || value.trim().parse::<u8>().map(u32::from).map_err(|_| Unknown::Value);
     Ok(match name {
-        "tcp_fin_timeout" => view.fin_timeout(number()?),
+        "tcp_fin_timeout" => view.fin_timeout(int()?),
         "tcp_tw_reuse" => view.tw_reuse(count().ok().filter(|v| *v <= 2).ok_or(Unknown::Value)?),
         "tcp_max_tw_buckets" => view.tw_buckets(count()?.into()),
         "ip_local_port_range" => view.port_range(value)?,
-        "tcp_orphan_retries" => view.orphan_retries(count()?),
-        "tcp_retries2" => view.retries2(count()?),
+        "tcp_orphan_retries" => view.orphan_retries(byte()?),
+        "tcp_retries2" => view.retries2(byte()?),
         "tcp_rto_max_ms" => {
             view.rto_max(count().ok().filter(|v| (1000..=120_000).contains(v)).ok_or(Unknown::Value)?.into())
         }
-        "tcp_synack_retries" => view.synack_retries(count()?),
+        "tcp_synack_retries" => view.synack_retries(byte()?),
         "tcp_syn_retries" => {
             view.syn_retries(count().ok().filter(|v| (1..=127).contains(v)).ok_or(Unknown::Value)?)
         }
-        "tcp_keepalive_time" => view.keepalive_time(number()?),
+        "tcp_keepalive_time" => view.keepalive_time(int()?),
         "tcp_timewait_len" => view.timewait_len(count()?),
         _ => return Err(Unknown::Knob),
     })
@@ -107,7 +109,7 @@ impl View<'_> {
     }
 
     fn unchanged(&self, what: Words, value: String) -> Prediction {
-        Prediction { what, now: value.clone(), then: value, certainty: Certainty::Observed }
+        Prediction { what, now: value.clone(), then: value, certainty: Certainty::Inferred }
     }
 
     fn fin_timeout(&self, seconds: i64) -> Vec<Prediction> {
@@ -120,7 +122,7 @@ impl View<'_> {
                 what: says!("life of an orphan in FIN-WAIT-2", "FIN-WAIT-2 孤儿的寿命"),
                 now: duration(life),
                 then: duration(new_life),
-                certainty: Certainty::Observed,
+                certainty: Certainty::Inferred,
             },
             Prediction {
                 what: says!(
@@ -151,7 +153,7 @@ impl View<'_> {
 
     fn ports(&self) -> u64 {
         match self.space.numbers("ip_local_port_range")[..] {
-            [low, high] => u64::try_from(high - low + 1).unwrap_or(0),
+            [low, high] => u64::try_from(high.saturating_sub(low).saturating_add(1)).unwrap_or(0),
             _ => 28_232,
         }
     }
@@ -164,7 +166,7 @@ impl View<'_> {
             let ports = self.ports();
             // Outside the loopback, as 2 means the loopback only.
             if value == 1 && timestamps {
-                ports * 1000 / delay.max(1)
+                ports.saturating_mul(1000) / delay.max(1)
             } else {
                 model::sustainable_per_second(ports)
             }
@@ -188,24 +190,21 @@ impl View<'_> {
     }
 
     /// TIME-WAITs that begin a second: counted between the snapshots, else from the present number.
-    fn time_wait_rate(&self) -> (u64, Certainty) {
+    fn time_wait_rate(&self) -> u64 {
         let counted = self.before.and_then(|before| {
             let then = before.namespace(self.space.inode)?;
-            let made = |space: &Namespace| space.counter("TW") + space.counter("TWKilled");
+            let made = |space: &Namespace| space.counter("TW").saturating_add(space.counter("TWKilled"));
             let ms = self.now.taken_ns.saturating_sub(before.taken_ns) / 1_000_000;
-            (made(self.space).saturating_sub(made(then)) * 1000).checked_div(ms)
+            made(self.space).saturating_sub(made(then)).saturating_mul(1000).checked_div(ms)
         });
-        match counted {
-            Some(rate) => (rate, Certainty::Observed),
-            None => (self.time_waits() / 60, Certainty::Inferred),
-        }
+        counted.unwrap_or_else(|| self.time_waits() / 60)
     }
 
     fn tw_buckets(&self, limit: u64) -> Vec<Prediction> {
         let minis = self.space.timewait;
         let was = u64::from(self.knob("tcp_max_tw_buckets", 131_072));
-        let (rate, _) = self.time_wait_rate();
-        let steady = (rate * 60).max(minis);
+        let rate = self.time_wait_rate();
+        let steady = rate.saturating_mul(60).max(minis);
         let without = |limit: u64| (steady.saturating_sub(limit)) / 60;
         vec![
             Prediction {
@@ -246,7 +245,7 @@ impl View<'_> {
                 what: says!("local ports towards one address and port", "到同一地址和端口的本地端口数"),
                 now: self.ports().to_string(),
                 then: ports.to_string(),
-                certainty: Certainty::Observed,
+                certainty: Certainty::Inferred,
             },
             Prediction {
                 what: says!(
@@ -271,7 +270,7 @@ impl View<'_> {
                 ),
                 now: silent(was),
                 then: silent(value),
-                certainty: Certainty::Observed,
+                certainty: Certainty::Inferred,
             },
             self.unchanged(
                 says!(
@@ -294,7 +293,7 @@ impl View<'_> {
                 ),
                 now: life(was),
                 then: life(value),
-                certainty: Certainty::Observed,
+                certainty: Certainty::Inferred,
             },
             self.unchanged(
                 says!(
@@ -342,7 +341,7 @@ impl View<'_> {
                 what: says!("life of a half-open connection that is not finished", "未完成的半开连接的寿命"),
                 now: duration(life),
                 then: duration(new_life),
-                certainty: Certainty::Observed,
+                certainty: Certainty::Inferred,
             },
             Prediction {
                 what: says!("half-open connections, at the same rate of SYNs", "半开连接数（SYN 速率不变）"),
@@ -360,7 +359,7 @@ impl View<'_> {
             what: says!("time until connect to a silent address fails", "连接沉默地址直到失败的时间"),
             now: duration(model::syn_sent_ms(was, linear)),
             then: duration(model::syn_sent_ms(value, linear)),
-            certainty: Certainty::Observed,
+            certainty: Certainty::Inferred,
         }]
     }
 
@@ -369,7 +368,7 @@ impl View<'_> {
         let was = i64::from(self.knob("tcp_keepalive_time", 7200));
         let whole = |idle: i64| {
             let seconds = u64::try_from(idle).unwrap_or(0) + u64::from(interval) * u64::from(probes);
-            duration(seconds * 1000)
+            duration(seconds.saturating_mul(1000))
         };
         let without =
             self.count(|row| row.socket.state == TcpState::Established && row.socket.timer.is_none());
@@ -381,7 +380,7 @@ impl View<'_> {
                 ),
                 now: whole(was),
                 then: whole(seconds),
-                certainty: Certainty::Observed,
+                certainty: Certainty::Inferred,
             },
             self.unchanged(
                 says!(
@@ -394,15 +393,15 @@ impl View<'_> {
     }
 
     fn timewait_len(&self, seconds: u32) -> Vec<Prediction> {
-        let (rate, certainty) = self.time_wait_rate();
+        let rate = self.time_wait_rate();
         vec![Prediction {
             what: says!(
                 "sockets in TIME-WAIT, if it were a knob: Linux has none (lastack's own stack does)",
                 "TIME-WAIT 套接字数（假如可调：Linux 没有此参数，lastack 自己的协议栈有）"
             ),
             now: self.time_waits().to_string(),
-            then: (rate * u64::from(seconds)).to_string(),
-            certainty: certainty.max(Certainty::Inferred),
+            then: rate.saturating_mul(seconds.into()).to_string(),
+            certainty: Certainty::Inferred,
         }]
     }
 }

@@ -29,7 +29,7 @@ const WORDS: &[(&str, &str)] = &[
     ("buckets", "桶"),
     ("probes", "探测次数"),
     ("half-open connections", "半开连接"),
-    ("mini sockets", "迷你套接字"),
+    ("mini sockets", "精简套接字"),
     ("per cent", "百分比"),
     ("replies", "应答次数"),
     ("of 256", "以 256 为分母"),

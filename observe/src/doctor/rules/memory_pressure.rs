@@ -52,8 +52,8 @@ fn check<'a>(case: &Case<'a>) -> Option<Found<'a>> {
     if used < pressure && entered == 0 && pruned == 0 {
         return None;
     }
-    let memory = bytes(used * host.page_size);
-    let limit = if most == u64::MAX { "?".to_owned() } else { bytes(most * host.page_size) };
+    let memory = bytes(host.memory_bytes());
+    let limit = if most == u64::MAX { "?".to_owned() } else { bytes(most.saturating_mul(host.page_size)) };
     let evidence = vec![
         says!(
             "{memory} in use in all ({used} pages; a kernel counts its whole host's), hard limit {limit}",

@@ -244,7 +244,45 @@ fn every_knob_has_a_model_and_nonsense_has_none() {
         ("ip_local_port_range", "60000 1024", Unknown::Value),
         ("ip_local_port_range", "1024", Unknown::Value),
         ("tcp_synack_retries", "-1", Unknown::Value),
+        // What the kernel refuses too: its types are an int and a byte.
+        ("tcp_fin_timeout", "9223372036854775807", Unknown::Value),
+        ("tcp_keepalive_time", "9223372036854775807", Unknown::Value),
+        ("tcp_retries2", "256", Unknown::Value),
+        ("tcp_orphan_retries", "256", Unknown::Value),
+        ("tcp_synack_retries", "256", Unknown::Value),
     ] {
         assert_eq!(predict(&now, None, knob, value).err(), Some(why), "{knob}={value}");
+    }
+}
+
+/// A snapshot may come from a file: whatever its figures are, nothing overflows and nothing takes for ever.
+#[test]
+fn figures_beyond_all_measure_are_survived() {
+    let (large, max) = (i64::MAX.to_string(), u32::MAX.to_string());
+    let range = format!("{} {large}", i64::MIN);
+    let mut knobs: Vec<(&str, &str)> = KNOBS.iter().map(|knob| (*knob, max.as_str())).collect();
+    knobs.extend([
+        ("tcp_syn_linear_timeouts", max.as_str()),
+        ("tcp_keepalive_intvl", &max),
+        ("tcp_keepalive_probes", &max),
+        ("ip_local_port_range", &range),
+    ]);
+    let mut now = snapshot(many(3, TcpState::FinWait2, true), &knobs);
+    now.namespaces[0].timewait = u64::MAX;
+    now.namespaces[0].counters.extend([("TW".to_owned(), u64::MAX), ("TWKilled".to_owned(), u64::MAX)]);
+    let mut before = now.clone();
+    before.taken_ns = 0;
+    before.namespaces[0].counters.clear();
+    for knob in KNOBS {
+        let value = match *knob {
+            "ip_local_port_range" => "1 65535",
+            "tcp_rto_max_ms" => "1000",
+            "tcp_tw_reuse" => "1",
+            "tcp_syn_retries" => "127",
+            "tcp_retries2" | "tcp_orphan_retries" | "tcp_synack_retries" => "255",
+            "tcp_timewait_len" | "tcp_max_tw_buckets" => &max,
+            _ => "2147483647",
+        };
+        assert!(predict(&now, Some(&before), knob, value).is_ok_and(|p| !p.is_empty()), "{knob}");
     }
 }
