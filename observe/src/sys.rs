@@ -193,6 +193,8 @@ impl Ring {
             self.bytes(at, &mut header);
             let size = usize::from(u16::from_ne_bytes([header[6], header[7]]));
             if size < HEADER || at + size as u64 > end {
+                // No record of the kernel's: where the next one begins is not known either.
+                at = end;
                 break;
             }
             let kind = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);

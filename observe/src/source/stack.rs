@@ -274,8 +274,8 @@ impl StackEvents {
         self.stack.stream.get_ref().set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
         loop {
             // A line may come in pieces: what is there of it is kept.
-            match self.stack.stream.read_until(b'\n', &mut self.partial) {
-                Ok(0) => return Ok(false),
+            let room = LINE_LIMIT.saturating_sub(self.partial.len() as u64);
+            match self.stack.stream.by_ref().take(room).read_until(b'\n', &mut self.partial) {
                 Ok(_) if self.partial.ends_with(b"\n") => {
                     match serde_json::from_slice(&self.partial)? {
                         Reply::Event(event) => each(event_of(&event)),
@@ -283,9 +283,13 @@ impl StackEvents {
                         _ => {}
                     }
                     self.partial.clear();
-                    if self.stack.stream.buffer().is_empty() {
+                    // However fast they come: what has not been read yet is for the next time.
+                    if !self.stack.stream.buffer().contains(&b'\n') {
                         return Ok(true);
                     }
+                }
+                Ok(_) if self.partial.len() as u64 >= LINE_LIMIT => {
+                    return Err(invalid("a line of the server is too long"));
                 }
                 Ok(_) => return Ok(false),
                 Err(error)
@@ -375,4 +379,51 @@ fn event_of(event: &lastack_core::observe::Event) -> Event {
 
 fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server's end, and the events it sends.
+    fn events() -> (UnixStream, StackEvents) {
+        let (server, client) = UnixStream::pair().expect("a pair");
+        let stack = Stack { stream: BufReader::new(client), name: String::new(), pid: 0 };
+        (server, StackEvents { stack, partial: Vec::new(), lost: 0 })
+    }
+
+    #[test]
+    fn a_server_that_never_stops_is_left_between_two_lines_and_pieces_are_kept() {
+        let (mut server, mut events) = events();
+        let line = serde_json::to_string(&Reply::Lost { count: 1 }).expect("a line") + "\n";
+        // More than is read at once, the last line in two pieces.
+        let many = line.repeat(1000);
+        let (begin, end) = many.split_at(many.len() - 5);
+        server.write_all(begin.as_bytes()).expect("writes");
+        let wait = |events: &mut StackEvents| events.wait(Duration::from_millis(1), &mut |_| {});
+        assert!(wait(&mut events).expect("reads"));
+        let first = events.lost();
+        assert!(first > 0 && first < 999, "{first}");
+        while events.lost() < 999 {
+            assert!(wait(&mut events).expect("reads"));
+        }
+        assert!(wait(&mut events).expect("nothing whole came"));
+        server.write_all(end.as_bytes()).expect("writes");
+        assert!(wait(&mut events).expect("reads"));
+        assert_eq!(events.lost(), 1000);
+        drop(server);
+        assert!(!wait(&mut events).expect("the end"));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_refused() {
+        let (mut server, mut events) = events();
+        let writer = std::thread::spawn(move || server.write_all(&vec![b' '; LINE_LIMIT as usize + 1]));
+        let refused = std::iter::repeat_with(|| events.wait(Duration::from_secs(5), &mut |_| {}))
+            .find_map(Result::err)
+            .expect("an error");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        drop(events);
+        let _ = writer.join().expect("no panic");
+    }
 }
