@@ -41,7 +41,7 @@ pub struct Event {
     /// The kernel's own name of the socket, where the tracepoint has it: the same until the socket is freed, also while it
     /// has no port yet.
     pub socket: Option<u64>,
-    /// For `sched_process_fork`: the new process, or thread.
+    /// For [`Event::FORK`]: the new process.
     pub child: Option<u32>,
     /// The kernel's call stack, innermost first.
     pub stack: Vec<String>,
@@ -50,6 +50,10 @@ pub struct Event {
 }
 
 impl Event {
+    /// The name of a process's birth: perf's own record of it, which counts processes as we do, also where they have
+    /// numbers of their own (pid_namespaces(7)).
+    pub const FORK: &str = "fork";
+
     /// An event with nothing known but its name and time.
     pub fn new(at_ns: u64, name: &'static str) -> Self {
         Self {

@@ -10,7 +10,7 @@ use lastack_gateway::aborts::{Abort, Match};
 use lastack_gateway::journal::{Certainty, ClosedBy, How, Reason, Verdict};
 
 /// What is known about a connection that has ended.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Evidence {
     /// Who left ESTABLISHED first, by a state that was seen.
     pub(super) first: Option<ClosedBy>,
@@ -27,7 +27,7 @@ pub(super) struct Evidence {
     /// An error was reported to the program.
     pub(super) error: Option<i32>,
     /// Whose end is in TIME-WAIT now.
-    pub(super) time_wait: Option<ClosedBy>,
+    pub(super) time_wait: TimeWait,
     /// Connections of this namespace have been reset since the last look.
     pub(super) resets_counted: bool,
     /// What the kernel counted for a RST it sent; `None`, too, where the other end is the same kernel's.
@@ -36,6 +36,18 @@ pub(super) struct Evidence {
     pub(super) unread: u32,
     /// The last `tcp_info`.
     pub(super) info: TcpInfo,
+}
+
+/// Whose end of a connection is in TIME-WAIT, as far as both are on this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum TimeWait {
+    /// Nobody looked.
+    #[default]
+    Unasked,
+    /// There is none.
+    Nobodys,
+    /// That side's.
+    Of(ClosedBy),
 }
 
 /// Judges it.
@@ -53,8 +65,10 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
     };
     let observed = Certainty::Observed;
     if evidence.error == Some(ETIMEDOUT) {
-        let reason =
-            if evidence.info.unacked == 0 { Reason::KeepaliveTimeout } else { Reason::RetriesExhausted };
+        // Linux: tcp_keepalive_timer() sends a RST when it gives up, tcp_write_timeout() and tcp_probe_timer() do not.
+        // The last tcp_info does not tell: tcp_done_with_error() has emptied the queues by then.
+        let probed = evidence.sent_reset.is_some();
+        let reason = if probed { Reason::KeepaliveTimeout } else { Reason::RetriesExhausted };
         return verdict(How::Timeout, Some(reason), observed, ClosedBy::Nobody);
     }
     if evidence.got_reset {
@@ -81,15 +95,16 @@ fn untraced(
 ) -> Verdict {
     let inferred = Certainty::Inferred;
     // Only an end that closed first, or both, keeps a TIME-WAIT: both FINs have come through.
-    if let Some(side) = evidence.time_wait {
+    if let TimeWait::Of(side) = evidence.time_wait {
         let certainty = if evidence.first.is_some() { Certainty::Observed } else { inferred };
         return verdict(How::Fin, None, certainty, evidence.first.unwrap_or(side));
     }
     match evidence.first {
         // It closed first and has no TIME-WAIT: the other end's RST spared it.
-        Some(ClosedBy::Program | ClosedBy::Both) => {
+        Some(ClosedBy::Program | ClosedBy::Both) if evidence.time_wait == TimeWait::Nobodys => {
             verdict(How::Reset, Some(Reason::ResetByPeer), inferred, ClosedBy::Remote)
         }
+        Some(by @ (ClosedBy::Program | ClosedBy::Both)) => verdict(How::Fin, None, Certainty::Possible, by),
         // Linux counts `EstabResets` for a connection that goes from ESTABLISHED or CLOSE-WAIT to nothing.
         _ if !evidence.resets_counted => {
             let by = ClosedBy::Remote;
@@ -182,6 +197,11 @@ mod tests {
         assert_eq!(told(&known).2, Some(Reason::ClosedWithUnreadData));
         let own = Evidence { sent_reset: Some("TCP_ABORT_ON_LINGER".into()), ..traced() };
         assert_eq!(told(&own), (ClosedBy::Program, How::Reset, Some(Reason::LingerZero), observed));
+        // What was not acknowledged is gone from the last tcp_info: the RST tells who gave up.
+        let silent = Evidence { error: Some(ETIMEDOUT), ..traced() };
+        assert_eq!(told(&silent), (ClosedBy::Nobody, How::Timeout, Some(Reason::RetriesExhausted), observed));
+        let probed = Evidence { sent_reset: Some("TCP_KEEPALIVE_TIMEOUT".into()), ..silent };
+        assert_eq!(told(&probed).2, Some(Reason::KeepaliveTimeout));
         let refused = Evidence { got_reset: true, traced: true, ..Evidence::default() };
         assert_eq!(told(&refused), (ClosedBy::Remote, How::Refused, Some(Reason::NoListener), observed));
     }
@@ -189,8 +209,12 @@ mod tests {
     #[test]
     fn without_tracepoints_time_wait_and_counters_are_evidence() {
         let inferred = Certainty::Inferred;
-        let clean = Evidence { time_wait: Some(ClosedBy::Program), ..lived() };
+        let clean = Evidence { time_wait: TimeWait::Of(ClosedBy::Program), ..lived() };
         assert_eq!(told(&clean), (ClosedBy::Program, How::Fin, None, inferred));
+        let first = Evidence { first: Some(ClosedBy::Program), ..lived() };
+        let spared = Evidence { time_wait: TimeWait::Nobodys, ..first.clone() };
+        assert_eq!(told(&spared), (ClosedBy::Program, How::Reset, Some(Reason::ResetByPeer), inferred));
+        assert_eq!(told(&first), (ClosedBy::Program, How::Fin, None, Certainty::Possible), "nobody looked");
         let reset = Evidence { resets_counted: true, ..lived() };
         assert_eq!(
             told(&reset),

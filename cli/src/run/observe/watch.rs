@@ -8,7 +8,7 @@
 //!          (by [`Watch::finish`]) and not told: destroy events say neither inode nor user.
 //! Not here: what follows from it (`judge`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,12 +17,10 @@ use std::time::Duration;
 use lastack_core::observe::TcpInfo;
 use lastack_core::tcp::state::TcpState;
 use lastack_core::time::Instant;
+use lastack_gateway::Note;
 use lastack_gateway::aborts::AbortCounters;
-use lastack_gateway::journal::{
-    Certainty, ClosedBy, Connection, Direction, Entry, How, Outside, Reason, Verdict,
-};
+use lastack_gateway::journal::{Certainty, ClosedBy, Direction, Entry, How, Reason, Verdict};
 use lastack_gateway::owner::Owner;
-use lastack_gateway::{Note, Opened};
 use lastack_observe::clock;
 use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::row::Row;
@@ -31,32 +29,20 @@ use lastack_observe::source::kernel::{
 };
 use lastack_observe::trace::Event;
 
-use super::judge::{Evidence, first_of, judge};
+use super::judge::{Evidence, TimeWait, first_of, judge};
+use life::Life;
+
+mod life;
 
 /// Pairs of addresses of which tracepoints have told; other programs' and other namespaces' among them.
 const TRACED: usize = 50_000;
-/// Endings of one turn for whose TIME-WAIT the kernel is asked.
-const ASKED: usize = 200;
+/// Ports of one turn's endings that the kernel is asked for by number; of more, for all there are.
+const ASKED: usize = 16;
 
 type Pair = (SocketAddr, SocketAddr);
 
 /// What is told as it happens.
 pub(super) type Listener = Box<dyn Fn(Note)>;
-
-/// A connection that lives.
-#[derive(Debug)]
-struct Life {
-    id: u64,
-    owner: Option<Owner>,
-    pair: Pair,
-    direction: Direction,
-    /// Unix time, nanoseconds.
-    opened_ns: u64,
-    states: Vec<(TcpState, u64)>,
-    info: TcpInfo,
-    unread: u32,
-    is_told: bool,
-}
 
 /// What tracepoints said about one end.
 #[derive(Debug, Default)]
@@ -68,6 +54,8 @@ struct Traced {
     error: Option<i32>,
     pid: Option<u32>,
     comm: Option<Arc<str>>,
+    /// The one that acted was a process of the program then; its number may be another's now.
+    is_ours: bool,
 }
 
 /// Watches.
@@ -76,7 +64,7 @@ pub(super) struct Watch {
     endings: Endings,
     tracer: Option<Tracer>,
     tell: Listener,
-    /// Every process of the program that was ever seen.
+    /// The program's processes, those that have exited too until their number is given to another.
     processes: HashSet<u32>,
     /// Ports the program listens on.
     listening: HashSet<u16>,
@@ -231,7 +219,9 @@ impl Watch {
         let resets_counted = std::mem::replace(&mut self.resets, now_resets) != now_resets;
         let mut told = HashSet::new();
         let mut nobodys = Vec::new();
-        for (nth, row) in ended.into_iter().enumerate() {
+        // Tracepoints have told who closed first.
+        let time_waits = if self.tracer.is_none() { self.time_waits(&ended).ok() } else { None };
+        for row in ended {
             // A connect that failed has no other end any more; a look may have seen it when it had.
             let key = match self.lives.get(&row.socket.cookie) {
                 Some(life) => life.pair,
@@ -239,11 +229,11 @@ impl Watch {
                 None => pair(row.socket.local, row.socket.remote),
             };
             let traced = self.traced.remove(&key);
-            let acted = traced.as_ref().is_some_and(|traced| self.acted(traced));
+            let acted = traced.as_ref().is_some_and(|traced| traced.is_ours);
             if self.lives.contains_key(&row.socket.cookie) || acted {
                 told.insert(key);
-                let asks = nth < ASKED && self.tracer.is_none();
-                self.ended(&row, traced.unwrap_or_default(), resets_counted, asks);
+                let time_wait = time_waits.as_ref().map_or(TimeWait::Unasked, |pairs| side_of(pairs, key));
+                self.ended(&row, traced.unwrap_or_default(), resets_counted, time_wait);
             } else if !self.others.remove(&row.socket.cookie) && self.tracer.is_none() {
                 nobodys.push(key);
             }
@@ -258,11 +248,7 @@ impl Watch {
         Ok(())
     }
 
-    fn acted(&self, traced: &Traced) -> bool {
-        traced.pid.is_some_and(|pid| self.processes.contains(&pid))
-    }
-
-    fn ended(&mut self, row: &Row, traced: Traced, resets_counted: bool, asks: bool) {
+    fn ended(&mut self, row: &Row, traced: Traced, resets_counted: bool, time_wait: TimeWait) {
         let now = clock::unix_ns();
         let opened_ns = traced.states.first().map_or(self.looked_ns, |(_, at)| *at);
         self.life(row, opened_ns);
@@ -287,7 +273,7 @@ impl Watch {
             got_reset: traced.got_reset,
             peers_reason: self.reset_reasons.remove(&(remote, local)),
             error: traced.error,
-            time_wait: if asks { self.time_wait(local, remote) } else { None },
+            time_wait,
             resets_counted,
             abort: if resets_counted && !same_kernel {
                 self.aborts.claim(Instant::from_nanos(now))
@@ -317,7 +303,7 @@ impl Watch {
 
     /// Who acted, by the name it had when it did: a look may have met it before its `exec`, or never.
     fn owner(&self, traced: &Traced) -> Option<Owner> {
-        let pid = traced.pid.filter(|pid| self.processes.contains(pid))?;
+        let pid = traced.pid.filter(|_| traced.is_ours)?;
         let met = self.names.get(&pid);
         let process = traced.comm.clone().or_else(|| met.map(|owner| owner.process.clone()))?;
         Some(Owner { pid, process, cgroup: met.and_then(|owner| owner.cgroup.clone()) })
@@ -326,7 +312,7 @@ impl Watch {
     /// A connect that came to nothing, or a socket that was disconnected: it ends without another end, if it ends.
     fn failed(&mut self, key: Pair, traced: Traced) {
         let seen = self.lives.iter().find(|(_, life)| life.pair == key).map(|(cookie, _)| *cookie);
-        if !self.acted(&traced) && seen.is_none() {
+        if !traced.is_ours && seen.is_none() {
             return;
         }
         let opened_ns = traced.states.first().map_or(traced.at_ns, |(_, at)| *at);
@@ -351,37 +337,43 @@ impl Watch {
         self.tell_of(life, &evidence, traced.at_ns);
     }
 
-    /// Whose end of a connection is in TIME-WAIT, as far as both are on this host.
-    fn time_wait(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<ClosedBy> {
-        let port = local.port();
-        let filter = format!("( sport = :{port} or dport = :{port} )");
-        let mut filter = Filter::parse(&[filter.as_str()]).ok()?;
-        filter.states = StateSet::of(TcpState::TimeWait);
-        let rows =
-            self.kernel.rows(&Query { filter, detail: Detail::Brief, owners: false, v6: None }).ok()?;
-        let of = |wanted: Pair| rows.iter().any(|row| pair(row.socket.local, row.socket.remote) == wanted);
-        match (of((local, remote)), of((remote, local))) {
-            (true, true) => Some(ClosedBy::Both),
-            (true, false) => Some(ClosedBy::Program),
-            (false, true) => Some(ClosedBy::Remote),
-            (false, false) => None,
+    /// The TIME-WAITs that may be of connections in `ended`: one look for all of them.
+    fn time_waits(&mut self, ended: &[Row]) -> io::Result<HashSet<Pair>> {
+        let ours = ended.iter().filter(|row| self.lives.contains_key(&row.socket.cookie));
+        let ports: BTreeSet<u16> = ours.map(|row| row.socket.local.port()).collect();
+        if ports.is_empty() {
+            return Ok(HashSet::new());
         }
+        let mut filter = Filter::everything();
+        if ports.len() <= ASKED {
+            let either: Vec<String> =
+                ports.iter().map(|port| format!("sport = :{port} or dport = :{port}")).collect();
+            filter = Filter::parse(&[either.join(" or ")]).expect("a filter of our own");
+        }
+        filter.states = StateSet::of(TcpState::TimeWait);
+        let rows = self.kernel.rows(&Query { filter, detail: Detail::Brief, owners: false, v6: None })?;
+        Ok(rows.iter().map(|row| pair(row.socket.local, row.socket.remote)).collect())
     }
 
     fn event(&mut self, event: &Event) {
         if let (Some(parent), Some(child)) = (event.pid, event.child) {
-            if self.processes.contains(&parent) {
+            // The program itself is a child of this process, which has no other.
+            if self.processes.contains(&parent) || parent == std::process::id() {
                 self.processes.insert(child);
+            } else {
+                // The number of one that has exited, given to a stranger.
+                self.processes.remove(&child);
             }
             return;
         }
         let (Some(local), Some(peer)) = (event.local, event.peer) else { return };
+        let is_ours = event.pid.is_some_and(|pid| self.processes.contains(&pid));
         if event.state == Some(TcpState::SynSent)
             && let Some(socket) = event.socket
         {
             bound(&mut self.connecting);
             let mut traced = Traced::default();
-            traced.take(event);
+            traced.take(event, is_ours);
             self.connecting.insert(socket, traced);
             return;
         }
@@ -394,7 +386,7 @@ impl Watch {
             self.traced.insert(key, begun);
         }
         let traced = self.traced.entry(key).or_default();
-        traced.take(event);
+        traced.take(event, is_ours);
         if let Some(reason) = traced.sent_reset.clone() {
             if self.reset_reasons.len() >= TRACED {
                 self.reset_reasons.clear();
@@ -424,10 +416,11 @@ fn bound<K: Eq + std::hash::Hash>(all: &mut HashMap<K, Traced>) {
 }
 
 impl Traced {
-    fn take(&mut self, event: &Event) {
+    /// Takes over what `event` says; `is_ours`: who acted is one of the program's processes.
+    fn take(&mut self, event: &Event, is_ours: bool) {
         self.at_ns = event.at_ns;
         if event.pid.is_some() {
-            (self.pid, self.comm) = (event.pid, event.comm.clone());
+            (self.pid, self.comm, self.is_ours) = (event.pid, event.comm.clone(), is_ours);
         }
         match (event.name, event.state) {
             ("inet_sock_set_state", Some(state)) => {
@@ -449,87 +442,6 @@ impl Traced {
     }
 }
 
-impl Life {
-    fn new(id: u64, pair: Pair, direction: Direction, opened_ns: u64) -> Self {
-        Self {
-            id,
-            owner: None,
-            pair,
-            direction,
-            opened_ns,
-            states: Vec::new(),
-            info: TcpInfo::default(),
-            unread: 0,
-            is_told: false,
-        }
-    }
-
-    fn see(&mut self, row: &Row, now: u64) {
-        let state = row.socket.state;
-        if self.states.last().is_none_or(|(last, _)| *last != state) {
-            let at = if self.states.is_empty() { self.opened_ns } else { now };
-            self.states.push((state, at));
-        }
-        self.unread = row.socket.recv_q;
-        if let Some(info) = row.socket.info.as_deref() {
-            self.info = info.clone();
-        }
-    }
-
-    fn note_of_opening(&mut self) -> Option<Opened> {
-        let is_open = self.states.last().is_some_and(|(state, _)| *state != TcpState::SynSent);
-        (is_open && !std::mem::replace(&mut self.is_told, is_open)).then(|| Opened {
-            id: self.id,
-            direction: self.direction,
-            owner: self.owner.clone(),
-            local: self.pair.0,
-            remote: self.pair.1,
-            host_remote: self.pair.1,
-            handshake_us: None,
-        })
-    }
-
-    fn record(self, verdict: Verdict, now: u64) -> Connection {
-        let Self { id, owner, pair: (local, remote), direction, opened_ns, states, info, .. } = self;
-        let since = |at: u64| at.saturating_sub(opened_ns) / 1000;
-        // Its ending is read a little later than it came.
-        let now = states.last().filter(|(state, _)| *state == TcpState::Close).map_or(now, |(_, at)| *at);
-        let sent = info.bytes_sent.saturating_sub(info.bytes_retrans);
-        // Linux: tcp_fin() counts the FIN among the bytes received.
-        let seen: Vec<TcpState> = states.iter().map(|(state, _)| *state).collect();
-        let fin =
-            verdict.how == How::Fin || matches!(first_of(&seen), Some(ClosedBy::Remote | ClosedBy::Both));
-        Connection {
-            id,
-            owner,
-            local,
-            remote,
-            host_local: None,
-            host_remote: None,
-            device: None,
-            direction,
-            opened: Instant::from_nanos(opened_ns),
-            handshake_us: None,
-            duration_us: since(now),
-            bytes_up: sent,
-            bytes_down: info.bytes_received.saturating_sub(u64::from(fin)),
-            inside: None,
-            outside: Some(Outside {
-                rtt_us: info.rtt,
-                retransmits: info.total_retrans,
-                unacked_bytes: sent.saturating_sub(info.bytes_acked),
-            }),
-            verdict,
-            host_errno: None,
-            lost_up: 0,
-            lost_down: 0,
-            unread_bytes: None,
-            injected: None,
-            states: states.into_iter().map(|(state, at)| (state, since(at))).collect(),
-        }
-    }
-}
-
 /// A connection whose handshake was finished has a round-trip time, or was seen to be.
 fn is_established(seen: &[TcpState], info: &TcpInfo) -> bool {
     seen.iter().any(|state| !matches!(state, TcpState::SynSent | TcpState::SynRecv | TcpState::Close))
@@ -543,7 +455,20 @@ fn pair(local: SocketAddr, remote: SocketAddr) -> Pair {
     (plain(local), plain(remote))
 }
 
+/// Whose end of the connection `(local, remote)` is among `time_waits`.
+fn side_of(time_waits: &HashSet<Pair>, (local, remote): Pair) -> TimeWait {
+    match (time_waits.contains(&(local, remote)), time_waits.contains(&(remote, local))) {
+        (true, true) => TimeWait::Of(ClosedBy::Both),
+        (true, false) => TimeWait::Of(ClosedBy::Program),
+        (false, true) => TimeWait::Of(ClosedBy::Remote),
+        (false, false) => TimeWait::Nobodys,
+    }
+}
+
 /// Connections of this namespace that a RST has ended so far.
 fn resets(kernel: &Kernel) -> u64 {
     kernel.figures().iter().map(|namespace| namespace.counter("EstabResets")).sum()
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub struct TraceOptions {
     pub drops: bool,
     /// The kernel's call stack of each event.
     pub stacks: bool,
-    /// New processes, too (`sched:sched_process_fork`).
+    /// New processes, too ([`Event::FORK`]).
     pub forks: bool,
 }
 
@@ -49,7 +49,6 @@ const LIFE: [&str; 6] = [
     "sock/inet_sk_error_report",
 ];
 const DROPS: &str = "skb/kfree_skb";
-const FORKS: &str = "sched/sched_process_fork";
 
 /// An open trace.
 #[derive(Debug)]
@@ -59,6 +58,7 @@ pub struct Tracer {
     others: Vec<Perf>,
     formats: BTreeMap<u64, (&'static str, Format)>,
     stacks: bool,
+    forks: bool,
     symbols: Option<Symbols>,
     commands: Commands,
     owners: Owners,
@@ -79,9 +79,6 @@ impl Tracer {
         if options.drops {
             wanted.push(DROPS.to_owned());
         }
-        if options.forks {
-            wanted.push(FORKS.to_owned());
-        }
         let found = tracefs::formats(&wanted)?;
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "this kernel has no TCP tracepoints"));
@@ -91,6 +88,7 @@ impl Tracer {
             others: Vec::new(),
             formats: BTreeMap::new(),
             stacks: options.stacks,
+            forks: options.forks,
             symbols: options.stacks.then(Symbols::read),
             commands: Commands::default(),
             owners: Owners::default(),
@@ -149,7 +147,8 @@ impl Tracer {
         }
         // A ring that is read later may have older records than one that is read now: what is newer than this waits.
         let complete_ns = clock::monotonic_ns();
-        let Self { rings, formats, stacks, symbols, commands, owners, early, lost, epoch_ns, .. } = self;
+        let Self { rings, formats, stacks, forks, symbols, commands, owners, early, lost, epoch_ns, .. } =
+            self;
         let mut records = std::mem::take(early);
         for ring in rings {
             ring.drain(&mut |kind, body| match kind {
@@ -166,13 +165,20 @@ impl Tracer {
         records.sort_by_key(|(at_ns, _)| *at_ns);
         *early = records.split_off(records.partition_point(|(at_ns, _)| *at_ns <= complete_ns));
         let mut count = 0;
-        for (_, record) in records {
+        for (at_ns, record) in records {
             match record {
-                Record::Told(told) => commands.take(told),
+                Record::Told(told) => {
+                    if let Told::Forked { pid, parent } = told
+                        && *forks
+                    {
+                        let event = Event::new(at_ns.wrapping_add(*epoch_ns), Event::FORK);
+                        count += 1;
+                        each(Event { pid: Some(parent), child: Some(pid), ..event });
+                    }
+                    commands.take(told);
+                }
                 Record::Event(mut event) => {
-                    // A fork is the parent's own act; its name is of no use.
-                    let actor = event.pid.filter(|_| event.child.is_none());
-                    event.comm = actor.and_then(|pid| commands.of(pid));
+                    event.comm = event.pid.and_then(|pid| commands.of(pid));
                     owners.attribute(&mut event);
                     count += 1;
                     each(*event);
@@ -184,7 +190,7 @@ impl Tracer {
 
     /// The events that are read, in perf's way of naming them (`tcp:tcp_send_reset`).
     pub fn names(&self) -> Vec<String> {
-        let known = LIFE.iter().chain([&DROPS, &FORKS]);
+        let known = LIFE.iter().chain([&DROPS]);
         let read = |path: &&&str| self.formats.values().any(|(name, _)| *name == name_of(path));
         known.filter(read).map(|path| path.replace('/', ":")).collect()
     }
@@ -300,7 +306,7 @@ fn filter_of(path: &str) -> Option<&'static str> {
 
 fn name_of(path: &str) -> &'static str {
     LIFE.iter()
-        .chain([&DROPS, &FORKS])
+        .chain([&DROPS])
         .find(|known| **known == path)
         .and_then(|known| known.split('/').nth(1))
         .unwrap_or("?")
@@ -348,14 +354,13 @@ fn fill(event: &mut Event, format: &Format, record: &[u8], pid: u32) {
         (event.local, event.peer) = (end(format, record, "s"), end(format, record, "d"));
     }
     event.socket = format.number(record, "skaddr").filter(|address| *address != 0);
-    event.child = format.number(record, "child_pid").map(|pid| pid as u32);
     event.cookie = format.number(record, "sock_cookie").filter(|cookie| *cookie != 0);
     event.reason = format.symbol(record, "reason");
     event.state = state("newstate").or_else(|| state("state"));
     event.old_state = state("oldstate");
     let signed = |name| format.number(record, name).map(|n| (n as u32).cast_signed());
     event.error = signed("error").or_else(|| signed("err")).filter(|error| *error != 0).map(i32::abs);
-    if event.child.is_some() || (acted(event) && pid != 0) {
+    if acted(event) && pid != 0 {
         event.pid = Some(pid);
     }
 }
