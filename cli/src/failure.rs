@@ -53,13 +53,21 @@ impl Failure {
         match self {
             Self::BrokenPipe => ExitCode::SUCCESS,
             Self::Said(said) => {
-                eprintln!("error: {}\ncause: {}\ntry:   {}", said.error, said.cause, said.next);
-                ExitCode::from(said.code)
+                let Said { error, cause, next, code } = *said;
+                let [error, cause, next] = [error, cause, next].map(|text| one_line(&text));
+                eprintln!("error: {error}\ncause: {cause}\ntry:   {next}");
+                ExitCode::from(code)
             }
         }
     }
 }
 
+/// Names of files and words of a filter may hold anything: three lines are three, and do nothing to a terminal.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// What could not be written; where something cannot be read, [`Failure::new`] says what.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -83,17 +91,73 @@ pub(crate) fn usage(error: &clap::Error, command: Option<&str>) -> ExitCode {
         let _ = error.print();
         return if missing { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
     }
-    let text = error.to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let tip = lines.find_map(|line| line.strip_prefix("tip: ")).map(str::to_owned);
+    let (what, cause) = what_and_cause(error);
     let known = command.filter(|name| !name.starts_with('-'));
     let help = match known {
         Some(name) if error.kind() != ErrorKind::InvalidSubcommand => format!("lastack {name} --help"),
         _ => "lastack --help".to_owned(),
     };
     let code = if matches!(known, Some("run" | "demo" | "lab")) { EXIT_OURS } else { EXIT_USAGE };
-    Failure::new(first, tip.unwrap_or_else(|| "the command line is not one lastack knows".to_owned()), help)
-        .code(code)
-        .report()
+    Failure::new(what, cause, help).code(code).report()
+}
+
+/// The first two lines for clap's verdict, which has more or fewer.
+fn what_and_cause(error: &clap::Error) -> (String, String) {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ");
+    if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(names))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        return (format!("{} is missing", names.join(" ")), "the command cannot do without".to_owned());
+    }
+    // A value's own reader says what it takes.
+    if let Some(why) = std::error::Error::source(error).map(ToString::to_string)
+        && let Some(what) = first.strip_suffix(&format!(": {why}"))
+    {
+        return (what.to_owned(), why);
+    }
+    let said = lines.find_map(|line| {
+        let values = line.strip_prefix("[possible values: ").and_then(|line| line.strip_suffix(']'));
+        values
+            .map(|values| format!("it is one of {values}"))
+            .or(line.strip_prefix("tip: ").map(str::to_owned))
+    });
+    (first.to_owned(), said.unwrap_or_else(|| "the command line is not one lastack knows".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn what_clap_refuses_is_named_with_its_cause() {
+        for (words, what, cause) in [
+            (&["run"][..], "<CMD>... is missing", "the command cannot do without"),
+            (&["publish"], "<NAME|PID> is missing", "the command cannot do without"),
+            (
+                &["watch", "--duration", "nan"],
+                "invalid value 'nan' for '--duration <SECONDS>'",
+                "a number of seconds, from 0 to 10000000",
+            ),
+            (
+                &["ss", "--color", "blue"],
+                "invalid value 'blue' for '--color <WHEN>'",
+                "it is one of auto, always, never",
+            ),
+        ] {
+            let error =
+                Cli::try_parse_from([&["lastack"], words].concat()).expect_err("no such command line");
+            assert_eq!(what_and_cause(&error), (what.to_owned(), cause.to_owned()));
+        }
+    }
+
+    #[test]
+    fn three_lines_are_three_whatever_is_in_them() {
+        assert_eq!(one_line("namespace `a\nb\u{1b}[2J`"), "namespace `a b [2J`");
+    }
 }

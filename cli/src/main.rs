@@ -7,6 +7,7 @@ mod args;
 mod cmd;
 mod failure;
 mod run;
+mod seconds;
 mod source_args;
 mod story;
 mod table;

@@ -36,6 +36,21 @@ impl SourceArgs {
         }
     }
 
+    /// The one namespace of a command that follows the kernel's sockets as they end.
+    pub(crate) fn one_namespace(&self) -> Result<Scope, Failure> {
+        let wrong = match (self.is_file(), self.stack_name()) {
+            (true, _) => "--from names a file, where nothing ends any more",
+            (false, Some(_)) => "--source names a lastack, which journals its own",
+            (false, None) if self.all_netns => "--all-netns names them all",
+            (false, None) => return Ok(self.scope()),
+        };
+        Err(Failure::new(
+            "ends are told of the kernel's connections, a namespace at a time",
+            wrong,
+            "--netns PATH",
+        ))
+    }
+
     /// True for this host's own kernel, here and now.
     pub(crate) fn is_own_kernel(&self) -> bool {
         !self.is_file() && self.stack_name().is_none() && self.scope() == Scope::Own
@@ -127,11 +142,13 @@ impl SourceArgs {
 
     /// The three lines for a source that could not be read.
     pub(crate) fn refused(&self, error: &std::io::Error) -> Failure {
-        let what = match &self.netns {
-            Some(name) => format!("cannot read the sockets of network namespace `{name}`"),
-            None => "cannot read the kernel's sockets".to_owned(),
+        let what = match (self.stack_name(), &self.netns) {
+            (Some(name), _) => format!("cannot read the lastack called `{name}`"),
+            (None, Some(name)) => format!("cannot read the sockets of network namespace `{name}`"),
+            (None, None) => "cannot read the kernel's sockets".to_owned(),
         };
         let next = match error.kind() {
+            _ if self.stack_name().is_some() => "lastack run --name NAME -- CMD, and NAME while it runs",
             std::io::ErrorKind::NotFound => "ls /run/netns; lsns -t net",
             std::io::ErrorKind::PermissionDenied => "sudo lastack … (CAP_SYS_ADMIN enters another namespace)",
             _ => "modprobe tcp_diag inet_diag; in a container, allow AF_NETLINK sockets",

@@ -198,7 +198,6 @@ fn shown(address: &str, state: &str, count: usize) -> Option<()> {
     (gauge as usize == count && theirs == count).then_some(())
 }
 
-/// Cache nodes full of FIN-WAIT-2: the server closes at its time-out, the clients never do.
 #[test]
 fn what_ended_before_the_interrupt_is_recorded() {
     in_namespace(|| {
@@ -221,6 +220,42 @@ fn what_ended_before_the_interrupt_is_recorded() {
     });
 }
 
+#[test]
+fn a_client_that_dribbles_keeps_nobody_from_scraping() {
+    in_namespace(|| {
+        let folder = tempfile::tempdir().expect("a directory");
+        let (child, address) = exporter(&[], &folder.path().join("none"));
+        let slow = TcpStream::connect(&address).expect("connects");
+        let dribbler = std::thread::spawn(move || {
+            (0..3000).any(|_| {
+                lastack_observe::clock::pause(std::time::Duration::from_millis(20));
+                (&slow).write_all(b"x").is_err()
+            })
+        });
+        assert!(get(&address, "/metrics").0.starts_with("HTTP/1.1 200"));
+        assert!(dribbler.join().expect("no panic"), "it was sent away");
+        stop(child);
+    });
+}
+
+#[test]
+fn what_does_not_end_is_not_followed() {
+    for arguments in [
+        &["export", "--source", "web"][..],
+        &["record", "--from", "trace.pcap"],
+        &["record", "--all-netns"],
+        &["trace", "--ends", "--all-netns"],
+    ] {
+        let child = start(arguments, std::path::Path::new("/nonexistent"));
+        let output = child.wait_with_output().expect("ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 3), "{arguments:?}: {said}");
+        let flag = arguments.iter().rfind(|word| word.starts_with("--")).expect("a flag");
+        assert!(said.contains(flag), "{flag}: {said}");
+    }
+}
+
+/// Cache nodes full of FIN-WAIT-2: the server closes at its time-out, the clients never do.
 #[test]
 fn five_hundred_idle_clients_are_the_same_story_on_both_sides() {
     in_namespace(|| {

@@ -3,7 +3,7 @@
 #[path = "../../observe/tests/support/mod.rs"]
 mod support;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
@@ -64,6 +64,32 @@ fn on_a_terminal_it_draws_and_ends_at_q() {
         assert!(text.contains("\u{1b}[?1049l"), "the screen is given back");
         let last = text.lines().last().unwrap_or_default();
         assert!(last.contains(" looks, ") && last.contains(" pictures in "), "{last}");
+    });
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back() {
+    in_namespace(|| {
+        let command = format!("echo pid $$; exec {} watch", env!("CARGO_BIN_EXE_lastack"));
+        let child = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .envs([("TERM", "xterm"), ("LANG", "C"), ("SHELL", "/bin/sh")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut child) = child else { return support::skipped("no script(1)") };
+        let mut screen = child.stdout.take().expect("piped");
+        let (mut drawn, mut piece) = (String::new(), [0; 4096]);
+        while !drawn.contains("\u{1b}[?1049h") {
+            let length = screen.read(&mut piece).expect("reads");
+            assert!(length > 0, "it draws: {drawn}");
+            drawn.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+        let pid = drawn.split_whitespace().nth(1).expect("a number");
+        support::run("kill", &["-TERM", pid]);
+        screen.read_to_string(&mut drawn).expect("reads to the end");
+        assert!(drawn.contains("\u{1b}[?1049l"), "the screen is given back: {drawn}");
+        assert!(child.wait().expect("ends").success(), "as at q");
     });
 }
 

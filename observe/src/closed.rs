@@ -48,7 +48,7 @@ pub struct Closed {
     pub closed_by: Option<&'static str>,
     /// The kernel's word for a RST that was sent.
     pub reason: Option<Arc<str>>,
-    /// The process that opened or closed it.
+    /// The process that last acted on it: opened it, or closed it.
     pub pid: Option<u32>,
     /// Its name.
     pub comm: Option<Arc<str>>,
@@ -75,7 +75,8 @@ impl Correlator {
     /// Takes note of an event.
     pub fn event(&mut self, event: &Event) {
         let (Some(local), Some(peer)) = (event.local, event.peer) else { return };
-        if peer.port() == 0 {
+        // A SYN that leaves has no port yet: what it says of its socket comes again with the next event.
+        if local.port() == 0 || peer.port() == 0 {
             return;
         }
         if self.hints.len() >= MAX_HINTS {
@@ -86,8 +87,8 @@ impl Correlator {
         }
         let hint = self.hints.entry((local, peer)).or_default();
         hint.last_ns = event.at_ns;
-        if event.comm.is_some() {
-            (hint.pid, hint.comm) = (event.pid, event.comm.clone());
+        if let Some((pid, comm)) = &event.owner {
+            (hint.pid, hint.comm) = (Some(*pid), Some(Arc::clone(comm)));
         }
         match (event.name, event.old_state, event.state) {
             ("inet_sock_set_state", Some(old), Some(new)) => hint.state_change(old, new, event.at_ns),
@@ -210,5 +211,29 @@ impl Closed {
             put("tcp_info", Value::Object(fields));
         }
         Value::Object(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(local: &str, name: &'static str) -> Event {
+        let (local, peer) = (local.parse().ok(), "10.0.0.9:80".parse().ok());
+        Event { local, peer, ..Event::new(1, name) }
+    }
+
+    #[test]
+    fn a_connection_that_the_peer_reset_is_of_the_program_that_opened_it() {
+        let mut all = Correlator::default();
+        let owner = Some((71, "curl".into()));
+        // A SYN that leaves has no port: many connections would share what it says.
+        all.event(&Event { owner: Some((70, "wget".into())), ..event("10.0.0.1:0", "inet_sock_set_state") });
+        all.event(&Event { owner, ..event("10.0.0.1:4000", "tcp_receive_reset") });
+        assert_eq!(all.hints.len(), 1);
+        let ends = ["10.0.0.1:4000", "10.0.0.9:80"].map(|end| end.parse().expect("an address"));
+        let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 2);
+        assert_eq!((closed.pid, closed.comm.as_deref()), (Some(71), Some("curl")));
+        assert_eq!(closed.closed_by, Some("remote"));
     }
 }

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::args::Globals;
 use crate::cmd::capture;
 use crate::failure::Failure;
+use crate::seconds;
 use crate::source_args::SourceArgs;
 use crate::text::{Paint, paragraph};
 
@@ -43,10 +44,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     min_age: u64,
     /// Share of a limit that counts as near it
-    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u64).range(..=1000))]
     near_percent: u64,
     /// Share of repeated segments that counts as a storm
-    #[arg(long, value_name = "PERCENT", default_value_t = 2)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=1000))]
     retransmit_percent: u64,
     /// Resets a second that count as a storm
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -58,8 +59,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LEVEL", value_parser = severity, default_value = "warning")]
     fail_on: Severity,
     /// Seconds between the two looks that give rates; 0 looks once
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
-    interval: f64,
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds::pause_or_none)]
+    interval: Duration,
     /// The page of one rule, or of `all`
     #[arg(long, value_name = "ID", conflicts_with = "what_if")]
     explain: Option<String>,
@@ -138,25 +139,19 @@ impl Args {
 
     /// Looks once or, where rates matter, twice. Owners are not looked up: most hosts' findings need none.
     fn look(&self) -> Result<Look, Failure> {
-        if !(0.0..=3600.0).contains(&self.interval) {
-            return Err(Failure::new(
-                format!("--interval {} makes no sense", self.interval),
-                "it is the number of seconds between two looks, from 0 to 3600",
-                "--interval 1",
-            ));
-        }
         let query = Query { owners: false, ..Query::everything() };
         if self.source.is_file() {
             return Ok(Look { source: None, before: None, now: self.source.snapshot(&query)? });
         }
         let mut source = self.source.open()?;
         let mut before = None;
-        if self.interval > 0.0 {
+        let refused = |error: io::Error| self.source.refused(&error);
+        if !self.interval.is_zero() {
             // Rates need counters only: the first look leaves the sockets out.
-            before = Some(source.frame()?);
-            clock::pause(Duration::from_secs_f64(self.interval));
+            before = Some(source.frame().map_err(refused)?);
+            clock::pause(self.interval);
         }
-        let now = source.snapshot(&query).map_err(|error| self.source.refused(&error))?;
+        let now = source.snapshot(&query).map_err(refused)?;
         Ok(Look { source: Some(source), before, now })
     }
 }

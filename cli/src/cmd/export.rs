@@ -1,10 +1,10 @@
 //! `lastack export`: metrics for Prometheus, and a log of closed connections.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lastack_observe::clock;
 use lastack_observe::doctor::{self, Limits};
@@ -15,11 +15,12 @@ use lastack_observe::live::{Live, News};
 use super::record::open_output;
 use crate::args::Globals;
 use crate::failure::Failure;
+use crate::seconds;
 use crate::source_args::SourceArgs;
 
 /// At most so long until a scrape is answered.
 const TICK: Duration = Duration::from_millis(50);
-/// A client that is slower than this is not a scraper.
+/// For a client to ask, and again to take its answer: one that is slower is not a scraper.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longer requests are not answered.
 const MAX_REQUEST: usize = 8192;
@@ -43,11 +44,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     ndjson: Option<PathBuf>,
     /// Seconds between two looks at all sockets
-    #[arg(long, value_name = "S", default_value_t = 5.0)]
-    interval: f64,
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds::pause)]
+    interval: Duration,
     /// Stop after so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    duration: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::length)]
+    duration: Option<Duration>,
     /// Print a file that goes with the exporter, and end
     #[arg(long, value_name = "WHAT", value_parser = ["dashboard", "alerts", "unit-export", "unit-record"])]
     print: Option<String>,
@@ -63,13 +64,7 @@ pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> 
         io::stdout().write_all(text.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !(0.05..=3600.0).contains(&args.interval) {
-        return Err(Failure::new(
-            format!("--interval {} makes no sense", args.interval),
-            "seconds, from 0.05 to 3600",
-            "--interval 5",
-        ));
-    }
+    let scope = args.source.one_namespace()?;
     let mut output = args.ndjson.as_deref().map(open_output).transpose()?;
     let listener = TcpListener::bind(args.listen).map_err(|error| {
         Failure::new(
@@ -79,8 +74,8 @@ pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> 
         )
     })?;
     listener.set_nonblocking(true)?;
-    let interval = Duration::from_secs_f64(args.interval);
-    let mut live = Live::open(&args.source.scope(), interval).map_err(|error| args.source.refused(&error))?;
+    let refused = |error: io::Error| args.source.refused(&error);
+    let mut live = Live::open(&scope, args.interval).map_err(refused)?;
     if let Some(error) = live.refused() {
         eprintln!(
             "note: reasons of resets and how connections end are not seen: {error}; sudo lastack export"
@@ -92,10 +87,9 @@ pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> 
     let mut over = false;
     while !over {
         // What ended before the interrupt and has not been read yet belongs to it.
-        over =
-            interrupt.raised() || args.duration.is_some_and(|limit| start.elapsed().as_secs_f64() >= limit);
+        over = interrupt.raised() || args.duration.is_some_and(|length| start.elapsed() >= length);
         let mut lines = String::new();
-        live.tick(if over { Duration::ZERO } else { TICK }, &mut |news| match news {
+        let mut each = |news| match news {
             News::Closed(closed) => {
                 exporter.closed(&closed);
                 if output.is_some() {
@@ -107,11 +101,13 @@ pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> 
                 let direction = if event.name == "tcp_send_reset" { "sent" } else { "received" };
                 exporter.reset(direction, event.reason.as_deref().unwrap_or("none"));
             }
-        })?;
+        };
+        live.tick(if over { Duration::ZERO } else { TICK }, &mut each).map_err(refused)?;
         if let Some(file) = &mut output {
             file.write_all(lines.as_bytes())?;
         }
-        while let Ok((client, _)) = listener.accept() {
+        // One a turn, however many wait: what ends is told in time.
+        if let Ok((client, _)) = listener.accept() {
             exporter.set_lost(live.lost());
             // A scraper that goes away in the middle is its own affair.
             let _ = answer(client, &exporter, &live);
@@ -120,10 +116,45 @@ pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn answer(mut client: TcpStream, exporter: &Exporter, live: &Live) -> io::Result<()> {
-    client.set_nonblocking(false)?;
-    client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
-    client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+/// A client with a time until which it is waited for, in however small pieces it comes.
+struct Client {
+    stream: TcpStream,
+    end: Instant,
+}
+
+impl Client {
+    fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(false)?;
+        Ok(Self { stream, end: clock::monotonic() + CLIENT_TIMEOUT })
+    }
+
+    /// What is left of its time.
+    fn patience(&self) -> io::Result<Option<Duration>> {
+        let left = self.end.saturating_duration_since(clock::monotonic());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Client {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.patience()?)?;
+        self.stream.read(into)
+    }
+}
+
+impl Write for Client {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.patience()?)?;
+        self.stream.write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+fn answer(stream: TcpStream, exporter: &Exporter, live: &Live) -> io::Result<()> {
+    let mut client = Client::new(stream)?;
     let mut request = Vec::new();
     let mut piece = [0; 1024];
     while !request.windows(4).any(|four| four == b"\r\n\r\n") && request.len() < MAX_REQUEST {
@@ -152,10 +183,12 @@ fn answer(mut client: TcpStream, exporter: &Exporter, live: &Live) -> io::Result
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
+    // What it took to make the answer was not the client's time.
+    client.end = clock::monotonic() + CLIENT_TIMEOUT;
     client.write_all(head.as_bytes())?;
     client.write_all(body.as_bytes())?;
     // Close in an orderly way: our FIN, then the client's, so that nothing is reset.
-    client.shutdown(std::net::Shutdown::Write)?;
+    client.stream.shutdown(std::net::Shutdown::Write)?;
     while client.read(&mut piece).is_ok_and(|length| length > 0) {}
     Ok(())
 }

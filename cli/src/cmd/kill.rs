@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::from(EXIT_SOME));
         }
     }
-    let outcome = end(&mut source, &query, &rows)?;
+    let outcome = end(&mut source, &args.source, &query, &rows)?;
     if globals.json {
         writeln!(out, "{}", document(&name, &rows, false, Some(&outcome), lang))?;
     } else {
@@ -112,7 +112,7 @@ struct Outcome {
     left: Vec<(u64, String)>,
 }
 
-fn end(source: &mut Source, query: &Query, rows: &[Row]) -> Result<Outcome, Failure> {
+fn end(source: &mut Source, named: &SourceArgs, query: &Query, rows: &[Row]) -> Result<Outcome, Failure> {
     let mut outcome = Outcome { ended: 0, gone: 0, left: Vec::new() };
     let mut refused = 0;
     for row in rows {
@@ -137,7 +137,7 @@ fn end(source: &mut Source, query: &Query, rows: &[Row]) -> Result<Outcome, Fail
     let left: HashSet<u64> = outcome.left.iter().map(|(cookie, _)| *cookie).collect();
     let accepted: HashSet<u64> =
         rows.iter().map(|row| row.socket.cookie).filter(|cookie| !left.contains(cookie)).collect();
-    for row in source.snapshot(&again)?.rows {
+    for row in source.snapshot(&again).map_err(|error| named.refused(&error))?.rows {
         let cookie = row.socket.cookie;
         if accepted.contains(&cookie) {
             outcome.ended = outcome.ended.saturating_sub(1);

@@ -1,6 +1,6 @@
 //! `lastack record`: remembers owners, ages and endings for the other commands.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use lastack_observe::{clock, record};
 
 use crate::args::Globals;
 use crate::failure::Failure;
+use crate::seconds;
 use crate::source_args::SourceArgs;
 
 /// At most so long between two looks at what ended.
@@ -35,25 +36,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     memory: Option<PathBuf>,
     /// Seconds between two looks at all sockets
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
-    interval: f64,
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds::pause)]
+    interval: Duration,
     /// Stop after so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    duration: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::length)]
+    duration: Option<Duration>,
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
-    if !(0.05..=3600.0).contains(&args.interval) {
-        return Err(Failure::new(
-            format!("--interval {} makes no sense", args.interval),
-            "seconds, from 0.05 to 3600",
-            "--interval 1",
-        ));
-    }
+    let scope = args.source.one_namespace()?;
     let memory = args.memory.clone().unwrap_or_else(record::default_path);
     let mut output = args.output.as_deref().map(open_output).transpose()?;
-    let interval = Duration::from_secs_f64(args.interval);
-    let mut live = Live::open(&args.source.scope(), interval).map_err(|error| args.source.refused(&error))?;
+    let refused = |error: io::Error| args.source.refused(&error);
+    let mut live = Live::open(&scope, args.interval).map_err(refused)?;
     if let Some(error) = live.refused() {
         eprintln!("note: how connections end is not seen: {error}; sudo lastack record");
     }
@@ -62,16 +57,16 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let mut over = false;
     while !over {
         // What ended before the interrupt and has not been read yet belongs to it.
-        over =
-            interrupt.raised() || args.duration.is_some_and(|limit| start.elapsed().as_secs_f64() >= limit);
+        over = interrupt.raised() || args.duration.is_some_and(|length| start.elapsed() >= length);
         let mut lines = String::new();
-        let looked = live.tick(if over { Duration::ZERO } else { TICK }, &mut |news| {
+        let mut each = |news| {
             if let News::Closed(closed) = news {
                 ended += 1;
                 lines.push_str(&closed.to_json().to_string());
                 lines.push('\n');
             }
-        })?;
+        };
+        let looked = live.tick(if over { Duration::ZERO } else { TICK }, &mut each).map_err(refused)?;
         if let Some(file) = &mut output {
             file.write_all(lines.as_bytes())?;
         }

@@ -220,8 +220,9 @@ impl Args {
                 ControlFlow::Continue(())
             };
             let mut source = self.source.open()?;
-            source.each(query, &mut each).map_err(|error| self.source.refused(&error))?;
-            source.frame()?
+            let refused = |error: io::Error| self.source.refused(&error);
+            source.each(query, &mut each).map_err(refused)?;
+            source.frame().map_err(refused)?
         };
         Ok((groups.finish(), rest))
     }
@@ -342,7 +343,7 @@ fn summary(mut groups: Vec<Group>, rest: &Snapshot, as_json: bool, out: &mut dyn
          whole host: orphans {}, allocated {}, TCP memory {}",
         host.orphans,
         host.allocated,
-        words::bytes(host.memory_pages * host.page_size)
+        words::bytes(host.memory_bytes())
     )
 }
 

@@ -9,13 +9,15 @@ use lastack_core::observe::TcpInfo;
 use lastack_observe::clock;
 use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::interrupt::Interrupt;
-use lastack_observe::source::kernel::{Endings, Scope, TraceOptions, Tracer};
+use lastack_observe::row::Row;
+use lastack_observe::source::kernel::{Endings, TraceOptions, Tracer};
 use lastack_observe::trace::Event;
 use lastack_observe::words;
 use serde_json::json;
 
 use crate::args::Globals;
 use crate::failure::Failure;
+use crate::seconds;
 use crate::source_args::{self, SourceArgs};
 use crate::text::Paint;
 
@@ -44,14 +46,14 @@ pub(crate) struct Args {
     source: SourceArgs,
     /// Count events for so many seconds instead of showing them: every tcp:* of the host, as perf stat does; with a
     /// filter or by process, those that are shown without --count
-    #[arg(long, value_name = "SECONDS")]
-    count: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::length)]
+    count: Option<Duration>,
     /// Count them by process
     #[arg(long, requires = "count")]
     per_process: bool,
     /// Stop after so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    duration: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::length)]
+    duration: Option<Duration>,
     /// Dropped IP packets with their reasons, too
     #[arg(long)]
     drops: bool,
@@ -71,25 +73,17 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     if !filter.names_states {
         filter.states = StateSet::ALL;
     }
-    for seconds in [args.count, args.duration].into_iter().flatten() {
-        if !(seconds > 0.0 && seconds < 1e6) {
-            return Err(Failure::new(
-                "a time that makes no sense",
-                "seconds are a positive number",
-                "--count 10",
-            ));
-        }
-    }
-    if let Some(seconds) = args.count {
-        return count::run(args, filter, seconds, globals);
+    if let Some(length) = args.count {
+        return count::run(args, filter, length, globals);
     }
     let mut shown = Shown::new(args, filter, globals);
     if args.source.is_file() {
         return args.captured(&mut shown);
     }
     if let Some(name) = args.source.stack_name() {
-        let mut events = args.source.stack(name)?.into_events()?;
-        while shown.goes_on() && events.wait(TICK, &mut |event| shown.show(&event))? {
+        let refused = |error: io::Error| args.source.refused(&error);
+        let mut events = args.source.stack(name)?.into_events().map_err(refused)?;
+        while shown.goes_on() && events.wait(TICK, &mut |event| shown.show(&event)).map_err(refused)? {
             shown.flush()?;
         }
         return shown.summary(events.lost());
@@ -100,11 +94,11 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     match Tracer::open(TraceOptions { drops: args.drops, stacks: args.stacks, forks: false }) {
         Ok(mut tracer) => {
             while shown.goes_on() {
-                tracer.wait(TICK, &mut |event| shown.show(&event))?;
+                tracer.wait(TICK, &mut |event| shown.show(&event)).map_err(|error| refused(&error))?;
                 shown.flush()?;
             }
             // What happened before the interrupt and is still in the rings belongs to the stream.
-            tracer.wait(Duration::ZERO, &mut |event| shown.show(&event))?;
+            tracer.wait(Duration::ZERO, &mut |event| shown.show(&event)).map_err(|error| refused(&error))?;
             shown.summary(tracer.lost())
         }
         Err(error) if args.drops || args.stacks => Err(refused(&error)),
@@ -132,26 +126,20 @@ impl Args {
     }
 
     fn ends_only(&self, shown: &mut Shown) -> Result<ExitCode, Failure> {
-        let scope = self.source.scope();
-        if scope == Scope::All {
-            return Err(Failure::new(
-                "ends are told a namespace at a time",
-                "--all-netns names them all",
-                "--netns PATH",
-            ));
-        }
-        let mut endings = Endings::open(&scope).map_err(|error| self.source.refused(&error))?;
+        let refused = |error: io::Error| self.source.refused(&error);
+        let mut endings = Endings::open(&self.source.one_namespace()?).map_err(refused)?;
         let mut over = false;
         while !over {
             over = !shown.goes_on();
             // What ended before the interrupt and has not been read yet belongs to the stream.
-            endings.wait(if over { Duration::ZERO } else { TICK }, &mut |row| {
+            let mut each = |row: Row| {
                 let mut event = Event::new(clock::unix_ns(), "ended");
                 (event.local, event.peer) = (Some(row.socket.local), Some(row.socket.remote));
                 event.cookie = Some(row.socket.cookie);
                 event.row = Some(Box::new(row));
                 shown.show(&event);
-            })?;
+            };
+            endings.wait(if over { Duration::ZERO } else { TICK }, &mut each).map_err(refused)?;
             shown.flush()?;
         }
         shown.summary(endings.overflows())
@@ -182,7 +170,7 @@ struct Shown {
     counts: BTreeMap<&'static str, u64>,
     interrupt: Interrupt,
     start: std::time::Instant,
-    duration: Option<f64>,
+    duration: Option<Duration>,
 }
 
 impl Shown {
@@ -201,8 +189,7 @@ impl Shown {
     }
 
     fn goes_on(&self) -> bool {
-        !self.interrupt.raised()
-            && self.duration.is_none_or(|limit| self.start.elapsed().as_secs_f64() < limit)
+        !self.interrupt.raised() && self.duration.is_none_or(|length| self.start.elapsed() < length)
     }
 
     fn show(&mut self, event: &Event) {

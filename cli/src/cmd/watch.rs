@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::args::Globals;
 use crate::failure::Failure;
+use crate::seconds;
 use crate::source_args::{self, SourceArgs};
 use crate::watch::draw;
 use crate::watch::looker::{Looker, Owners, Pace};
@@ -51,53 +52,48 @@ pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
     /// Seconds between two looks at all sockets
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
-    interval: f64,
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds::pause)]
+    interval: Duration,
     /// Stop after so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    duration: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::length)]
+    duration: Option<Duration>,
     /// Which sockets at first
     #[arg(value_name = "FILTER", trailing_var_arg = true)]
     filter: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
-    if !(0.05..=3600.0).contains(&args.interval) {
-        return Err(Failure::new(
-            format!("--interval {} makes no sense", args.interval),
-            "seconds, from 0.05 to 3600",
-            "--interval 1",
-        ));
-    }
     let filter = source_args::filter(&args.filter)?;
     let smart = !globals.json
         && io::stdout().is_terminal()
         && io::stdin().is_terminal()
         && std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty());
-    let interval = Duration::from_secs_f64(args.interval);
-    let end =
-        args.duration.map(|seconds| clock::monotonic() + Duration::from_secs_f64(seconds.clamp(0.0, 1e7)));
+    let end = args.duration.map(|length| clock::monotonic() + length);
     let (look, own) = (args.source.open()?, args.source.open()?);
     if smart {
         let need = if filter.needs_owner() { Owners::First } else { Owners::Later };
-        let looker = Looker::start(look, need, Pace::new(interval, LOOK_SHARE))?;
-        screen(looker, own, Model::new(args.filter.join(" "), filter), end, globals.lang().into())
+        let looker = Looker::start(look, need, Pace::new(args.interval, LOOK_SHARE))?;
+        let model = Model::new(args.filter.join(" "), filter);
+        screen(looker, own, &args.source, model, end, globals.lang().into())
     } else {
         // Lines say states and rules: nobody's name.
-        let looker =
-            Looker::start(look, Owners::Never, Pace::new(interval.max(FINDINGS_PAUSE), FINDINGS_SHARE))?;
-        let pace = Pace::new(interval, LINE_SHARE);
-        lines(looker, own, all_states_unless_named(filter), pace, end, globals.json)
+        let pace = Pace::new(args.interval.max(FINDINGS_PAUSE), FINDINGS_SHARE);
+        let looker = Looker::start(look, Owners::Never, pace)?;
+        let pace = Pace::new(args.interval, LINE_SHARE);
+        lines(looker, own, &args.source, all_states_unless_named(filter), pace, end, globals.json)
     }
 }
 
 fn screen(
     mut looker: Looker,
     mut source: Source,
+    named: &SourceArgs,
     mut model: Model,
     end: Option<Instant>,
     lang: Lang,
 ) -> Result<ExitCode, Failure> {
+    // Before the terminal is taken: whoever ends us with a signal is to have it back.
+    let interrupt = Interrupt::catch();
     let mut terminal = ratatui::try_init()?;
     let mut frames = Pace::new(FRAME, FRAME_SHARE);
     let (mut page, mut looks, mut pictures) = (1, 0u64, 0u64);
@@ -105,11 +101,11 @@ fn screen(
     let mut work = || -> Result<(), Failure> {
         loop {
             let (start, used) = (clock::monotonic(), clock::thread_time());
-            if end.is_some_and(|end| start >= end) {
+            if interrupt.raised() || end.is_some_and(|end| start >= end) {
                 return Ok(());
             }
             if !model.paused {
-                if let Some(look) = looker.turn()? {
+                if let Some(look) = looker.turn().map_err(|error| named.refused(&error))? {
                     model.update(look);
                     looks += 1;
                 }
@@ -203,6 +199,7 @@ fn kill(source: &mut Source, rows: &[Row]) -> Words {
 fn lines(
     mut looker: Looker,
     mut source: Source,
+    named: &SourceArgs,
     filter: Filter,
     mut pace: Pace,
     end: Option<Instant>,
@@ -211,7 +208,8 @@ fn lines(
     let interrupt = Interrupt::catch();
     let mut out = io::stdout().lock();
     let query = Query { filter, detail: Detail::Brief, owners: false, v6: None };
-    let mut findings = looker.wait()?.findings;
+    let refused = |error: io::Error| named.refused(&error);
+    let mut findings = looker.wait().map_err(refused)?.findings;
     // However short the time: one line there is.
     let mut told = false;
     loop {
@@ -224,15 +222,16 @@ fn lines(
             clock::pause(due.min(FRAME));
             continue;
         }
-        if let Some(look) = looker.turn()? {
+        if let Some(look) = looker.turn().map_err(refused)? {
             findings = look.findings;
         }
         let at_ns = clock::unix_ns();
         let mut groups = Groups::new(&[GroupKey::State]);
-        source.each(&query, &mut |row| {
+        let mut each = |row: &Row| {
             groups.add(row);
             ControlFlow::Continue(())
-        })?;
+        };
+        source.each(&query, &mut each).map_err(refused)?;
         pace.done(start, clock::thread_time().saturating_sub(used));
         line(&groups.finish(), &findings, at_ns, as_json, &mut out)?;
         told = true;

@@ -9,6 +9,9 @@ use std::time::Duration;
 pub(crate) mod host;
 pub(crate) mod sets;
 
+/// What has not happened by then does not: longer than any state that a test waits out.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Runs `test` in a network namespace of its own, on a thread that ends there.
 ///
 /// Where namespaces cannot be made the test says so loudly, and fails if `LASTACK_REQUIRE_E2E=1`.
@@ -50,13 +53,14 @@ pub(crate) fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
 
 /// Tries `check` until it gives something; the kernel's transitions are quick but not immediate.
 pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..200 {
+    let end = lastack_observe::clock::monotonic() + PATIENCE;
+    loop {
         if let Some(found) = check() {
             return found;
         }
+        assert!(lastack_observe::clock::monotonic() < end, "never happened: {what}");
         lastack_observe::clock::pause(Duration::from_millis(25));
     }
-    panic!("never happened: {what}");
 }
 
 /// Sockets in many states, kept alive.

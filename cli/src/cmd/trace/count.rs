@@ -25,7 +25,12 @@ use crate::table::Table;
 /// A process, where one is known to have acted on the socket.
 type Actor = Option<(Arc<str>, u32)>;
 
-pub(super) fn run(args: &Args, filter: Filter, seconds: f64, globals: &Globals) -> Result<ExitCode, Failure> {
+pub(super) fn run(
+    args: &Args,
+    filter: Filter,
+    length: Duration,
+    globals: &Globals,
+) -> Result<ExitCode, Failure> {
     if args.source.is_file() || args.source.stack_name().is_some() {
         return Err(Failure::new(
             "--count counts the kernel's events",
@@ -33,7 +38,6 @@ pub(super) fn run(args: &Args, filter: Filter, seconds: f64, globals: &Globals) 
             "the same command without --count",
         ));
     }
-    let length = Duration::from_secs_f64(seconds);
     let begun = || eprintln!("counting for {}; Ctrl-C ends it", words::duration(length.as_millis() as u64));
     let out = &mut BufWriter::new(io::stdout().lock());
     let everything = filter.is_empty() && filter.states == StateSet::ALL;
