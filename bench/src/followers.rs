@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use lastack_e2e::clock;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::figures::Series;
-use crate::usage;
+use crate::usage::{self, Usage};
 
 /// One way to follow connections.
 struct Follower {
@@ -35,6 +35,26 @@ struct Followed {
     cores: f64,
     seen: Option<u64>,
     lost: Option<u64>,
+}
+
+/// A follower that runs until it is told to end, also where the load beside it fails.
+struct Running(Option<Child>);
+
+impl Running {
+    /// Ends it as Ctrl-C would; gives what it has used.
+    fn end(mut self) -> io::Result<Option<Usage>> {
+        let Some(child) = self.0.take() else { return Ok(None) };
+        kill_process(Pid::from_child(&child), Signal::INT)?;
+        usage::wait(child).map(Some)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
+    }
 }
 
 /// Runs each follower beside the load in interleaved rounds; gives the table.
@@ -82,18 +102,17 @@ pub fn table(lastack: &Path, own: &Path, rounds: usize, seconds: f64) -> io::Res
 }
 
 fn follow(lastack: &Path, own: &Path, follower: &Follower, seconds: f64) -> io::Result<Followed> {
-    let folder = std::env::temp_dir().join(format!("lastack-operator-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let said = folder.join("said");
+    let folder = lastack_e2e::servers::directory()?;
+    let said = folder.path().join("said");
     let start = clock::now();
-    let child = if follower.arguments.is_empty() {
+    let running = Running(if follower.arguments.is_empty() {
         None
     } else {
         let mut command = Command::new(lastack);
-        command.args(follower.arguments).env("LASTACK_RECORD", folder.join("record"));
+        command.args(follower.arguments).env("LASTACK_RECORD", folder.path().join("record"));
         let file = std::fs::File::create(&said)?;
         Some(command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn()?)
-    };
+    });
     // Time to open its rings; nothing depends on it but the first figures.
     clock::pause(Duration::from_secs(1));
     let output = Command::new(own).args(["connect", &seconds.to_string()]).output()?;
@@ -103,13 +122,8 @@ fn follow(lastack: &Path, own: &Path, follower: &Follower, seconds: f64) -> io::
         return Err(io::Error::other(format!("no load: {text}{}", String::from_utf8_lossy(&output.stderr))));
     };
     let metrics = if follower.arguments.first() == Some(&"export") { scrape()? } else { String::new() };
-    let mut cores = 0.0;
-    if let Some(child) = child {
-        let pid = Pid::from_child(&child);
-        kill_process(pid, Signal::INT)?;
-        let used = usage::wait(child)?;
-        cores = used.cpu_s / (start.elapsed().as_secs_f64() - 1.0);
-    }
+    let used = running.end()?.unwrap_or_default();
+    let cores = used.cpu_s / (start.elapsed().as_secs_f64() - 1.0);
     // The stream may be gigabytes: its last line is the summary.
     let last = tail(&said).unwrap_or_default();
     let number = |key: &str| -> Option<u64> {
@@ -126,7 +140,6 @@ fn follow(lastack: &Path, own: &Path, follower: &Follower, seconds: f64) -> io::
         let values: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() as u64)
     };
-    std::fs::remove_dir_all(&folder)?;
     Ok(Followed {
         rate: count / took,
         cores,

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use unicode_width::UnicodeWidthStr as _;
+
 /// Text kept before it is written: with a full block the columns' widths are settled for what it has. A longer table's
 /// columns may grow from block to block, as those of iproute2's `ss` do.
 const BLOCK: usize = 256 * 1024;
@@ -41,8 +43,7 @@ impl Table {
     pub(crate) fn cell(&mut self, spell: impl FnOnce(&mut String)) {
         let start = self.text.len();
         spell(&mut self.text);
-        let cell = &self.text[start..];
-        let width = if cell.is_ascii() { cell.len() } else { cell.chars().count() };
+        let width = width(&self.text[start..]);
         if let Some(widest) = self.widths.get_mut(self.filled) {
             *widest = width.max(*widest);
         }
@@ -78,7 +79,7 @@ impl Table {
         let mut page = std::mem::take(&mut self.page);
         if with_header && std::mem::take(&mut self.header_is_due) {
             for (width, name) in self.widths.iter_mut().zip(&self.header) {
-                *width = name.chars().count().max(*width);
+                *width = self::width(name).max(*width);
             }
             self.line(&mut page, self.header.iter().copied());
         }
@@ -110,8 +111,7 @@ impl Table {
             if index > 0 {
                 page.push_str("  ");
             }
-            let width = if cell.is_ascii() { cell.len() } else { cell.chars().count() };
-            let pad = self.widths[index] - width;
+            let pad = self.widths[index] - width(cell);
             if self.right[index] {
                 spaces(page, pad);
             }
@@ -123,6 +123,11 @@ impl Table {
         page.truncate(start.max(page.trim_end_matches(' ').len()));
         page.push('\n');
     }
+}
+
+/// Cells of a terminal: a Chinese character takes two.
+fn width(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.width() }
 }
 
 fn spaces(page: &mut String, mut count: usize) {
@@ -158,6 +163,13 @@ mod tests {
         }
         table.end_row(|text| text.push_str("more"));
         assert_eq!(written(&mut table, true), "State     Q  Who\nESTAB  1000  名\nX         7\n\t more\n");
+    }
+
+    #[test]
+    fn chinese_is_twice_as_wide() {
+        let mut table = Table::new(&[("协议", false), ("主机", true), ("打开", true)]);
+        table.push(["tcp", "[::]:80", "2"].map(str::to_owned).to_vec());
+        assert_eq!(written(&mut table, true), "协议     主机  打开\ntcp   [::]:80     2\n");
     }
 
     #[test]
