@@ -92,6 +92,8 @@ impl Correlator {
         }
         match (event.name, event.old_state, event.state) {
             ("inet_sock_set_state", Some(old), Some(new)) => hint.state_change(old, new, event.at_ns),
+            // Of no socket any more: the answer to a segment that came late, after an end that was another.
+            ("tcp_send_reset", ..) if event.socket.is_none() && hint.opened_ns.is_some() => {}
             ("tcp_send_reset", ..) => {
                 hint.how = Some(How::Reset);
                 hint.closed_by.get_or_insert("program");
@@ -235,5 +237,22 @@ mod tests {
         let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 2);
         assert_eq!((closed.pid, closed.comm.as_deref()), (Some(71), Some("curl")));
         assert_eq!(closed.closed_by, Some("remote"));
+    }
+
+    #[test]
+    fn a_reset_that_answers_a_late_segment_is_not_how_it_ended() {
+        let change = |old, new| Event {
+            socket: Some(7),
+            old_state: Some(old),
+            state: Some(new),
+            ..event("10.0.0.1:4000", "inet_sock_set_state")
+        };
+        let mut all = Correlator::default();
+        all.event(&change(TcpState::SynSent, TcpState::Established));
+        all.event(&change(TcpState::Established, TcpState::CloseWait));
+        all.event(&Event { reason: Some("NO_SOCKET".into()), ..event("10.0.0.1:4000", "tcp_send_reset") });
+        let ends = ["10.0.0.1:4000", "10.0.0.9:80"].map(|end| end.parse().expect("an address"));
+        let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 2);
+        assert_eq!((closed.how, closed.closed_by, closed.reason), (How::Fin, Some("remote"), None));
     }
 }

@@ -396,7 +396,7 @@ impl Watch {
         // tcp_disconnect() wipes the other end's address before the socket's ending is told.
         let is_wiped = event.name == "tcp_send_reset"
             && event.reason.as_deref().is_some_and(|reason| reason.ends_with("TCP_STATE"))
-            && traced.states.last().is_some_and(|(state, _)| *state == TcpState::Close);
+            && traced.has_ended();
         let is_failed = event.old_state == Some(TcpState::SynSent) && event.state == Some(TcpState::Close);
         if is_wiped || is_failed {
             let traced = self.traced.remove(&key).expect("entered just now");
@@ -416,6 +416,10 @@ fn bound<K: Eq + std::hash::Hash>(all: &mut HashMap<K, Traced>) {
 }
 
 impl Traced {
+    fn has_ended(&self) -> bool {
+        self.states.last().is_some_and(|(last, _)| *last == TcpState::Close)
+    }
+
     /// Takes over what `event` says; `is_ours`: who acted is one of the program's processes.
     fn take(&mut self, event: &Event, is_ours: bool) {
         self.at_ns = event.at_ns;
@@ -425,13 +429,13 @@ impl Traced {
         match (event.name, event.state) {
             ("inet_sock_set_state", Some(state)) => {
                 // The same addresses again: what was told was another connection's.
-                if state == TcpState::Established
-                    && self.states.last().is_some_and(|(last, _)| *last == TcpState::Close)
-                {
+                if state == TcpState::Established && self.has_ended() {
                     *self = Self { at_ns: event.at_ns, ..Self::default() };
                 }
                 self.states.push((state, event.at_ns));
             }
+            // Of no socket any more: the answer to a segment that came late, after an end that was another.
+            ("tcp_send_reset", _) if event.socket.is_none() && self.has_ended() => {}
             ("tcp_send_reset", _) => {
                 self.sent_reset = Some(event.reason.as_deref().unwrap_or_default().to_owned());
             }

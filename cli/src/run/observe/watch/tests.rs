@@ -29,6 +29,11 @@ fn closes(pid: u32, local: u16, peer: u16) -> Event {
     }
 }
 
+/// The end between ports 4000 and 80 enters `state`.
+fn enters(state: TcpState) -> Event {
+    Event { state: Some(state), pid: None, ..closes(PROGRAM, 4000, 80) }
+}
+
 fn is_ours(watch: &Watch, local: u16, peer: u16) -> bool {
     let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
     watch.traced[&(at(local), at(peer))].is_ours
@@ -51,4 +56,23 @@ fn the_program_is_our_own_child() {
     watch.event(&fork(std::process::id(), PROGRAM));
     watch.event(&closes(PROGRAM, 4000, 80));
     assert!(is_ours(&watch, 4000, 80));
+}
+
+#[test]
+fn a_reset_that_answers_a_late_segment_is_not_how_it_ended() {
+    let mut traced = Traced::default();
+    let reset =
+        |socket| Event { socket, reason: Some("NO_SOCKET".into()), ..Event::new(3, "tcp_send_reset") };
+    for state in [TcpState::Established, TcpState::CloseWait, TcpState::LastAck, TcpState::Close] {
+        traced.take(&enters(state), false);
+    }
+    traced.take(&reset(None), false);
+    assert_eq!(traced.sent_reset, None);
+    // Linux closes first and sends then, but the socket is still there.
+    traced.take(&reset(Some(7)), false);
+    assert!(traced.sent_reset.is_some());
+    // Nobody listened: there was no socket at any time.
+    let mut refused = Traced::default();
+    refused.take(&reset(None), false);
+    assert!(refused.sent_reset.is_some());
 }
