@@ -339,8 +339,9 @@ impl Watch {
 
     /// The TIME-WAITs that may be of connections in `ended`: one look for all of them.
     fn time_waits(&mut self, ended: &[Row]) -> io::Result<HashSet<Pair>> {
-        let ours = ended.iter().filter(|row| self.lives.contains_key(&row.socket.cookie));
-        let ports: BTreeSet<u16> = ours.map(|row| row.socket.local.port()).collect();
+        // As they were seen: a socket that was disconnected has no address left at its end.
+        let ours = ended.iter().filter_map(|row| self.lives.get(&row.socket.cookie));
+        let ports: BTreeSet<u16> = ours.map(|life| life.pair.0.port()).collect();
         if ports.is_empty() {
             return Ok(HashSet::new());
         }
