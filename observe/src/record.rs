@@ -63,7 +63,8 @@ pub struct Recorder {
 impl Recorder {
     /// Takes note of one look at all sockets, taken at `now_ns`; what is gone is forgotten.
     pub fn note(&mut self, rows: &[Row], now_ns: u64) {
-        let mut next = HashMap::with_capacity(rows.len());
+        let mut next = HashMap::with_capacity(rows.len().min(MAX_SEEN));
+        self.overflow = 0;
         for row in rows {
             let cookie = row.socket.cookie;
             if matches!(row.socket.state, TcpState::Listen | TcpState::Close) {
@@ -105,7 +106,7 @@ impl Recorder {
         self.seen.is_empty()
     }
 
-    /// Connections that did not fit.
+    /// Connections of the last look that did not fit.
     pub fn overflow(&self) -> u64 {
         self.overflow
     }

@@ -80,14 +80,15 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             })?;
         }
     }
-    let (known, lost) = (live.recorder().len(), live.lost());
+    let (known, unfit, lost) = (live.recorder().len(), live.recorder().overflow(), live.lost());
     if globals.json {
         println!(
             "{}",
-            serde_json::json!({"event": "summary", "remembered": known, "ended": ended, "lost": lost})
+            serde_json::json!({"event": "summary", "remembered": known, "not_remembered": unfit, "ended": ended, "lost": lost})
         );
     } else {
-        println!("{known} connections remembered, {ended} ended, {lost} losses");
+        let unfit = if unfit > 0 { format!(", {unfit} more were too many") } else { String::new() };
+        println!("{known} connections remembered{unfit}, {ended} ended, {lost} losses");
     }
     Ok(ExitCode::SUCCESS)
 }
