@@ -827,7 +827,12 @@ impl Stack {
 
     /// Writes a setting by Linux's name, with Linux's units, ranges and errors.
     pub fn sysctl_set(&mut self, name: &str, value: &str) -> Result<(), SysctlError> {
-        names::set(&mut self.world.sysctl, name, value)
+        names::set(&mut self.world.sysctl, name, value)?;
+        // Linux proc_tfo_blackhole_detect_timeout().
+        if name.ends_with("tcp_fastopen_blackhole_timeout_sec") {
+            self.world.limits.fast_open_pause.forget();
+        }
+        Ok(())
     }
 
     // ---- inside

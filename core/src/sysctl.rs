@@ -27,6 +27,7 @@ pub struct Sysctl {
     pub tcp_ecn_fallback: bool,
     /// Bits: 1 client, 2 server, 4 and 0x200 without a cookie, 0x400 every listener.
     pub tcp_fastopen: u32,
+    pub tcp_fastopen_blackhole_timeout_sec: u32,
     pub tcp_fastopen_key: FastOpenKeys,
     pub tcp_fin_timeout: Duration,
     pub tcp_frto: u8,
@@ -110,6 +111,7 @@ impl Default for Sysctl {
             tcp_ecn: 2,
             tcp_ecn_fallback: true,
             tcp_fastopen: 1,
+            tcp_fastopen_blackhole_timeout_sec: 0,
             tcp_fastopen_key: FastOpenKeys::UNSET,
             tcp_fin_timeout: Duration::from_secs(60),
             tcp_frto: 2,

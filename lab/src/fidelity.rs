@@ -31,14 +31,13 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "After a SYN that was repeated, a connection without SACK is at once in the congestion state Open; Linux's stays in Loss until more is \
      acknowledged.",
     "A socket that failed to connect has no `TCP_INFO` in the lab.",
-    "TCP Fast Open: a way that swallows SYNs with data is not looked for (tcp_fastopen_blackhole_timeout_sec, 0 in Linux).",
     "MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
      for a refusal.",
     "Counters of specification 9 that the stack does not have, because what they count does not happen in it: \
      LockDroppedIcmps, DelayedACKLocked, TCPBacklogDrop and TCPBacklogCoalesce (no socket lock, so no backlog behind one); \
      TCPAutoCorking, TCPSpuriousRtxHostQueues, TCPRetransFail, TCPAbortFailed (nothing queues between the stack and its link, and \
-     sending cannot fail); SackShifted, SackMerged, SackShiftFallback (how Linux stores its scoreboard); TCPMD5*, TCPAO*, TCPFastOpenBlackhole, PLB and \
+     sending cannot fail); SackShifted, SackMerged, SackShiftFallback (how Linux stores its scoreboard); TCPMD5*, TCPAO*, PLB and \
      MigrateReq (not offered); TCPMemoryPressuresChrono, TCPPFMemallocDrop, IPReversePathFilter (of the host).",
     "Socket options that are not offered: TCP_SAVE_SYN and TCP_SAVED_SYN (headers of SYNs are not kept), TCP_MD5SIG, TCP_AO, \
      TCP_ULP, TCP_REPAIR, TCP_ZEROCOPY_RECEIVE, and the error queue of IP_RECVERR (the error itself is told).",

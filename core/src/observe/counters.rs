@@ -107,6 +107,7 @@ counters! {
         tcp_rcv_collapsed "TCPRcvCollapsed" "Packets that memory is counted for as if they had been copied together, under pressure.";
         tcp_fast_open_active "TCPFastOpenActive" "SYNs whose data the server took.";
         tcp_fast_open_active_fail "TCPFastOpenActiveFail" "SYNs whose data the server left out, or that were lost.";
+        tcp_fast_open_blackhole "TCPFastOpenBlackhole" "Times that clients began to do without Fast Open.";
         tcp_fast_open_passive "TCPFastOpenPassive" "Children made out of a SYN with a valid cookie.";
         tcp_fast_open_passive_fail "TCPFastOpenPassiveFail" "SYNs with a cookie that was not valid.";
         tcp_fast_open_listen_overflow "TCPFastOpenListenOverflow" "SYNs refused Fast Open because too many were opening (TCP_FASTOPEN).";

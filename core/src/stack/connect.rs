@@ -103,6 +103,7 @@ impl Stack {
         let (sysctl, metrics) = (&self.world.sysctl, &self.world.metrics);
         let tuple = FourTuple { local: SocketAddr::new(source, 0), remote };
         sysctl.tcp_fastopen & CLIENT != 0
+            && !self.world.limits.fast_open_pause.holds(now, sysctl)
             && Connection::may_send_syn_data(options, &tuple, sysctl, metrics, now)
     }
 

@@ -103,6 +103,7 @@ settings! {
         tcp_ecn Byte(0, 2) "" "0 off, 1 ask and accept, 2 accept only.";
         tcp_ecn_fallback Switch(1) "" "A repeated SYN does not ask for ECN again (RFC 3168 6.1.1.1).";
         tcp_fastopen Int "bits" "TCP Fast Open: 1 client, 2 server (with TCP_FASTOPEN on the listener), 4 and 0x200 without a cookie, 0x400 every listener. 1 does not enable the server side.";
+        tcp_fastopen_blackhole_timeout_sec Word(0, INT_MAX) "seconds" "How long clients do without Fast Open after its third time-out in a row, or a RST or FIN out of order; doubles each time. 0: never.";
         tcp_fastopen_key Keys "" "Secret of Fast Open cookies, and after a comma the one before. All zero: one of the stack's own.";
         tcp_fin_timeout Seconds "seconds" "Life of an orphan's FIN-WAIT-2, at least 3.5 RTO. Does not shorten TIME-WAIT, FIN-WAIT-1 or an owned FIN-WAIT-2; 61 to 89 make it shorter than 60.";
         tcp_frto Byte(0, 255) "" "Not 0: detect spurious time-outs (RFC 5682).";
@@ -197,7 +198,6 @@ not_applicable! {
     "net.ipv4.tcp_ecn_option_beacon" "AccECN is not negotiated";
     "net.ipv4.tcp_ehash_entries" "the connection table grows by itself";
     "net.ipv4.tcp_fack" "no effect in Linux either: RACK replaced it";
-    "net.ipv4.tcp_fastopen_blackhole_timeout_sec" "ways that swallow SYNs with data are not looked for, as with Linux's default of 0";
     "net.ipv4.tcp_fwmark_accept" "packets carry no firewall mark here";
     "net.ipv4.tcp_l3mdev_accept" "a stack has one link and no VRF";
     "net.ipv4.tcp_limit_output_bytes" "nothing queues between the stack and its link: what may leave leaves at once";

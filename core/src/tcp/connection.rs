@@ -414,6 +414,9 @@ impl Connection {
             self.life.first_close = self.life.first_close.or(closer);
         }
         self.end_opening(Over::Done);
+        if self.state != TcpState::Close {
+            self.judge_fast_open(cx);
+        }
         self.set_state(TcpState::Close, cx);
         self.rcv_shutdown = true;
         self.snd_shutdown = true;

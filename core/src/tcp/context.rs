@@ -9,6 +9,7 @@ use crate::observe::event::{Event, EventKind, EventLog};
 use crate::observe::reason::{DropReason, ResetReason};
 use crate::rng::Rng;
 use crate::sysctl::Sysctl;
+use crate::tcp::fast_open::Pause;
 use crate::tcp::metrics::Metrics;
 use crate::tcp::rate_limit::ChallengeBudget;
 use crate::time::Instant;
@@ -41,6 +42,8 @@ pub(crate) struct Limits {
     pub(crate) under_pressure: bool,
     /// Challenge ACKs left in this second.
     pub(crate) challenges: ChallengeBudget,
+    /// Clients do without Fast Open.
+    pub(crate) fast_open_pause: Pause,
 }
 
 impl Limits {
@@ -52,6 +55,7 @@ impl Limits {
             queued_bytes: 0,
             under_pressure: false,
             challenges: ChallengeBudget::new(rng),
+            fast_open_pause: Pause::default(),
         }
     }
 }

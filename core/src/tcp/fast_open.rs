@@ -1,17 +1,19 @@
 //! TCP Fast Open: data in the SYN, from a client that has been here before (RFC 7413).
 //!
-//! Owns:    the secrets that cookies are made with, what a client remembers of a server, and what a child has while its
-//!          handshake is not over.
+//! Owns:    the secrets that cookies are made with, what a client remembers of a server, how long it does without on a bad way,
+//!          and what a child has while its handshake is not over.
 //! Rules:   specification 4.6. Linux: `tcp_fastopen.c`, `tcp_metrics.c` (`tcp_fastopen_cache_get`, `_set`).
-//! Differs: a way that swallows SYNs with data is not looked for (Linux: only with `tcp_fastopen_blackhole_timeout_sec`).
 //! Not here: the option's bytes (`wire::tcp`), the listener's limit (`stack::fast_open`).
 
 use core::hash::Hasher;
 use core::net::IpAddr;
 
 use crate::id::{FourTuple, ListenerId};
+use crate::observe::Counters;
 use crate::rng::HashKey;
+use crate::sysctl::Sysctl;
 use crate::tcp::half_open::HalfOpen;
+use crate::time::{Duration, Instant};
 use crate::wire::segment::{FastOpen, FastOpenCookie};
 
 /// `tcp_fastopen`: a client may send a cookie and data.
@@ -166,6 +168,43 @@ impl Remembered {
     }
 }
 
+/// Clients do without Fast Open for a while: something on the way seems to swallow it (Linux `tfo_active_disable_times`).
+///
+/// Rules: nothing without `tcp_fastopen_blackhole_timeout_sec`; each time in a row lasts twice as long, 64 times at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pause {
+    /// In a row, and when the last one began.
+    times: u32,
+    since: Instant,
+}
+
+impl Pause {
+    /// Linux `tcp_fastopen_active_disable`.
+    pub(crate) fn begin(&mut self, now: Instant, sysctl: &Sysctl, counters: &mut Counters) {
+        if sysctl.tcp_fastopen_blackhole_timeout_sec != 0 {
+            self.times = self.times.saturating_add(1);
+            self.since = now;
+            counters.tcp_fast_open_blackhole += 1;
+        }
+    }
+
+    /// Linux `tcp_fastopen_active_should_disable`.
+    pub(crate) fn holds(&self, now: Instant, sysctl: &Sysctl) -> bool {
+        let once = Duration::from_secs(sysctl.tcp_fastopen_blackhole_timeout_sec.into());
+        self.is_over_once() && now < self.since + once * (1 << (self.times - 1).min(6))
+    }
+
+    /// There was one: the next Fast Open that succeeds ends the row.
+    pub(crate) fn is_over_once(&self) -> bool {
+        self.times > 0
+    }
+
+    /// Fast Open works.
+    pub(crate) fn forget(&mut self) {
+        self.times = 0;
+    }
+}
+
 /// How an active Fast Open failed (Linux `tcpi_fastopen_client_fail`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum ClientFail {
@@ -183,6 +222,8 @@ pub(crate) struct Attempt {
     pub(crate) option: Option<FastOpen>,
     /// The first SYN had data.
     pub(crate) syn_data: bool,
+    /// After a [`Pause`]: if it succeeds, the row of them ends (Linux `syn_fastopen_ch`).
+    pub(crate) tests_the_way: bool,
     /// The application waits to send more (Linux `sk_write_pending`).
     pub(crate) more_follows: bool,
     pub(crate) fail: ClientFail,

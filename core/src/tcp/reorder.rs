@@ -59,6 +59,11 @@ impl Reorder {
         self.pieces.last_key_value().map_or(0, |(_, last)| last.range.end.since(rcv_nxt))
     }
 
+    /// One piece, with the FIN.
+    pub(crate) fn is_only_a_fin(&self) -> bool {
+        self.pieces.len() == 1 && self.pieces.values().all(|piece| piece.fin)
+    }
+
     /// The piece at the end begins at or right of `seq`.
     fn ends_after(&self, seq: SeqNum) -> bool {
         self.pieces.last_key_value().is_some_and(|(_, last)| !seq.after(last.range.start))

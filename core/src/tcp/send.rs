@@ -174,6 +174,8 @@ pub(crate) struct TimerEnv<'a> {
     pub(crate) last_received: Instant,
     /// An ICMP error is on record (Linux `sk_err_soft`).
     pub(crate) soft_error: bool,
+    /// It began by Fast Open, or tried to.
+    pub(crate) fast_open: bool,
 }
 
 /// What a firing timer decided.

@@ -16,6 +16,7 @@ use crate::tcp::fast_open::{Attempt, CLIENT_NO_COOKIE, ClientFail, Opening, Over
 use crate::tcp::half_open::{HalfOpen, HalfOpenTimeout, HalfOpenVerdict};
 use crate::tcp::metrics::Metrics;
 use crate::tcp::options::TcpOptions;
+use crate::tcp::state::TcpState;
 use crate::time::Instant;
 use crate::wire::segment::{FastOpen, Segment, SegmentHeader};
 
@@ -153,14 +154,57 @@ impl Connection {
             || metrics.fast_open(tuple, now).is_some_and(|memory| !memory.given.cookie.is_empty())
     }
 
+    /// Linux `syn_fastopen`, `syn_data`, `syn_data_acked`: one of them.
+    pub(super) fn has_opened_fast(&self) -> bool {
+        self.syn_data_acked || self.attempt.as_deref().is_some_and(|it| it.option.is_some() || it.syn_data)
+    }
+
+    /// Our SYN had the option, and nothing has come since (Linux `syn_fastopen`, `data_segs_in`).
+    fn waits_for_first_data(&self) -> bool {
+        self.data_segs_in == 0 && self.attempt.as_deref().is_some_and(|attempt| attempt.option.is_some())
+    }
+
+    /// Linux `tcp_validate_incoming`: "Disable TFO if RST is out-of-order and no data has been received".
+    pub(super) fn suspect_reset_before_data(&mut self, cx: &mut Cx<'_>) {
+        let has_sack_blocks = self.sack && self.reorder.highest_block_end().is_some();
+        if self.state == TcpState::Established && !has_sack_blocks && self.waits_for_first_data() {
+            cx.limits.fast_open_pause.begin(cx.now, cx.sysctl, cx.counters);
+        }
+    }
+
+    /// The end of a connection: what it teaches about the way (Linux `tcp_fastopen_active_disable_ofo_check`).
+    pub(super) fn judge_fast_open(&self, cx: &mut Cx<'_>) {
+        if self.waits_for_first_data() {
+            if self.reorder.is_only_a_fin() {
+                cx.limits.fast_open_pause.begin(cx.now, cx.sysctl, cx.counters);
+            }
+        } else if self
+            .attempt
+            .as_deref()
+            .is_some_and(|attempt| attempt.option.is_some() && attempt.tests_the_way)
+            && !self.tuple.remote.ip().is_loopback()
+        {
+            cx.limits.fast_open_pause.forget();
+        }
+    }
+
     /// An active open that offers Fast Open: its SYN asks for a cookie, or brings one and as much of `data` as fits. How much
     /// of `data` was taken.
     pub(crate) fn attempt_fast_open(&mut self, data: &[u8], more: bool, cx: &mut Cx<'_>) -> usize {
         let memory = cx.metrics.fast_open(&self.tuple, cx.now).unwrap_or_default();
+        if cx.limits.fast_open_pause.holds(cx.now, cx.sysctl) {
+            // An ordinary SYN.
+            let more_follows = more && !data.is_empty();
+            self.attempt = Some(Box::new(Attempt { more_follows, ..Attempt::default() }));
+            return 0;
+        }
         let without_cookie = needs_no_cookie(&self.options, cx.sysctl);
         let may = without_cookie || !memory.given.cookie.is_empty();
-        let mut attempt =
-            Attempt { option: (!without_cookie).then(|| memory.option()), ..Attempt::default() };
+        let mut attempt = Attempt {
+            option: (!without_cookie).then(|| memory.option()),
+            tests_the_way: cx.limits.fast_open_pause.is_over_once(),
+            ..Attempt::default()
+        };
         let mut taken = 0;
         if may {
             // "MSS for SYN-data is based on cached MSS and bounded by PMTU and user-MSS."
@@ -181,7 +225,8 @@ impl Connection {
 
     /// Linux `tcp_rcv_fastopen_synack`: what the SYN-ACK says about the cookie and the data. True: the data goes again at once.
     pub(super) fn on_fast_open_answer(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> bool {
-        let Some(attempt) = self.attempt.as_deref_mut() else { return false };
+        let asked = |attempt: &&mut Attempt| attempt.option.is_some() || attempt.syn_data;
+        let Some(attempt) = self.attempt.as_deref_mut().filter(asked) else { return false };
         let header: &SegmentHeader = &segment.header;
         let was_repeated = self.send.total_retransmits() > 0;
         // "Ignore an unsolicited cookie."

@@ -40,6 +40,7 @@ impl Connection {
                 options: &self.options,
                 last_received: self.last_received,
                 soft_error: self.soft_error.is_some(),
+                fast_open: self.has_opened_fast(),
             };
             let verdict = self.send.on_timer(&env, cx);
             cx.events.sign(self.cookie, &self.tuple, self.state);

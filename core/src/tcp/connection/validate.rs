@@ -79,6 +79,7 @@ impl Connection {
             return if exact {
                 Step::Break(self.on_reset(cx))
             } else {
+                self.suspect_reset_before_data(cx);
                 self.challenge_ack(DropReason::TcpReset, cx)
             };
         }

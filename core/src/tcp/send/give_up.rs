@@ -60,10 +60,13 @@ impl Sender {
                 retries = u32::from(cx.sysctl.tcp_retries2);
             }
         }
-        if expired || self.timed_out(retries, env.options.user_timeout, in_handshake, cx.now) {
-            return Some(self.give_up(cx));
+        let expired = expired || self.timed_out(retries, env.options.user_timeout, in_handshake, cx.now);
+        // Linux tcp_fastopen_active_detect_blackhole(): "the third consecutive timeout", or the last if it comes before.
+        if env.fast_open && (self.retransmits == 2 || (self.retransmits < 2 && expired)) {
+            cx.limits.fast_open_pause.begin(cx.now, cx.sysctl, cx.counters);
+            cx.counters.tcp_fast_open_active_fail += 1;
         }
-        None
+        expired.then(|| self.give_up(cx))
     }
 
     /// Linux `retransmits_timed_out`.

@@ -155,6 +155,7 @@ impl Bench {
             options: &self.options,
             last_received: self.last_received,
             soft_error: false,
+            fast_open: false,
         };
         let verdict = self.sender.on_timer(&env, &mut self.world.cx());
         if verdict == TimerVerdict::Continue {
