@@ -4,6 +4,8 @@
 //! Input:   the relay's [`Outcome`], and what the kernels' counters say about a RST.
 //! Rules:   nothing is invented: a RST of a remote end elsewhere is `reset-by-peer` and no more.
 
+use lastack::core::observe::Life;
+
 use crate::aborts::{Abort, Match};
 use crate::inject::Event;
 use crate::journal::{Certainty, ClosedBy, How, Reason, Verdict};
@@ -27,9 +29,7 @@ pub fn judge(outcome: &Outcome, counters: impl FnOnce(ClosedBy) -> Option<Match>
     match outcome.end {
         End::Clean => verdict(How::Fin, None, Certainty::Observed, closed_by),
         End::Inside(libc::ETIMEDOUT) => {
-            let reason =
-                if outcome.inside.unacked == 0 { Reason::KeepaliveTimeout } else { Reason::RetriesExhausted };
-            verdict(How::Timeout, Some(reason), Certainty::Observed, ClosedBy::Nobody)
+            verdict(How::Timeout, Some(silence_reason(&outcome.life)), Certainty::Observed, ClosedBy::Nobody)
         }
         End::Outside(libc::ETIMEDOUT) => {
             verdict(How::Timeout, Some(Reason::RetriesExhausted), Certainty::Observed, ClosedBy::Nobody)
@@ -60,6 +60,12 @@ pub fn judge(outcome: &Outcome, counters: impl FnOnce(ClosedBy) -> Option<Match>
             Verdict { closed_by, ..verdict(How::Open, None, Certainty::Observed, ClosedBy::Nobody) }
         }
     }
+}
+
+/// Why the silence of an end of ours was given up on: keepalive asks only where nothing waits to be acknowledged.
+fn silence_reason(life: &Life) -> Reason {
+    let waits_for_fin = life.fin_queued_at.is_some() && life.fin_acked_at.is_none();
+    if life.unacked_bytes > 0 || waits_for_fin { Reason::RetriesExhausted } else { Reason::KeepaliveTimeout }
 }
 
 /// An ending that was forced, or whose cause was; `None`: either end ended the connection all the same.
@@ -145,7 +151,8 @@ pub fn judge_dial(errno: i32) -> (Answer, Verdict) {
 mod tests {
     use super::*;
     use crate::host::HostInfo;
-    use lastack::core::observe::{Life, TcpInfo};
+    use lastack::core::observe::TcpInfo;
+    use lastack::core::time::Instant;
 
     fn outcome(first_close: Option<FirstClose>, end: End) -> Outcome {
         Outcome {
@@ -252,6 +259,20 @@ mod tests {
         assert_eq!(told(timeout).0, ClosedBy::Nobody);
         let open = judge(&outcome(None, End::Stopped), |_| None);
         assert_eq!(told(open), (ClosedBy::Nobody, How::Open, None, Certainty::Observed));
+    }
+
+    #[test]
+    fn a_silent_program_is_given_up_on_for_what_it_owes() {
+        let reason = |life| {
+            let outcome = Outcome { life, ..outcome(None, End::Inside(libc::ETIMEDOUT)) };
+            judge(&outcome, |_| None).reason
+        };
+        let (at, unacked_bytes) = (Some(Instant::ZERO), 1);
+        assert_eq!(reason(Life::default()), Some(Reason::KeepaliveTimeout));
+        assert_eq!(reason(Life { unacked_bytes, ..Life::default() }), Some(Reason::RetriesExhausted));
+        assert_eq!(reason(Life { fin_queued_at: at, ..Life::default() }), Some(Reason::RetriesExhausted));
+        let acked = Life { fin_queued_at: at, fin_acked_at: at, ..Life::default() };
+        assert_eq!(reason(acked), Some(Reason::KeepaliveTimeout));
     }
 
     #[test]
