@@ -85,6 +85,8 @@ pub struct Sysctl {
     /// Bytes: least, first, most.
     pub tcp_wmem: [u32; 3],
     pub tcp_workaround_signed_windows: bool,
+    /// `net.core.busy_poll`, microseconds. Whoever drives the stack heeds it: a stack never waits.
+    pub busy_poll: u32,
     /// `net.core.somaxconn`.
     pub somaxconn: u32,
     /// `net.core.rmem_max`, bytes.
@@ -164,6 +166,7 @@ impl Default for Sysctl {
             tcp_window_scaling: true,
             tcp_wmem: [4096, 16_384, 4 * MIB],
             tcp_workaround_signed_windows: false,
+            busy_poll: 0,
             somaxconn: 4096,
             rmem_max: 4 * MIB,
             wmem_max: 4 * MIB,

@@ -3,18 +3,20 @@
 //! Owns:    the receive buffers and the timer.
 //! Rules:   each packet is handled, and what it causes sent, before the next is read; after a budget of packets
 //!          the tasks that were woken get their turn. A small packet that ended a sleep has a turn of its own: whom
-//!          it wakes goes on before the read that, most times, only tells that there is no second packet.
+//!          it wakes goes on before the read that, most times, only tells that there is no second packet. In a conversation
+//!          the next packet is looked for before sleeping (`busy_poll`).
 //! Not here: sending after a command (`shard`).
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use lastack_core::time::Instant;
 use tokio::time::Sleep;
 
+use crate::busy_poll::BusyPoll;
 use crate::rx_buffers::RxBuffers;
 use crate::shard::Shard;
 
@@ -55,6 +57,9 @@ pub struct Driver {
     is_blocked: bool,
     /// The device had no packet when it was asked last: the next one ends a sleep.
     was_empty: bool,
+    /// Packets came since it was last asked whether to sleep.
+    has_received: bool,
+    busy_poll: BusyPoll,
 }
 
 impl Driver {
@@ -67,6 +72,8 @@ impl Driver {
             wakes: Vec::new(),
             is_blocked: false,
             was_empty: true,
+            has_received: false,
+            busy_poll: BusyPoll::new(),
         }
     }
 
@@ -84,6 +91,7 @@ impl Driver {
                 Poll::Ready(Ok(meta)) => {
                     let packet = self.buffers.take_packet();
                     bytes += packet.len();
+                    self.has_received = true;
                     self.shard.receive(packet, meta);
                     if std::mem::take(&mut was_empty) && bytes <= SMALL {
                         return Ok(Received::First);
@@ -141,10 +149,20 @@ impl Driver {
             let ask_device = turn.is_blocked && (is_writable || !was_blocked);
             let is_due = turn.deadline.is_some_and(|deadline| self.poll_deadline(deadline, cx));
             if !ask_device && !is_due {
+                let has_received = std::mem::take(&mut self.has_received);
+                if self.busy_poll.looks_again(has_received, turn.now, turn.busy_poll) {
+                    look_again(cx);
+                }
                 return Poll::Pending;
             }
         }
     }
+}
+
+/// Has the task polled again after the runtime has looked for events without sleeping, and run the tasks they woke.
+fn look_again(cx: &mut Context<'_>) {
+    // Its first poll files the waker for that moment and gives `Pending`.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 impl Future for Driver {

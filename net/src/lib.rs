@@ -34,6 +34,7 @@
 #![deny(missing_docs)]
 
 pub mod blocking;
+mod busy_poll;
 pub mod capture;
 pub mod clock;
 mod connection;

@@ -15,7 +15,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use lastack_core::Stack;
-use lastack_core::time::Instant;
+use lastack_core::time::{Duration, Instant};
 use lastack_core::wire::transmit::{RxMeta, Transmit};
 
 use crate::clock::Clock;
@@ -148,6 +148,8 @@ impl Shard {
             deadline,
             is_blocked: state.is_blocked,
             is_over: self.handles.load(Ordering::Acquire) == 0 && state.stack.socket_count() == 0,
+            now,
+            busy_poll: Duration::from_micros(state.stack.sysctl().busy_poll.into()),
         }
     }
 
@@ -175,6 +177,9 @@ pub(crate) struct Turn {
     pub(crate) is_blocked: bool,
     /// No handle and no socket is left.
     pub(crate) is_over: bool,
+    /// When it was taken, and how long the next packet is looked for.
+    pub(crate) now: Instant,
+    pub(crate) busy_poll: Duration,
 }
 
 impl State {

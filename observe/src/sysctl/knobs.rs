@@ -11,6 +11,19 @@ use crate::words::text;
 /// Every knob.
 pub const ALL: &[Knob] = &[
     knob(
+        "core.busy_poll",
+        "0",
+        "microseconds",
+        text(
+            "how long poll() and select() look at the device's queue before they sleep; on a stack, how long its driver looks for the next packet, and only where packets come one after the other within that time (lastack run: 200)",
+            "poll() 与 select() 在睡眠前查看设备队列多久；对 lastack 的栈，是其驱动在睡眠前等下一个包多久，且只在包于此时间内接连而来时才如此（lastack run：200）",
+        ),
+        text(
+            "it does not make a busy host faster: it spends processor time to save a wake-up for each message of a conversation",
+            "它不会让繁忙的主机更快：它用处理器时间换取会话中每条消息少一次唤醒",
+        ),
+    ),
+    knob(
         "core.somaxconn",
         "4096",
         "sockets",
