@@ -43,9 +43,10 @@ struct Running(Option<Child>);
 impl Running {
     /// Ends it as Ctrl-C would; gives what it has used.
     fn end(mut self) -> io::Result<Option<Usage>> {
-        let Some(child) = self.0.take() else { return Ok(None) };
-        kill_process(Pid::from_child(&child), Signal::INT)?;
-        usage::wait(child).map(Some)
+        if let Some(child) = &self.0 {
+            kill_process(Pid::from_child(child), Signal::INT)?;
+        }
+        self.0.take().map(usage::wait).transpose()
     }
 }
 

@@ -140,10 +140,18 @@ impl Pinger {
                     self.last_at = session.net.now();
                     self.flow.datagrams_up += 1;
                     self.flow.bytes_up += ping.payload.len() as u64;
-                    let sent = match &socket {
+                    let mut sent = match &socket {
                         Ok(socket) => send(socket, &ping),
                         Err(error) => Err(io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(0))),
                     };
+                    if let (Ok(socket), Err(error)) = (&socket, &sent) {
+                        // An answer to the one before, if this one can leave now: it has not.
+                        let again = send(socket, &ping);
+                        if again.is_ok() {
+                            self.failed(error);
+                        }
+                        sent = again;
+                    }
                     self.last = Some(ping);
                     if let Err(error) = sent {
                         self.failed(&error);

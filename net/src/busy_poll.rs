@@ -1,12 +1,12 @@
 //! Whether to look again before sleeping, as Linux's `net.core.busy_poll`.
 //!
-//! Owns:    how closely packets have come one after the other.
-//! Rules:   only a conversation is waited for: a few packets in a row, each within the time after the one before. One that came
+//! Owns:    how closely messages have come one after the other: small packets, each the first after a sleep or a look in vain.
+//! Rules:   only a conversation is waited for: a few messages in a row, each within the time after the one before. One that came
 //!          later, or did not come, ends that; an idle or a slow link costs nothing.
 
 use lastack_core::time::{Duration, Instant};
 
-/// Packets within the time, one after the other, that make a conversation.
+/// Messages within the time, one after the other, that make a conversation.
 const ROW: u8 = 4;
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl BusyPoll {
         Self { last: Instant::ZERO, row: 0 }
     }
 
-    /// A look at `now` has found packets, or none. True: the next is worth looking for, at most for `time` since the last.
+    /// A look at `now` has found a message, or none. True: the next is worth looking for, at most for `time` since the last.
     pub(crate) fn looks_again(&mut self, has_found: bool, now: Instant, time: Duration) -> bool {
         let is_close = now.saturating_since(self.last) < time;
         if has_found {

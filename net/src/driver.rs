@@ -57,8 +57,8 @@ pub struct Driver {
     is_blocked: bool,
     /// The device had no packet when it was asked last: the next one ends a sleep.
     was_empty: bool,
-    /// Packets came since it was last asked whether to sleep.
-    has_received: bool,
+    /// A small packet ended a sleep, or the looking.
+    has_message: bool,
     busy_poll: BusyPoll,
 }
 
@@ -72,7 +72,7 @@ impl Driver {
             wakes: Vec::new(),
             is_blocked: false,
             was_empty: true,
-            has_received: false,
+            has_message: false,
             busy_poll: BusyPoll::new(),
         }
     }
@@ -91,9 +91,9 @@ impl Driver {
                 Poll::Ready(Ok(meta)) => {
                     let packet = self.buffers.take_packet();
                     bytes += packet.len();
-                    self.has_received = true;
                     self.shard.receive(packet, meta);
                     if std::mem::take(&mut was_empty) && bytes <= SMALL {
+                        self.has_message = true;
                         return Ok(Received::First);
                     }
                     if bytes >= BUDGET_BYTES {
@@ -149,8 +149,8 @@ impl Driver {
             let ask_device = turn.is_blocked && (is_writable || !was_blocked);
             let is_due = turn.deadline.is_some_and(|deadline| self.poll_deadline(deadline, cx));
             if !ask_device && !is_due {
-                let has_received = std::mem::take(&mut self.has_received);
-                if self.busy_poll.looks_again(has_received, turn.now, turn.busy_poll) {
+                let has_message = std::mem::take(&mut self.has_message);
+                if self.busy_poll.looks_again(has_message, turn.now, turn.busy_poll) {
                     look_again(cx);
                 }
                 return Poll::Pending;

@@ -93,7 +93,7 @@ impl Correlator {
         match (event.name, event.old_state, event.state) {
             ("inet_sock_set_state", Some(old), Some(new)) => hint.state_change(old, new, event.at_ns),
             // Of no socket any more: the answer to a segment that came late, after an end that was another.
-            ("tcp_send_reset", ..) if event.socket.is_none() && hint.opened_ns.is_some() => {}
+            ("tcp_send_reset", ..) if event.socket.is_none() && hint.is_of_a_connection() => {}
             ("tcp_send_reset", ..) => {
                 hint.how = Some(How::Reset);
                 hint.closed_by.get_or_insert("program");
@@ -137,9 +137,18 @@ impl Correlator {
 }
 
 impl Hint {
+    /// More is known of it than a reset.
+    fn is_of_a_connection(&self) -> bool {
+        self.opened_ns.is_some() || self.closed_by.is_some()
+    }
+
     fn state_change(&mut self, old: TcpState, new: TcpState, at_ns: u64) {
         match (old, new) {
-            (_, TcpState::Established) => self.opened_ns = Some(at_ns),
+            (_, TcpState::Established) => {
+                self.opened_ns = Some(at_ns);
+                // What was told before was of another connection between the same ends.
+                (self.how, self.closed_by, self.reason) = (None, None, None);
+            }
             (TcpState::Established, TcpState::FinWait1) => {
                 self.closed_by = self.closed_by.or(Some("program"))
             }
@@ -253,6 +262,19 @@ mod tests {
         all.event(&Event { reason: Some("NO_SOCKET".into()), ..event("10.0.0.1:4000", "tcp_send_reset") });
         let ends = ["10.0.0.1:4000", "10.0.0.9:80"].map(|end| end.parse().expect("an address"));
         let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 2);
+        assert_eq!((closed.how, closed.closed_by, closed.reason), (How::Fin, Some("remote"), None));
+
+        // Later still, and then the same ends connect again.
+        all.event(&Event { reason: Some("NO_SOCKET".into()), ..event("10.0.0.1:4000", "tcp_send_reset") });
+        all.event(&change(TcpState::SynRecv, TcpState::Established));
+        all.event(&change(TcpState::Established, TcpState::FinWait1));
+        let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 3);
+        assert_eq!((closed.how, closed.closed_by, closed.reason), (How::Fin, Some("program"), None));
+
+        // A connection that is older than whoever looks.
+        all.event(&change(TcpState::Established, TcpState::CloseWait));
+        all.event(&Event { reason: Some("NO_SOCKET".into()), ..event("10.0.0.1:4000", "tcp_send_reset") });
+        let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 4);
         assert_eq!((closed.how, closed.closed_by, closed.reason), (How::Fin, Some("remote"), None));
     }
 }

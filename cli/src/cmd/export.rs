@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::seconds;
 use crate::source_args::SourceArgs;
 
-/// At most so long until a scrape is answered.
+/// Until a scrape is answered, where nobody else asks.
 const TICK: Duration = Duration::from_millis(50);
 /// For a client to ask, and again to take its answer: one that is slower is not a scraper.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);

@@ -92,7 +92,7 @@ fn screen(
     end: Option<Instant>,
     lang: Lang,
 ) -> Result<ExitCode, Failure> {
-    // Before the terminal is taken: whoever ends us with a signal is to have it back.
+    // Before the terminal is taken: whoever ends us by SIGINT or SIGTERM is to have it back.
     let interrupt = Interrupt::catch();
     let mut terminal = ratatui::try_init()?;
     let mut frames = Pace::new(FRAME, FRAME_SHARE);

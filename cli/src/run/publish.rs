@@ -37,24 +37,33 @@ pub(crate) fn refused(port: &Port, error: &PublishError) -> Failure {
     Failure::new(format!("cannot publish {port}"), error.to_string(), remedy)
 }
 
+// Numbers, because a run may answer with any, 0 included.
+const EXIST: i32 = Errno::EXIST.raw_os_error();
+const ADDRINUSE: i32 = Errno::ADDRINUSE.raw_os_error();
+const ACCESS: i32 = Errno::ACCESS.raw_os_error();
+const ADDRNOTAVAIL: i32 = Errno::ADDRNOTAVAIL.raw_os_error();
+const SHUTDOWN: i32 = Errno::SHUTDOWN.raw_os_error();
+
 /// What helps where `port` could not be had; `publish` is what one writes before another.
 pub(crate) fn remedy(port: &Port, errno: i32, publish: &str) -> String {
     let at = |host: u16| format!("{publish} {}", Port { host, ..*port });
     let host = port.host;
-    match Errno::from_raw_os_error(errno) {
-        Errno::EXIST => {
+    match errno {
+        EXIST => {
             format!("another port of this host: {}", at(host.checked_add(1).unwrap_or(0).max(1024)))
         }
-        Errno::ADDRINUSE => format!(
+        ADDRINUSE => format!(
             "another port of this host, or end who has it: ss -{}lnp 'sport = :{host}'",
             if port.protocol == Protocol::Tcp { 't' } else { 'u' }
         ),
-        Errno::ACCESS => format!(
+        ACCESS => format!(
             "{}, or sudo sysctl net.ipv4.ip_unprivileged_port_start={host}",
             at(host.saturating_add(8000))
         ),
-        Errno::ADDRNOTAVAIL => "an address that `ip address` shows, or none for all of them".to_owned(),
-        Errno::SHUTDOWN => "publish it before the program ends".to_owned(),
+        ADDRNOTAVAIL => "an address that `ip address` shows, or none for all of them".to_owned(),
+        SHUTDOWN => "publish it before the program ends".to_owned(),
+        // No errno: not a refusal.
+        0 => "see whether it still runs: lastack publish".to_owned(),
         _ => "check limits (ulimit -n) and free memory".to_owned(),
     }
 }
@@ -147,5 +156,9 @@ mod tests {
         );
         assert!(remedy("65000:80", Errno::ACCESS).starts_with("lastack publish web 65535:80, "));
         assert!(remedy("53:53/udp", Errno::ADDRINUSE).ends_with("ss -ulnp 'sport = :53'"));
+        let web = "8080:80".parse().unwrap();
+        for errno in [0, -1, 5000] {
+            assert!(!super::remedy(&web, errno, "lastack publish web").is_empty(), "{errno}");
+        }
     }
 }

@@ -191,7 +191,10 @@ async fn serve(
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let known = Arc::new(dns::Names::from_hosts(&hosts));
     let Started { net, driver, link } = start_stack(&plan, &mut sandbox, &names, &known)?;
-    net.set_sysctl("net.core.busy_poll", BUSY_POLL).expect("a setting of the stack");
+    // On one processor whoever is waited for could not run meanwhile.
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+        net.set_sysctl("net.core.busy_poll", BUSY_POLL).expect("a setting of the stack");
+    }
     for (name, value) in &plan.sysctls {
         net.set_sysctl(name, value).map_err(|error| sysctl_refused(name, value, &error))?;
     }

@@ -135,11 +135,14 @@ impl Carrier {
             self.may_fragment(socket, !now[0].dont_fragment);
             let mut sent = send(socket, now).await;
             if let Err(error) = &sent
-                && error.raw_os_error() == Some(libc::ECONNREFUSED)
+                && error.raw_os_error() != Some(libc::EMSGSIZE)
             {
-                // An answer to a former one; these have not left.
-                self.refused(socket, error, Bytes::new());
-                sent = send(socket, now).await;
+                // An answer to a former one, if these can leave now: they have not.
+                let again = send(socket, now).await;
+                if again.is_ok() || error.raw_os_error() == Some(libc::ECONNREFUSED) {
+                    self.refused(socket, error, Bytes::new());
+                }
+                sent = again;
             }
             if let Err(error) = sent {
                 if now.len() == 1 {

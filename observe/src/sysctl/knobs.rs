@@ -10,7 +10,7 @@ use crate::words::text;
 
 /// Every knob.
 pub const ALL: &[Knob] = &[
-    knob(
+    of_host(knob(
         "core.busy_poll",
         "0",
         "microseconds",
@@ -22,7 +22,7 @@ pub const ALL: &[Knob] = &[
             "it does not make a busy host faster: it spends processor time to save a wake-up for each message of a conversation",
             "它不会让繁忙的主机更快：它用处理器时间换取会话中每条消息少一次唤醒",
         ),
-    ),
+    )),
     knob(
         "core.somaxconn",
         "4096",

@@ -432,6 +432,8 @@ impl Traced {
                 // The same addresses again: what was told was another connection's.
                 if state == TcpState::Established && self.has_ended() {
                     *self = Self { at_ns: event.at_ns, ..Self::default() };
+                } else if state == TcpState::Established && self.states.is_empty() {
+                    (self.sent_reset, self.got_reset, self.error) = (None, false, None);
                 }
                 self.states.push((state, event.at_ns));
             }

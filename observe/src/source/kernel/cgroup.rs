@@ -2,7 +2,7 @@
 //!
 //! Rules: the id is the inode of the group's directory in the cgroup-2 tree.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ pub(super) struct Cgroups {
     by_id: HashMap<u64, Option<Arc<str>>>,
     /// Walked since the present look began.
     walked: bool,
+    /// Asked for in vain since that walk: removed before it, or made after.
+    unknown: BTreeSet<u64>,
     of_process: HashMap<u32, Option<u64>>,
 }
 
@@ -27,12 +29,19 @@ impl Cgroups {
         if let Some(known) = self.by_id.get(&id) {
             return known.clone();
         }
+        self.unknown.insert(id);
         if std::mem::replace(&mut self.walked, true) {
             return None;
         }
         self.by_id.retain(|_, path| path.is_none());
+        if self.by_id.len() > MAX_GROUPS {
+            self.by_id.clear();
+        }
         self.by_id.extend(walk().into_iter().map(|(id, path)| (id, Some(path))));
-        self.by_id.entry(id).or_default().clone()
+        for unknown in std::mem::take(&mut self.unknown) {
+            self.by_id.entry(unknown).or_default();
+        }
+        self.by_id.get(&id)?.clone()
     }
 
     /// The service or container of a group; nothing for the root and for bare slices, which say nothing.

@@ -37,9 +37,10 @@ pub(super) fn host() -> HostGauges {
 
 /// Every `net.ipv4.tcp_*`, and the few others the rules read, of the calling thread's namespace.
 fn sysctls() -> BTreeMap<String, String> {
-    const OTHERS: [&str; 4] = [
+    const OTHERS: [&str; 5] = [
         "ipv4/ip_local_port_range",
         "ipv4/ip_local_reserved_ports",
+        "core/busy_poll",
         "core/somaxconn",
         "ipv4/ip_unprivileged_port_start",
     ];
