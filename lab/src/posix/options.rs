@@ -34,7 +34,8 @@ impl Posix {
             Ok(socket) => socket,
             Err(outcome) => return outcome,
         };
-        if option == TcpOption::WindowClamp(0) && !matches!(socket.role, Role::Fresh) {
+        // Linux tcp_set_window_clamp(): only in CLOSE; a connection judges for itself.
+        if option == TcpOption::WindowClamp(0) && matches!(socket.role, Role::Listener(_)) {
             return Outcome::error(libc::EINVAL);
         }
         if let Err(error) = socket.options.set(option, rmem_max, wmem_max) {
