@@ -174,7 +174,7 @@ impl<D: Device> Device for Capture<D> {
         let mut tape = self.lock();
         match &result {
             Poll::Ready(Ok(meta)) => tape.received(&self.clock, &buf[before..], *meta),
-            // Nothing more for now: the file should show what has happened.
+            // The device has no more: the file should show what has happened.
             Poll::Ready(Err(_)) | Poll::Pending => tape.hand_over(),
         }
         result

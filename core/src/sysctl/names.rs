@@ -159,7 +159,7 @@ settings! {
         ip_local_port_range Ports "ports" "First and last port that connect and bind(0) choose from.";
     }
     "net.core." {
-        busy_poll Word(0, INT_MAX) "microseconds" "How long the driver looks for the next packet before it sleeps, where packets come one after the other within that time; 0: it sleeps at once. Costs processor time, saves a wake-up.";
+        busy_poll Word(0, INT_MAX) "microseconds" "How long the driver looks for the next packet before it sleeps, where small packets come one after the other within that time; 0: it sleeps at once. Costs processor time, saves a wake-up.";
         somaxconn Word(0, INT_MAX) "connections" "Cap of a listener's backlog, taken when it begins to listen.";
         rmem_max Word(2304, INT_MAX) "bytes" "Cap of SO_RCVBUF.";
         wmem_max Word(4608, INT_MAX) "bytes" "Cap of SO_SNDBUF.";

@@ -191,11 +191,11 @@ impl Pause {
     /// Linux `tcp_fastopen_active_should_disable`.
     pub(crate) fn holds(&self, now: Instant, sysctl: &Sysctl) -> bool {
         let once = Duration::from_secs(sysctl.tcp_fastopen_blackhole_timeout_sec.into());
-        self.is_over_once() && now < self.since + once * (1 << (self.times - 1).min(6))
+        self.has_been() && now < self.since + once * (1 << (self.times - 1).min(6))
     }
 
     /// There was one: the next Fast Open that succeeds ends the row.
-    pub(crate) fn is_over_once(&self) -> bool {
+    pub(crate) fn has_been(&self) -> bool {
         self.times > 0
     }
 

@@ -15,8 +15,8 @@ pub const ALL: &[Knob] = &[
         "0",
         "microseconds",
         text(
-            "how long poll() and select() look at the device's queue before they sleep; on a stack, how long its driver looks for the next packet, and only where packets come one after the other within that time (lastack run: 200)",
-            "poll() 与 select() 在睡眠前查看设备队列多久；对 lastack 的栈，是其驱动在睡眠前等下一个包多久，且只在包于此时间内接连而来时才如此（lastack run：200）",
+            "how long poll() and select() look at the device's queue before they sleep; on a stack, how long its driver looks for the next packet, and only where small packets come one after the other within that time (lastack run: 200, on one processor 0)",
+            "poll() 与 select() 在睡眠前查看设备队列多久；对 lastack 的栈，是其驱动在睡眠前等下一个包多久，且只在小包于此时间内接连而来时才如此（lastack run：200，单处理器时为 0）",
         ),
         text(
             "it does not make a busy host faster: it spends processor time to save a wake-up for each message of a conversation",

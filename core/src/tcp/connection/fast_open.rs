@@ -202,7 +202,7 @@ impl Connection {
         let may = without_cookie || !memory.given.cookie.is_empty();
         let mut attempt = Attempt {
             option: (!without_cookie).then(|| memory.option()),
-            tests_the_way: cx.limits.fast_open_pause.is_over_once(),
+            tests_the_way: cx.limits.fast_open_pause.has_been(),
             ..Attempt::default()
         };
         let mut taken = 0;
