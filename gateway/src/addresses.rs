@@ -95,8 +95,10 @@ fn v6_documentation() -> IpAddr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()
 }
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
+/// The text of a file of the system, empty if there is none. A comment in another encoding costs that comment only.
+#[must_use]
+pub fn read(path: &str) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
 /// True: the host has a way to `address`, which nobody has. No packet is sent for a datagram socket's connect(2).

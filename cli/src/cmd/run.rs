@@ -174,7 +174,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         host_loopback: !args.no_host_loopback,
         resolvers: match args.dns {
             Some(resolver) => vec![resolver],
-            None => addresses::resolvers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+            None => addresses::resolvers(&addresses::read("/etc/resolv.conf")),
         },
         published,
         bounds: Bounds {

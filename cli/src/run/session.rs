@@ -188,7 +188,7 @@ async fn serve(
     let facts = sandbox.facts();
     let names = Names::default();
     // The program reads this file for itself.
-    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let hosts = addresses::read("/etc/hosts");
     let known = Arc::new(dns::Names::from_hosts(&hosts));
     let Started { net, driver, link } = start_stack(&plan, &mut sandbox, &names, &known)?;
     // On one processor whoever is waited for could not run meanwhile.

@@ -91,6 +91,21 @@ fn with_argument(word: &str) -> Vec<u32> {
     pids.filter(has_it).collect()
 }
 
+/// What a failure must say about a process that should have ended: its name, state and parent, what it waits for in the kernel,
+/// what it has open.
+fn what_it_does(pid: u32) -> String {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let open: Vec<_> = files.filter_map(|file| std::fs::read_link(file.path()).ok()).collect();
+    let (stat, line) = (read("stat"), read("cmdline").replace('\0', " "));
+    format!(
+        "{line}: {stat}waits in {} {}\nopen: {open:?}\nchildren: {:?}",
+        read("wchan"),
+        read("stack"),
+        children(pid)
+    )
+}
+
 /// The children of a process that has one thread: the helper, or lastack before its runtime begins.
 fn children(pid: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -143,10 +158,11 @@ fn sigkill_of_lastack_at_any_step_of_its_start_leaves_nobody() {
             process.wait_within(SHORT).unwrap().expect("SIGKILL ends it");
             clock::until(SHORT, || with_argument(&token).is_empty().then_some(()));
             let left = with_argument(&token);
+            let what_they_do: Vec<_> = left.iter().map(|pid| what_it_does(*pid)).collect();
             for pid in left.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
                 let _ = kill_process(pid, Signal::KILL);
             }
-            assert!(left.is_empty(), "{step:?}, round {round}: processes {left:?} lived on");
+            assert!(left.is_empty(), "{step:?}, round {round}: lived on: {what_they_do:#?}");
         }
     }
 }

@@ -20,8 +20,8 @@ pub(super) fn make_private() -> io::Result<()> {
 /// Points names to `resolvers`; true when `/etc/resolv.conf` could be bound.
 pub(super) fn point_names_to(resolvers: &[std::net::IpAddr]) -> io::Result<bool> {
     // Read before anything is covered: either may be a link into what is.
-    let switch = fs::read_to_string("/etc/nsswitch.conf").ok();
-    let resolv = resolv_conf(resolvers, &fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let switch = fs::read("/etc/nsswitch.conf").ok().map(|text| String::from_utf8_lossy(&text).into_owned());
+    let resolv = resolv_conf(resolvers, &crate::addresses::read("/etc/resolv.conf"));
     // nss-resolve and nscd speak over sockets in the file system, which a network namespace does not cut.
     for directory in ["/run/nscd", "/var/run/nscd", "/run/systemd/resolve"] {
         if Path::new(directory).is_dir() {

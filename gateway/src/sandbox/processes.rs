@@ -14,8 +14,9 @@ pub(crate) fn descendants(top: u32) -> Vec<u32> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if let Some(parent) =
-            fs::read_to_string(entry.path().join("stat")).ok().and_then(|stat| living_parent(&stat))
+        if let Some(parent) = fs::read(entry.path().join("stat"))
+            .ok()
+            .and_then(|stat| living_parent(&String::from_utf8_lossy(&stat)))
         {
             parents.push((pid, parent));
         }
@@ -72,6 +73,23 @@ mod tests {
         assert_eq!(living_parent("12 (a) b) S 7 12 12"), Some(7));
         assert_eq!(living_parent("12 (a) Z 7 12 12"), None, "a zombie is not alive");
         assert_eq!(living_parent("12 (a"), None);
+    }
+
+    /// The kernel cuts a name after 15 bytes, in the middle of a character too: `/proc/PID/stat` need not be UTF-8.
+    #[test]
+    fn name_that_is_not_utf8_hides_no_descendant() {
+        let dir = std::env::temp_dir().join(format!("lastack-names-{}", std::process::id()));
+        fs::create_dir(&dir).expect("a directory");
+        let name = dir.join("a一个名字很长的程序");
+        std::os::unix::fs::symlink("/bin/sleep", &name).expect("a link");
+        let mut child = std::process::Command::new(&name).arg("60").spawn().expect("sleep");
+        let stat = fs::read(format!("/proc/{}/stat", child.id())).expect("its line");
+        let found = descendants(std::process::id()).contains(&child.id());
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        fs::remove_dir_all(&dir).expect("removed");
+        assert!(std::str::from_utf8(&stat).is_err(), "the name was not cut: {stat:?}");
+        assert!(found, "it has a parent all the same");
     }
 
     #[test]
