@@ -4,7 +4,8 @@
 //! Rules:   each packet is handled, and what it causes sent, before the next is read; after a budget of packets
 //!          the tasks that were woken get their turn. A small packet that ended a sleep has a turn of its own: whom
 //!          it wakes goes on before the read that, most times, only tells that there is no second packet. In a conversation
-//!          the next packet is looked for before sleeping (`busy_poll`).
+//!          the next packet is looked for before sleeping (`busy_poll`). What waits is read before a timer fires: it came
+//!          while nobody looked, and an acknowledgement among it must not be answered by sending again.
 //! Not here: sending after a command (`shard`).
 
 use std::future::Future;
@@ -129,7 +130,8 @@ impl Driver {
         loop {
             let received = self.receive(cx)?;
             let is_writable = self.is_blocked && self.shard.device.poll_writable(cx)?.is_ready();
-            let turn = self.shard.turn(is_writable, cx.waker(), &mut self.wakes);
+            let may_time_out = received != Received::First;
+            let turn = self.shard.turn(is_writable, may_time_out, cx.waker(), &mut self.wakes);
             let has_woken = !self.wakes.is_empty();
             self.wakes.drain(..).for_each(Waker::wake);
             if turn.is_over {

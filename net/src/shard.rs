@@ -125,15 +125,21 @@ impl Shard {
         state.flush(&*self.device, now);
     }
 
-    /// The end of a driver's turn: timers that are due, a packet that waited for room, events.
-    pub(crate) fn turn(&self, is_writable: bool, driver: &Waker, wakes: &mut Vec<Waker>) -> Turn {
+    /// The end of a driver's turn: timers that are due if they `may_time_out` now, a packet that waited for room, events.
+    pub(crate) fn turn(
+        &self,
+        is_writable: bool,
+        may_time_out: bool,
+        driver: &Waker,
+        wakes: &mut Vec<Waker>,
+    ) -> Turn {
         let mut state = self.lock();
         let now = self.clock.now();
         if is_writable && state.is_blocked {
             state.is_blocked = false;
             state.send_out(&*self.device);
         }
-        if state.stack.poll_timeout().is_some_and(|deadline| deadline <= now) {
+        if may_time_out && state.stack.poll_timeout().is_some_and(|deadline| deadline <= now) {
             state.stack.handle_timeout(now);
         }
         state.flush(&*self.device, now);
