@@ -26,8 +26,8 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "Where the peer's window was a few segments and has grown, Linux still sends pieces cut to half of the old one; the stack does not.",
     "The ACK of a FIN that ends out-of-order data carries no SACK block of that data.",
     "An out-of-order segment that overlaps several others counts once in `TCPOFOMerge` and `TCPDSACKOfoSent`; Linux counts each.",
-    "A SYN-ACK of a simultaneous open is repeated with the options agreed on; Linux repeats those it offered. Linux's \
-     `backoff` of such a repeat lasts until a round trip is measured; the stack's ends with the handshake.",
+    "Linux's `backoff` of a SYN-ACK repeated in a simultaneous open lasts until a round trip is measured; the stack's ends \
+     with the handshake.",
     "After a SYN that was repeated, a connection without SACK is at once in the congestion state Open; Linux's stays in Loss until more is \
      acknowledged.",
     "A socket that failed to connect has no `TCP_INFO` in the lab.",

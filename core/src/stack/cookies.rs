@@ -16,7 +16,7 @@ use crate::stack::Stack;
 use crate::stack::sockets::Holder;
 use crate::stack::tuple::Packed;
 use crate::tcp::ecn::Ecn;
-use crate::tcp::half_open::HalfOpen;
+use crate::tcp::half_open::{HalfOpen, default_mss};
 use crate::tcp::seq::SeqNum;
 use crate::time::{Duration, Instant};
 use crate::wire::segment::{Flags, Options, Segment, SegmentHeader};
@@ -116,7 +116,8 @@ impl Stack {
             syn.header.options = Options { mss: syn.header.options.mss, ..Options::default() };
             syn.header.flags = Flags::SYN;
         }
-        let mss = syn.header.options.mss.unwrap_or(536);
+        let missing = default_mss(tuple.remote.ip());
+        let mss = syn.header.options.mss.unwrap_or(missing);
         let index = table(packed).iter().rposition(|entry| *entry <= mss).unwrap_or(0);
         let iss = self.cookies.make(packed, syn.header.seq, index as u32, now);
         let ts_offset = self.isn.ts_offset(packed, self.world.sysctl.tcp_timestamps);
@@ -131,7 +132,7 @@ impl Stack {
         let advmss = self.advmss(now, tuple.remote.ip());
         let Some(listener) = self.listeners.get(id) else { return };
         let mut cx = self.world.cx(now);
-        let mut once = HalfOpen::new(&syn, iss, shifted, advmss, &listener.options, &cx);
+        let mut once = HalfOpen::new(&syn, iss, shifted, advmss, missing, &listener.options, &cx);
         once.send_syn_ack(tuple, &listener.options, None, &mut cx);
         self.world.counters.syncookies_sent += 1;
     }

@@ -23,7 +23,7 @@ use crate::stack::tuple::Packed;
 use crate::stack::{AnyOptions, ListenOptions, Readiness, Stack};
 use crate::tcp::connection::{Connection, ConnectionSetup};
 use crate::tcp::fast_open::{SERVER, SERVER_ALWAYS};
-use crate::tcp::half_open::{HalfOpen, SynQueue};
+use crate::tcp::half_open::{HalfOpen, SynQueue, default_mss};
 use crate::tcp::options::{TcpOption, TcpOptions};
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
@@ -386,8 +386,9 @@ impl Stack {
     ) -> Option<HalfOpen> {
         let ts_offset = self.isn.ts_offset(packed, self.world.sysctl.tcp_timestamps);
         let advmss = self.advmss(now, tuple.remote.ip());
+        let missing = default_mss(tuple.remote.ip());
         let options = &self.listeners.get(id)?.options;
-        Some(HalfOpen::new(syn, iss, ts_offset, advmss, options, &self.world.cx(now)))
+        Some(HalfOpen::new(syn, iss, ts_offset, advmss, missing, options, &self.world.cx(now)))
     }
 
     /// What we announce: the link's packet size without the fixed headers.

@@ -110,6 +110,11 @@ impl AckPolicy {
         self.rcv_mss = advmss.min(mss).min(rcv_wnd / 2).clamp(MIN_MSS, MSS_DEFAULT);
     }
 
+    /// Before the peer's SYN is seen: Linux `TCP_MIN_MSS`.
+    pub(crate) fn expect_least(&mut self) {
+        self.rcv_mss = MIN_MSS;
+    }
+
     pub(crate) fn rcv_mss(&self) -> u32 {
         self.rcv_mss
     }

@@ -17,6 +17,7 @@ mod output;
 mod timers;
 mod validate;
 
+use core::net::IpAddr;
 use core::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -96,8 +97,9 @@ pub(crate) struct Connection {
     reorder: Reorder,
     acks: AckPolicy,
     ecn: Ecn,
-    /// `Some` when timestamps were agreed on (while in SYN-SENT: when they are offered).
-    ts: Option<TsState>,
+    ts_state: TsState,
+    /// Timestamps were agreed on (while in SYN-SENT: are offered).
+    has_timestamps: bool,
     /// SACK was agreed on (while in SYN-SENT: is offered).
     sack: bool,
     /// Window scaling was agreed on (while in SYN-SENT: is offered).
@@ -248,7 +250,7 @@ impl Connection {
     /// Header prediction (Linux `tcp_rcv_established`, `tcp_fast_path_on`): just what was expected next.
     fn is_predicted(&self, segment: &Segment) -> bool {
         let header = &segment.header;
-        let timestamps = match (self.ts, header.options.timestamps) {
+        let timestamps = match (self.ts(), header.options.timestamps) {
             (None, None) => true,
             (Some(ts), Some(seen)) => ts.lag(seen.tsval) <= 0,
             _ => false,
@@ -272,7 +274,7 @@ impl Connection {
             ack: header.ack,
             wnd: u32::from(header.wnd) << scale,
             sack: &header.options.sack,
-            tsecr: self.ts.and_then(|ts| {
+            tsecr: self.ts().and_then(|ts| {
                 let tsecr = header.options.timestamps?.tsecr;
                 (tsecr != 0).then(|| tsecr.wrapping_sub(ts.offset))
             }),
@@ -286,10 +288,10 @@ impl Connection {
 
     /// RFC 7323 4.3: only a segment at or left of the last ACK sent updates the echo.
     fn store_timestamp(&mut self, segment: &Segment, now: Instant) {
-        if let (Some(ts), Some(seen)) = (&mut self.ts, segment.header.options.timestamps)
+        if let (true, Some(seen)) = (self.has_timestamps, segment.header.options.timestamps)
             && segment.header.seq.at_or_before(self.recv.rcv_wup)
         {
-            ts.store(seen.tsval, now);
+            self.ts_state.store(seen.tsval, now);
         }
     }
 
@@ -340,7 +342,12 @@ impl Connection {
                 return Disposition::Closed;
             }
             IcmpError::Error(error, reverts_backoff) => {
-                if self.options.recverr {
+                // Linux: `inet->recverr` is for what IPv4 brings, also to an AF_INET6 socket; `np->recverr6` for IPv6.
+                let is_hard = match self.tuple.remote.ip() {
+                    IpAddr::V4(_) => self.options.recverr,
+                    IpAddr::V6(_) => self.options.recverr6,
+                };
+                if is_hard {
                     self.fail(error, cx);
                 } else {
                     self.soft_error = Some(error);
@@ -363,9 +370,7 @@ impl Connection {
     fn on_path_mtu(&mut self, mtu: u32, cx: &mut Cx<'_>) {
         if mtu < self.mtu {
             self.mtu = mtu;
-            if self.state != TcpState::SynSent {
-                self.send.set_mss(self.current_mss(cx), cx);
-            }
+            self.send.set_mss(self.current_mss(cx), cx);
         }
     }
 
@@ -472,7 +477,7 @@ impl Connection {
             snd_nxt: self.send.snd_nxt(),
             rcv_wnd: self.recv.receive_window(),
             rcv_wscale: self.recv.rcv_wscale,
-            ts: self.ts,
+            ts: self.ts(),
             tos: self.options.tos,
             lifetime: if fin_wait_2 { lifetime.max(self.three_and_a_half_rto()) } else { lifetime },
         };
@@ -538,15 +543,19 @@ impl Connection {
         if self.tuple.remote.is_ipv4() { 40 } else { 60 }
     }
 
+    fn ts(&self) -> Option<TsState> {
+        self.has_timestamps.then_some(self.ts_state)
+    }
+
     /// Linux `tp->advmss` once timestamps are agreed on.
     fn advmss_less_options(&self) -> u32 {
-        let options = if self.ts.is_some() { crate::tcp::half_open::TIMESTAMPS_LEN } else { 0 };
+        let options = if self.has_timestamps { crate::tcp::half_open::TIMESTAMPS_LEN } else { 0 };
         u32::from(self.advmss).saturating_sub(options)
     }
 
     /// Linux `tcp_mtu_to_mss`: payload bytes a segment, timestamps subtracted.
     fn current_mss(&self, cx: &Cx<'_>) -> u32 {
-        let options = if self.ts.is_some() { crate::tcp::half_open::TIMESTAMPS_LEN } else { 0 };
+        let options = if self.has_timestamps { crate::tcp::half_open::TIMESTAMPS_LEN } else { 0 };
         // `TCP_MAXSEG` is in the clamp when it was set before the handshake; afterwards Linux stores it and does nothing.
         let mss = self.mtu.saturating_sub(self.header_overhead()).min(u32::from(self.mss_clamp));
         // Linux tcp_mtu_to_mss(): the floor first, the options after: 36 for a peer that announces less than 48.

@@ -6,6 +6,8 @@
 //! Rules:   RFC 9293 3.10.7.4 (SYN-RECEIVED). Linux: `tcp_conn_request`, `tcp_check_req`, `reqsk_timer_handler`.
 //! Not here: the queues' limits, SYN cookies, pending decisions (`stack`).
 
+use core::net::IpAddr;
+
 use crate::id::FourTuple;
 use crate::observe::reason::{DropReason, ResetReason};
 use crate::observe::{EventKind, EventMask};
@@ -27,6 +29,8 @@ const RTO_MAX: Duration = Duration::from_secs(120);
 const TIMEOUT_INIT: Duration = Duration::from_secs(1);
 /// RFC 9293 3.7.1: "If an MSS Option is not received at connection setup, … 536".
 const MSS_DEFAULT: u16 = 536;
+/// Linux `tcp_request_sock_ipv6_ops`, `tcp_v6_connect()`: `IPV6_MIN_MTU` without the headers.
+const MSS_DEFAULT_V6: u16 = 1280 - 60;
 /// Bytes the timestamps option takes in every segment.
 pub(crate) const TIMESTAMPS_LEN: u32 = 12;
 
@@ -83,7 +87,8 @@ pub(crate) struct Handover {
     pub(crate) wnd: u16,
     pub(crate) snd_wscale: u8,
     pub(crate) agreed: Agreed,
-    pub(crate) ts: Option<TsState>,
+    /// In force when timestamps are agreed on.
+    pub(crate) ts: TsState,
     pub(crate) opened: Instant,
     /// The SYN-ACK was sent once: its round trip is a sample.
     pub(crate) round_trip: Option<Duration>,
@@ -127,12 +132,13 @@ pub(crate) struct SynQueue {
 
 impl HalfOpen {
     /// From a SYN (already checked to be one, without ACK, RST, FIN). Sends nothing. `ts_offset`: added to our timestamp clock for this pair.
-    /// `advmss`: announced segment size. `options`: the listener's.
+    /// `advmss`: announced segment size. `missing`: what counts for an MSS that is not offered. `options`: the listener's.
     pub(crate) fn new(
         syn: &Segment,
         iss: SeqNum,
         ts_offset: u32,
         advmss: u16,
+        missing: u16,
         options: &TcpOptions,
         cx: &Cx<'_>,
     ) -> Self {
@@ -155,7 +161,7 @@ impl HalfOpen {
             ts_recent: offer.timestamps.map_or(0, |ts| ts.tsval),
             ts_offset,
             last_answer_ms: 0,
-            mss: checked_mss(offer.mss, options, cx.sysctl),
+            mss: checked_mss(offer.mss, missing, options, cx.sysctl),
             advmss: options.maxseg.map_or(advmss, |maxseg| maxseg.min(advmss)),
             wnd: syn.header.wnd,
             snd_wscale: if agreed.wscale { offer.wscale.unwrap_or(0).min(MAX_WSCALE) } else { 0 },
@@ -446,11 +452,7 @@ impl HalfOpen {
             wnd: self.wnd,
             snd_wscale: self.snd_wscale,
             agreed: self.agreed,
-            ts: self.agreed.timestamps.then_some(TsState {
-                recent: self.ts_recent,
-                stored: now,
-                offset: self.ts_offset,
-            }),
+            ts: TsState { recent: self.ts_recent, stored: now, offset: self.ts_offset },
             opened: self.opened,
             round_trip: self.round_trip(now),
             repeated: self.retransmits > 1,
@@ -510,10 +512,15 @@ impl HalfOpen {
     }
 }
 
-/// The peer's MSS as Linux takes it: 536 when missing, at least `tcp_min_snd_mss`, at most `TCP_MAXSEG`.
-pub(crate) fn checked_mss(offered: Option<u16>, options: &TcpOptions, sysctl: &Sysctl) -> u16 {
+/// The MSS of a peer that has offered none.
+pub(crate) fn default_mss(remote: IpAddr) -> u16 {
+    if remote.is_ipv4() { MSS_DEFAULT } else { MSS_DEFAULT_V6 }
+}
+
+/// The peer's MSS as Linux takes it: `missing` when there is none, at least `tcp_min_snd_mss`, at most `TCP_MAXSEG`.
+pub(crate) fn checked_mss(offered: Option<u16>, missing: u16, options: &TcpOptions, sysctl: &Sysctl) -> u16 {
     // Linux `tcp_parse_options`: an MSS of 0 counts as missing.
-    let mss = offered.filter(|mss| *mss != 0).unwrap_or(MSS_DEFAULT);
+    let mss = offered.filter(|mss| *mss != 0).unwrap_or(missing);
     let mss = options.maxseg.map_or(mss, |maxseg| mss.min(maxseg));
     mss.max(sysctl.tcp_min_snd_mss.min(65_535) as u16)
 }
@@ -578,7 +585,7 @@ mod tests {
     fn syn_ack_is_repeated_as_linux_does() {
         let (mut world, options) = (TestCx::at(Instant::ZERO), TcpOptions::default());
         let syn = segment(Flags::SYN, 1000, 0, syn_options());
-        let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, &options, &world.cx());
+        let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, MSS_DEFAULT, &options, &world.cx());
         half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let mut sent = vec![0];
         loop {
@@ -597,7 +604,7 @@ mod tests {
     fn syn_ack_offers_what_the_syn_offered() {
         let (mut world, options) = (TestCx::at(Instant::from_millis(77)), TcpOptions::default());
         let plain = segment(Flags::SYN, 1000, 0, Options { mss: Some(20), ..Options::default() });
-        let mut half_open = HalfOpen::new(&plain, SeqNum(7), 0, 1460, &options, &world.cx());
+        let mut half_open = HalfOpen::new(&plain, SeqNum(7), 0, 1460, MSS_DEFAULT, &options, &world.cx());
         half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let header = world.replies.pop().expect("a SYN-ACK").header;
         assert_eq!(header.options, Options { mss: Some(1460), ..Options::default() });
@@ -605,7 +612,7 @@ mod tests {
         assert_eq!(half_open.handover(&options, &world.sysctl, world.now).mss, 48, "tcp_min_snd_mss");
 
         let full = segment(Flags::SYN, 1000, 0, syn_options());
-        let mut half_open = HalfOpen::new(&full, SeqNum(7), 5, 1460, &options, &world.cx());
+        let mut half_open = HalfOpen::new(&full, SeqNum(7), 5, 1460, MSS_DEFAULT, &options, &world.cx());
         half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let header = world.replies.pop().expect("a SYN-ACK").header;
         assert_eq!(header.options.timestamps, Some(Timestamps { tsval: 82, tsecr: 50 }));
@@ -617,7 +624,7 @@ mod tests {
         let (mut world, options) = (TestCx::at(Instant::ZERO), TcpOptions::default());
         let syn = segment(Flags::SYN, 1000, 0, Options::default());
         let fresh = |world: &mut TestCx| {
-            let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, &options, &world.cx());
+            let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, MSS_DEFAULT, &options, &world.cx());
             half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
             world.replies.pop();
             half_open

@@ -87,8 +87,10 @@ pub struct TcpOptions {
     pub min_ttl: u8,
     /// `IP_LOCAL_PORT_RANGE`: first and last port for `connect` to choose from, within `ip_local_port_range`; 0: as that says.
     pub local_port_range: [u16; 2],
-    /// `IP_RECVERR`: ICMP errors are told by the next call instead of at the give-up. Default false.
+    /// `IP_RECVERR`: ICMP errors of IPv4 are told by the next call instead of at the give-up. Default false.
     pub recverr: bool,
+    /// `IPV6_RECVERR`: the same for ICMPv6. Default false.
+    pub recverr6: bool,
     /// `TCP_FASTOPEN` of a listener: most children whose handshake is not over; 0, the default: none.
     pub fast_open_queue: u32,
     /// `TCP_FASTOPEN_NO_COOKIE`: Fast Open without a cookie, either side. Default false.
@@ -142,6 +144,7 @@ impl Default for TcpOptions {
             min_ttl: 0,
             local_port_range: [0, 0],
             recverr: false,
+            recverr6: false,
             fast_open_queue: 0,
             fast_open_no_cookie: false,
             fast_open_keys: None,
@@ -186,6 +189,7 @@ pub enum TcpOption {
     /// The first port in the lower, the last in the upper 16 bits.
     LocalPortRange(u32),
     RecvErr(bool),
+    RecvErr6(bool),
     FastOpenQueue(i32),
     FastOpenNoCookie(bool),
     FastOpenKeys(FastOpenKeys),
@@ -273,6 +277,7 @@ impl TcpOptions {
                 self.local_port_range = ports;
             }
             TcpOption::RecvErr(on) => self.recverr = on,
+            TcpOption::RecvErr6(on) => self.recverr6 = on,
             TcpOption::FastOpenQueue(most) => self.fast_open_queue = range(most, 0, i32::MAX)? as u32,
             TcpOption::FastOpenNoCookie(on) => self.fast_open_no_cookie = on,
             TcpOption::FastOpenKeys(keys) => self.fast_open_keys = Some(keys),

@@ -425,6 +425,20 @@ impl Sender {
         self.begin_mtu_search(cx);
     }
 
+    /// Payload bytes a segment while the handshake lasts (Linux `tcp_connect_init()`, `tcp_sync_mss()`).
+    pub(crate) fn set_first_mss(&mut self, mss: u32, timestamps: bool) {
+        self.header_len = if timestamps { 32 } else { 20 };
+        self.mss_full = mss.min(u32::from(u16::MAX)) as u16;
+        self.sync_mss();
+    }
+
+    /// Our SYN left once more, with ACK, and is no repeat: its round trip is counted from now (Linux `tcp_send_synack()`).
+    pub(crate) fn syn_left_again(&mut self, now: Instant) {
+        if !self.segments.is_empty() {
+            self.segments.at_mut(0).sent_at = now;
+        }
+    }
+
     /// A simultaneous open ends: Linux counts the SYN-ACK as it does in a passive one, though the SYN counted already.
     pub(crate) fn count_syn_ack(&mut self) {
         self.totals.delivered = self.totals.delivered.wrapping_add(1);

@@ -222,7 +222,7 @@ impl Posix {
             return Some(match name {
                 libc::IPV6_TCLASS => options.tos.into(),
                 libc::IPV6_UNICAST_HOPS => options.ttl.into(),
-                libc::IPV6_RECVERR => options.recverr.into(),
+                libc::IPV6_RECVERR => options.recverr6.into(),
                 _ => return None,
             });
         }
@@ -305,7 +305,7 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<TcpOption, i3
         (libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE) => TcpOption::LocalPortRange(number.cast_unsigned()),
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => TcpOption::Tos(number as u8),
         (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => TcpOption::Ttl(number),
-        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => TcpOption::RecvErr(on),
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => TcpOption::RecvErr6(on),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => TcpOption::NoDelay(on),
         (libc::IPPROTO_TCP, libc::TCP_CORK) => TcpOption::Cork(on),
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => TcpOption::MaxSeg(number),

@@ -194,7 +194,7 @@ impl Connection {
     fn on_data_event(&mut self, segment: &Segment, charge: Charge, cx: &mut Cx<'_>) {
         let len = segment.payload.len() as u32;
         let seg_len = len.div_ceil(u32::from(segment.segs.max(1)));
-        match (self.ts, segment.header.options.timestamps) {
+        match (self.ts(), segment.header.options.timestamps) {
             (Some(ts), Some(seen)) => {
                 let tsecr = if seen.tsecr == 0 { 0 } else { seen.tsecr.wrapping_sub(ts.offset) };
                 self.recv.measure_rtt_by_echo(tsecr, ts_clock(cx.now, 0), seg_len, self.acks.rcv_mss());

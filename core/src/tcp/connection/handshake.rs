@@ -10,7 +10,7 @@ use crate::tcp::ack_policy::{AckPolicy, MAX_QUICKACKS};
 use crate::tcp::connection::{Connection, ConnectionSetup, Disposition, Step};
 use crate::tcp::context::Cx;
 use crate::tcp::ecn::Ecn;
-use crate::tcp::half_open::{HalfOpen, TIMESTAMPS_LEN, checked_mss};
+use crate::tcp::half_open::{HalfOpen, TIMESTAMPS_LEN, checked_mss, default_mss};
 use crate::tcp::options::TcpOptions;
 use crate::tcp::paws::TsState;
 use crate::tcp::rate_limit::RateLimit;
@@ -21,7 +21,7 @@ use crate::tcp::send::{AckVerdict, Sender, SenderConfig};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
 use crate::time::{Duration, Instant};
-use crate::wire::segment::{Flags, Segment, SegmentHeader};
+use crate::wire::segment::{Segment, SegmentHeader};
 
 impl Connection {
     /// Active open: SYN-SENT, the SYN is owed.
@@ -39,14 +39,13 @@ impl Connection {
         let mss = u32::from(advmss) - if setup.ts_recent != 0 { TIMESTAMPS_LEN } else { 0 };
         let rcvbuf = options.rcvbuf.unwrap_or(sysctl.tcp_rmem[1]);
         let initial = InitialWindow::for_socket(&options, mss, sysctl.tcp_window_scaling, sysctl);
-        let ts = (sysctl.tcp_timestamps != 0).then_some(TsState {
-            recent: setup.ts_recent,
-            stored: cx.now,
-            offset: setup.ts_offset,
-        });
+        let ts_state = TsState { recent: setup.ts_recent, stored: cx.now, offset: setup.ts_offset };
         cx.counters.active_opens += 1;
         let recv = Receiver::new(initial, rcvbuf, options.rcvbuf.is_some());
-        let mut connection = Self { advmss, ts, ..Self::begin(setup, options, recv, cx) };
+        let mut connection = Self { advmss, ts_state, ..Self::begin(setup, options, recv, cx) };
+        connection.has_timestamps = sysctl.tcp_timestamps != 0;
+        connection.send.set_first_mss(connection.current_mss(cx), connection.has_timestamps);
+        connection.acks.expect_least();
         connection.sack = cx.sysctl.tcp_sack;
         connection.ecn = Ecn::ask(cx.sysctl);
         connection.wscale = cx.sysctl.tcp_window_scaling;
@@ -68,7 +67,8 @@ impl Connection {
         recv.synchronise(handover.irs);
         cx.counters.passive_opens += 1;
         let mut connection = Self {
-            ts: handover.ts,
+            ts_state: handover.ts,
+            has_timestamps: handover.agreed.timestamps,
             has_holder: false,
             ecn: Ecn::agreed(handover.agreed.ecn),
             sack: handover.agreed.sack,
@@ -104,14 +104,15 @@ impl Connection {
             reorder: Reorder::default(),
             acks: AckPolicy::new(),
             ecn: Ecn::default(),
-            ts: None,
+            ts_state: TsState { recent: 0, stored: cx.now, offset: setup.ts_offset },
+            has_timestamps: false,
             sack: false,
             wscale: false,
             snd_wscale: 0,
             iss: setup.iss,
             irs: SeqNum(0),
             advmss: 536,
-            mss_clamp: 536,
+            mss_clamp: default_mss(setup.tuple.remote.ip()),
             mtu: setup.mtu,
             gso_max_segs: setup.gso_max_segs,
             gso_max_size: setup.gso_max_size,
@@ -153,7 +154,7 @@ impl Connection {
             mss: self.current_mss(cx),
             net_header_len: (self.header_overhead() - 20) as u8,
             sack: self.sack,
-            timestamps: self.ts.is_some(),
+            timestamps: self.has_timestamps,
             gso_max_segs: self.gso_max_segs.min(most_segs.min(65_535) as u16),
             handshake_rtt,
             way: cx.metrics.get(&self.tuple, cx.now),
@@ -204,7 +205,7 @@ impl Connection {
 
     /// Linux: the echo must lie between our first SYN and now.
     fn echo_is_ours(&self, header: &SegmentHeader, cx: &Cx<'_>) -> bool {
-        let (Some(ts), Some(seen)) = (self.ts, header.options.timestamps) else { return true };
+        let (Some(ts), Some(seen)) = (self.ts(), header.options.timestamps) else { return true };
         let sent = (self.life.opened_at.as_millis() as u32).wrapping_add(ts.offset);
         let now = (cx.now.as_millis() as u32).wrapping_add(ts.offset);
         seen.tsecr == 0 || now.wrapping_sub(sent) >= seen.tsecr.wrapping_sub(sent)
@@ -251,38 +252,32 @@ impl Connection {
     /// Both ends sent a SYN (RFC 9293 figure 7): SYN-RECV, and our SYN again, now with ACK.
     fn on_simultaneous_syn(&mut self, segment: &Segment, cx: &mut Cx<'_>) {
         let header = &segment.header;
-        // Linux tcp_send_synack(): our SYN again with every option it offered, whatever the peer's has.
-        let mut answer = self.syn_header(None, cx);
         self.agree(header, cx);
         self.ecn.on_syn(header.flags);
         self.recv.synchronise(header.seq);
         self.irs = header.seq;
         self.send.set_peer_window(header.seq, u32::from(header.wnd));
         self.set_state(TcpState::SynRecv, cx);
-        answer.flags = Flags::SYN | Flags::ACK | self.ecn.syn_ack_flags();
-        answer.ack = self.recv.rcv_nxt;
-        if let Some(timestamps) = &mut answer.options.timestamps {
-            timestamps.tsecr = self.ts.map_or(0, |ts| ts.recent);
-        }
-        self.push_syn_ack(answer, cx);
+        self.send.set_first_mss(self.current_mss(cx), self.has_timestamps);
+        self.acks.init_rcv_mss(self.advmss.into(), self.send.mss(), self.recv.rcv_wnd);
+        self.push_syn_ack(cx);
     }
 
     /// What the peer's SYN offers settles the options.
     fn agree(&mut self, header: &SegmentHeader, cx: &mut Cx<'_>) {
         let offer = &header.options;
-        self.mss_clamp = checked_mss(offer.mss, &self.options, cx.sysctl);
+        let missing = default_mss(self.tuple.remote.ip());
+        self.mss_clamp = checked_mss(offer.mss, missing, &self.options, cx.sysctl);
         self.sack &= offer.sack_permitted;
         match offer.wscale {
             Some(shift) if self.wscale => self.snd_wscale = shift.min(MAX_WSCALE),
             // Linux leaves our own scale in force where both ends sent a SYN; a SYN-ACK settles it (its caller).
             _ => self.wscale = false,
         }
-        match (&mut self.ts, offer.timestamps) {
-            (Some(ts), Some(seen)) => {
-                ts.recent = seen.tsval;
-                ts.stored = cx.now;
-            }
-            _ => self.ts = None,
+        self.has_timestamps &= offer.timestamps.is_some();
+        if let (true, Some(seen)) = (self.has_timestamps, offer.timestamps) {
+            self.ts_state.recent = seen.tsval;
+            self.ts_state.stored = cx.now;
         }
     }
 

@@ -5,7 +5,6 @@ use crate::observe::info::{TimerKind, TimerRow};
 use crate::observe::life::Life;
 use crate::observe::{SocketRow, TcpInfo};
 use crate::tcp::connection::Connection;
-use crate::tcp::half_open::TIMESTAMPS_LEN;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::paws::ts_clock;
 use crate::tcp::state::TcpState;
@@ -18,9 +17,6 @@ const OPT_WSCALE: u8 = 4;
 const OPT_ECN: u8 = 8;
 const OPT_ECN_SEEN: u8 = 16;
 const OPT_SYN_DATA: u8 = 32;
-
-/// Linux `TCP_MIN_MSS`.
-const MSS_LEAST: u32 = 88;
 
 impl Connection {
     pub(crate) fn state(&self) -> TcpState {
@@ -52,7 +48,7 @@ impl Connection {
 
     /// Our timestamp clock as the peer sees it (`TCP_TIMESTAMP` read back).
     pub(crate) fn timestamp(&self, now: Instant) -> u32 {
-        ts_clock(now, self.ts.map_or(0, |ts| ts.offset))
+        ts_clock(now, self.ts_state.offset)
     }
 
     pub(crate) fn options(&self) -> &TcpOptions {
@@ -80,7 +76,7 @@ impl Connection {
         let us = |duration: core::time::Duration| duration.as_micros().min(u128::from(u32::MAX)) as u32;
         let mut info = TcpInfo {
             state: self.state as u8,
-            options: (if self.ts.is_some() { OPT_TIMESTAMPS } else { 0 })
+            options: (if self.has_timestamps { OPT_TIMESTAMPS } else { 0 })
                 | (if self.sack { OPT_SACK } else { 0 })
                 | (if self.wscale { OPT_WSCALE } else { 0 })
                 | (if self.ecn.is_on() { OPT_ECN } else { 0 })
@@ -109,11 +105,9 @@ impl Connection {
         };
         self.send.fill_info(now, &mut info);
         info.probes = info.probes.max(self.keepalive_probes);
-        if self.state == TcpState::SynSent {
-            // Linux tcp_connect_init(): the header of a segment is known, what the peer can take is not.
+        if self.life.established_at.is_none() {
+            // Linux takes the options off when it is established.
             info.advmss = self.advmss.into();
-            info.snd_mss -= if self.ts.is_some() { TIMESTAMPS_LEN } else { 0 };
-            info.rcv_mss = MSS_LEAST;
         }
         info
     }

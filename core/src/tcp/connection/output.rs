@@ -116,9 +116,10 @@ impl Connection {
     }
 
     /// Our SYN once more, with ACK: simultaneous open.
-    pub(super) fn push_syn_ack(&mut self, header: SegmentHeader, cx: &mut Cx<'_>) {
-        self.acks.on_ack_sent();
-        cx.counters.out_segs += 1;
+    pub(super) fn push_syn_ack(&mut self, cx: &mut Cx<'_>) {
+        let header = self.syn_header(None, cx);
+        self.send.syn_left_again(cx.now);
+        // Linux __tcp_transmit_skb() counts in TcpOutSegs only what goes beyond snd_nxt or has no sequence space.
         self.push_reply(header, cx);
     }
 
@@ -136,7 +137,8 @@ impl Connection {
         cx.send_reset(self.cookie, &self.tuple, header, self.options.ttl, self.options.tos, reason);
     }
 
-    /// SYN, or SYN-ACK once the peer's SYN is known. The window is never scaled (RFC 7323 2.2).
+    /// SYN, or SYN-ACK once the peer's SYN is known. The window is never scaled (RFC 7323 2.2). Linux
+    /// `tcp_syn_options()`: every option that the sysctls allow, also in a SYN-ACK to a peer that has offered none.
     pub(super) fn syn_header(&mut self, fast_open: Option<FastOpen>, cx: &mut Cx<'_>) -> SegmentHeader {
         self.segs_out = self.segs_out.wrapping_add(1);
         let answering = self.state == TcpState::SynRecv;
@@ -156,10 +158,13 @@ impl Connection {
             wnd: self.recv.rcv_wnd.min(65_535) as u16,
             urg: 0,
             options: Options {
-                mss: Some(self.advmss),
-                wscale: self.wscale.then_some(self.recv.rcv_wscale),
-                sack_permitted: self.sack,
-                timestamps: self.timestamps(cx.now),
+                // Linux tcp_advertise_mss(): what the path takes by now.
+                mss: Some(
+                    self.advmss.min(self.mtu.saturating_sub(self.header_overhead()).min(65_535) as u16),
+                ),
+                wscale: cx.sysctl.tcp_window_scaling.then_some(self.recv.rcv_wscale),
+                sack_permitted: cx.sysctl.tcp_sack,
+                timestamps: (cx.sysctl.tcp_timestamps != 0).then(|| self.stamps(cx.now)),
                 fast_open,
                 sack: SackBlocks::NONE,
             },
@@ -190,12 +195,17 @@ impl Connection {
     }
 
     fn timestamps(&self, now: Instant) -> Option<Timestamps> {
-        self.ts.map(|ts| Timestamps { tsval: ts_clock(now, ts.offset), tsecr: ts.recent })
+        self.has_timestamps.then(|| self.stamps(now))
+    }
+
+    fn stamps(&self, now: Instant) -> Timestamps {
+        let ts = &self.ts_state;
+        Timestamps { tsval: ts_clock(now, ts.offset), tsecr: ts.recent }
     }
 
     /// SACK blocks that fit: four, or three beside timestamps (RFC 2018 3).
     fn sack_room(&self) -> usize {
-        if self.ts.is_some() { 3 } else { 4 }
+        if self.has_timestamps { 3 } else { 4 }
     }
 
     fn sack_block_count(&self) -> usize {

@@ -111,7 +111,7 @@ impl Connection {
 
     /// Linux `tcp_paws_discard`: too old, and not merely a pure ACK that was overtaken.
     fn is_too_old(&self, segment: &Segment, cx: &Cx<'_>) -> bool {
-        let (Some(ts), Some(seen)) = (self.ts, segment.header.options.timestamps) else { return false };
+        let (Some(ts), Some(seen)) = (self.ts(), segment.header.options.timestamps) else { return false };
         if !ts.discards(seen.tsval, cx.now) {
             return false;
         }
