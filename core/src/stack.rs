@@ -667,6 +667,11 @@ impl Stack {
         Some(self.held(id)?.connection.window_clamp())
     }
 
+    /// The largest window the peer has offered, bytes (Linux `max_window`).
+    pub fn max_window(&self, id: ConnectionId) -> Option<u32> {
+        Some(self.held(id)?.connection.max_window())
+    }
+
     /// The connection's timestamp clock (`TCP_TIMESTAMP` read back), milliseconds with the pair's offset.
     pub fn timestamp(&self, now: Instant, id: ConnectionId) -> Option<u32> {
         Some(self.held(id)?.connection.timestamp(now))

@@ -30,7 +30,6 @@ const OTHER_DIFFERENCES: &[&str] = &[
      with the handshake.",
     "After a SYN that was repeated, a connection without SACK is at once in the congestion state Open; Linux's stays in Loss until more is \
      acknowledged.",
-    "A socket that failed to connect has no `TCP_INFO` in the lab.",
     "MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
      for a refusal.",

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use lastack_core::id::{ConnectionId, ListenerId};
-use lastack_core::observe::SocketRow;
+use lastack_core::observe::{SocketRow, TcpInfo};
 use lastack_core::stack::{Config, SocketEvent, Stack};
 use lastack_core::tcp::options::TcpOptions;
 use lastack_core::tcp::state::TcpState;
@@ -75,6 +75,8 @@ struct TcpSocket {
     mapped: bool,
     /// What `connect(AF_UNSPEC)` left behind (Linux `tcp_disconnect`: `sk_err = ECONNRESET`).
     left: Option<i32>,
+    /// What `TCP_INFO` says of the connection that this socket was.
+    remains: Option<Box<TcpInfo>>,
     /// `TCP_QUICKACK` set before there was a connection.
     quickack: Option<bool>,
     linger_since: Option<Instant>,
@@ -96,6 +98,7 @@ impl TcpSocket {
             bound: None,
             mapped,
             left: None,
+            remains: None,
             quickack: None,
             linger_since: None,
             deferred: None,

@@ -101,9 +101,8 @@ impl Target for StackTarget {
     }
 
     fn socket_info(&mut self, fd: Fd) -> Result<Variables, TargetError> {
-        let now = lastack_core::time::Instant::from_nanos(self.host.now().as_nanos() as u64);
-        let info = self.host.connection(fd).and_then(|id| self.host.stack().tcp_info(now, id));
-        let info = info.ok_or_else(|| TargetError("TCP_INFO: not a connection".to_owned()))?;
+        let info = self.host.tcp_info(fd);
+        let info = info.ok_or_else(|| TargetError("TCP_INFO: not a TCP socket".to_owned()))?;
         let named = |(name, value)| (format!("tcpi_{name}"), Value::Int(i128::from(value)));
         Ok(info.fields().into_iter().map(named).collect())
     }

@@ -580,6 +580,22 @@ mod tests {
 
     const QUIET: SynQueue = SynQueue { len: 1, young: 1, backlog: 128 };
 
+    #[test]
+    fn mss_of_a_peer_that_announces_none_is_the_familys() {
+        let (options, sysctl) = (TcpOptions::default(), Sysctl::default());
+        for (remote, missing) in [("192.0.2.1", 536), ("2001:db8::1", 1220)] {
+            let missing_mss = default_mss(remote.parse().expect("an address"));
+            for offered in [None, Some(0)] {
+                assert_eq!(
+                    checked_mss(offered, missing_mss, &options, &sysctl),
+                    missing,
+                    "{remote} {offered:?}"
+                );
+            }
+            assert_eq!(checked_mss(Some(1000), missing_mss, &options, &sysctl), 1000, "{remote}");
+        }
+    }
+
     /// Specification 13.6: SYN-ACK at 0, 1, 3, 7, 15, 31 s, gone at 63 s.
     #[test]
     fn syn_ack_is_repeated_as_linux_does() {

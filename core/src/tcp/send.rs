@@ -444,6 +444,11 @@ impl Sender {
         self.totals.delivered = self.totals.delivered.wrapping_add(1);
     }
 
+    /// The largest window so far, bytes.
+    pub(crate) fn max_window(&self) -> u32 {
+        self.max_window
+    }
+
     /// Made by [`Sender::new`] and not yet through [`Sender::finish_connect`].
     pub(crate) fn is_connecting(&self) -> bool {
         self.phase != Phase::Established

@@ -138,8 +138,10 @@ impl Posix {
             Some(TcpState::SynSent | TcpState::SynRecv) => Attempt::Waits { progress: 0, deadline: None },
             Some(TcpState::Close) | None => {
                 let error = self.stack.take_error(id).map_or(libc::ECONNABORTED, |error| error.errno());
+                let remains = self.remains_of(id);
                 self.stack.close(now, id);
-                self.tcp(fd).expect("found above").role = Role::Fresh;
+                let socket = self.tcp(fd).expect("found above");
+                (socket.role, socket.remains) = (Role::Fresh, remains);
                 Outcome::error(error).into()
             }
             Some(_) => {
@@ -173,6 +175,11 @@ impl Posix {
     /// `connect(AF_UNSPEC)`: aborts, and the socket is fresh again.
     pub(super) fn disconnect(&mut self, fd: Fd) -> Outcome {
         let now = self.now;
+        if let Some(remains) = self.connection(fd).and_then(|id| self.remains_of(id))
+            && let Ok(socket) = self.tcp(fd)
+        {
+            socket.remains = Some(remains);
+        }
         match self.tcp(fd) {
             Ok(TcpSocket { role, left, .. }) => match core::mem::replace(role, Role::Fresh) {
                 Role::Connection { id, .. } => {

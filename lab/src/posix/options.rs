@@ -96,8 +96,7 @@ impl Posix {
                 bytes
             }
             (libc::IPPROTO_TCP, libc::TCP_INFO) => {
-                let info = connection.and_then(|id| self.stack.tcp_info(self.now, id));
-                crate::tcp_info::compose(&info.unwrap_or_else(|| self.info_of_no_connection(role)))
+                crate::tcp_info::compose(&self.tcp_info(fd).unwrap_or_default())
             }
             (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_KEY) => {
                 options.fast_open_keys.unwrap_or(self.stack.sysctl().tcp_fastopen_key).to_bytes()
@@ -153,6 +152,46 @@ impl Posix {
         };
         let bytes = bytes[..bytes.len().min(len)].to_vec();
         Outcome::ok(0).with(Output::Bytes(bytes))
+    }
+
+    /// Linux `tcp_get_info`; `None`: no TCP socket.
+    pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {
+        let socket = self.tcp(fd).ok()?;
+        let (role, remains) = (socket.role, socket.remains.as_deref().cloned());
+        let live = match role {
+            Role::Connection { id, .. } => self.stack.tcp_info(self.now, id),
+            Role::Fresh => remains,
+            Role::Listener(_) => None,
+        };
+        Some(live.unwrap_or_else(|| self.info_of_no_connection(role)))
+    }
+
+    /// What is left of a connection in `TCP_INFO` when its socket is made ready for the next one, as `connect` does when it fails
+    /// (Linux `tcp_disconnect()`).
+    pub(super) fn remains_of(&self, id: ConnectionId) -> Option<Box<TcpInfo>> {
+        let was = self.stack.tcp_info(self.now, id)?;
+        // Linux: "seq = tp->write_seq + tp->max_window + 2", which counts as not sent.
+        let skipped = self.stack.max_window(id)?.wrapping_add(2);
+        Some(Box::new(TcpInfo {
+            snd_mss: was.snd_mss,
+            advmss: was.advmss,
+            pmtu: was.pmtu,
+            reordering: was.reordering,
+            rcv_mss: 88,
+            rttvar: 250_000,
+            notsent_bytes: was.notsent_bytes.wrapping_add(skipped),
+            min_rtt: was.min_rtt,
+            rcv_rtt: was.rcv_rtt,
+            rcv_space: was.rcv_space,
+            rcv_ssthresh: was.rcv_ssthresh,
+            snd_wnd: was.snd_wnd,
+            rcv_wnd: was.rcv_wnd,
+            last_data_sent: was.last_data_sent,
+            last_ack_recv: was.last_ack_recv,
+            pacing_rate: was.pacing_rate,
+            max_pacing_rate: was.max_pacing_rate,
+            ..self.info_of_no_connection(Role::Fresh)
+        }))
     }
 
     /// Linux `tcp_get_info` of a socket that is no connection: what `tcp_init_sock()` set, and a listener's queue.

@@ -41,6 +41,11 @@ impl Connection {
         (self.recv.rcvbuf(), self.send.sndbuf())
     }
 
+    /// The largest window the peer has offered, bytes.
+    pub(crate) fn max_window(&self) -> u32 {
+        self.send.max_window()
+    }
+
     /// Most that the window may be, bytes (`TCP_WINDOW_CLAMP` read back).
     pub(crate) fn window_clamp(&self) -> u32 {
         self.recv.window_clamp()
