@@ -19,17 +19,14 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time \
      (measured side by side in `docs/timing.md`).",
     "What a segment is charged beside its payload depends on how Linux was built (the headroom of its largest link type): when the send \
-     buffer grows by itself, the stack reckons 640 bytes, the kernel that judges the scripts 512, so that `SO_SNDBUF` after a \
-     handshake at 1460 bytes is 87040 here and 46080 there.",
+     buffer grows by itself, the stack reckons 512 bytes as the kernel that judges the scripts does, so that `SO_SNDBUF` after a \
+     handshake at 1460 bytes is 46080; a kernel with wireless mesh networks reckons 640 and gives 87040.",
     "Each packet that waits to be read is charged its own head. Linux copies a small one behind the packet before it when that has \
      room and no sniffer holds it, so that windows of small segments are a little larger there on a link nobody watches.",
-    "Where the peer's window was a few segments and has grown, Linux still sends pieces cut to half of the old one; the stack does not.",
     "The ACK of a FIN that ends out-of-order data carries no SACK block of that data.",
     "An out-of-order segment that overlaps several others counts once in `TCPOFOMerge` and `TCPDSACKOfoSent`; Linux counts each.",
     "Linux's `backoff` of a SYN-ACK repeated in a simultaneous open lasts until a round trip is measured; the stack's ends \
      with the handshake.",
-    "After a SYN that was repeated, a connection without SACK is at once in the congestion state Open; Linux's stays in Loss until more is \
-     acknowledged.",
     "MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
      for a refusal.",

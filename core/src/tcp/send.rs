@@ -25,7 +25,6 @@ mod prr;
 mod queue;
 mod rack;
 mod rate;
-mod records;
 mod recovery;
 mod retransmit;
 mod rtt;
@@ -35,6 +34,7 @@ mod timer;
 mod tlp;
 mod undo;
 mod urgent;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -42,12 +42,12 @@ mod tests;
 use bytes::Bytes;
 
 use crate::error::SocketError;
+use crate::observe::CaState;
 use crate::observe::event::{Event, EventKind, EventMask};
-use crate::tcp::congestion::Congestion;
+use crate::tcp::congestion::{Congestion, INFINITE_SSTHRESH};
 use crate::tcp::context::Cx;
 use crate::tcp::metrics::Way;
 use crate::tcp::options::TcpOptions;
-use crate::tcp::send::buffer::Filled;
 use crate::tcp::send::chrono::{Chrono, Limit};
 use crate::tcp::send::cwnd::Cwnd;
 use crate::tcp::send::info::Totals;
@@ -60,6 +60,7 @@ use crate::tcp::send::recovery::{Counts, Recovery};
 use crate::tcp::send::rtt::Rtt;
 use crate::tcp::send::segments::Segments;
 use crate::tcp::send::timer::{Pending, Timer};
+pub(crate) use crate::tcp::send::write::Write;
 use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
 use crate::time::{Duration, Instant};
@@ -204,7 +205,7 @@ pub(crate) struct Sender {
     snd_wl1: Option<SeqNum>,
     /// End of the urgent data; `snd_una` when there is none.
     snd_up: SeqNum,
-    /// End of the last segment sent with PSH.
+    /// End of what was last marked with PSH.
     pushed_seq: SeqNum,
     snd_wnd: u32,
     max_window: u32,
@@ -223,8 +224,6 @@ pub(crate) struct Sender {
     more: bool,
     /// TSO deferral holds what is queued until an ACK, a write or the timer looks at it again.
     deferred: bool,
-    /// Where the last write without `MSG_MORE` ended: PSH is due there.
-    push_end: SeqNum,
     /// Tell an ECN peer that the window was reduced.
     cwr_owed: bool,
     /// The application filled the send buffer (Linux `SOCK_NOSPACE`).
@@ -301,7 +300,6 @@ impl Sender {
             push_now: false,
             more: false,
             deferred: false,
-            push_end: iss + 1,
             cwr_owed: false,
             nospace: false,
             sndbuf_locked: options.sndbuf.is_some(),
@@ -390,10 +388,13 @@ impl Sender {
             trouble.undo_marker = None;
             trouble.retrans_stamp = None;
         }
-        if self.recovery.ca_state != crate::observe::CaState::Open {
-            // Linux `tcp_ack_update_rtt` … `tcp_try_undo_spurious_syn`: the handshake's losses are over.
-            self.recovery.ca_state = crate::observe::CaState::Open;
-            self.cwnd.window.snd_ssthresh = crate::tcp::congestion::INFINITE_SSTHRESH;
+        if self.recovery.ca_state != CaState::Open {
+            // Linux tcp_process_loss(): the handshake's losses are over; without SACK the state is held until something above
+            // `high_seq` is acknowledged. tcp_init_metrics(): "ssthresh may have been reduced unnecessarily during 3WHS."
+            if self.sack {
+                self.recovery.ca_state = CaState::Open;
+            }
+            self.cwnd.window.snd_ssthresh = INFINITE_SSTHRESH;
             self.congestion = Congestion::new(self.congestion.kind());
         }
         self.take_over(config.way, cx.sysctl);
@@ -476,53 +477,6 @@ impl Sender {
         self.mss = probed.max(1) as u16;
     }
 
-    /// Queues payload; tiny slices are coalesced into the last one (copied), large ones shared. The caller checked [`Sender::free_space`].
-    pub(crate) fn push(&mut self, data: Bytes, cx: &mut Cx<'_>) {
-        if data.is_empty() {
-            return;
-        }
-        self.before_write(cx);
-        let filled = self.filled_by_slice(data.len() as u32);
-        self.queue.push(data);
-        self.queue.set_last_filled(filled);
-        self.after_write();
-    }
-
-    /// Copies of `data` what there is room for into the queue; returns how many bytes.
-    pub(crate) fn push_slice(&mut self, data: &[u8], options: &TcpOptions, cx: &mut Cx<'_>) -> usize {
-        let lowat = options.notsent_lowat.unwrap_or(cx.sysctl.tcp_notsent_lowat);
-        let Filled { taken, tail } = self.fill(data.len(), lowat);
-        if taken < data.len() {
-            self.nospace = true;
-        }
-        if taken > 0 {
-            self.before_write(cx);
-            self.queue.push_slice(&data[..taken]);
-            self.queue.set_last_filled(tail);
-            self.after_write();
-        }
-        taken
-    }
-
-    fn before_write(&mut self, cx: &mut Cx<'_>) {
-        debug_assert!(!self.fin_queued, "nothing follows a FIN");
-        self.push_now = false;
-        // Linux tcp_skb_entail().
-        self.restart_after_idle(cx);
-        self.chrono.start(Limit::Busy, cx.now);
-    }
-
-    fn after_write(&mut self) {
-        self.write_seq = self.queue.end();
-        self.more = false;
-        self.deferred = false;
-        self.push_end = self.write_seq;
-        if self.is_full() {
-            self.nospace = true;
-        }
-        self.unsettled = true;
-    }
-
     /// Queues the FIN behind everything (Linux `tcp_send_fin`: joins the last unsent segment). Nagle and cork no longer hold.
     pub(crate) fn queue_fin(&mut self, cx: &mut Cx<'_>) {
         if self.fin_queued {
@@ -536,24 +490,12 @@ impl Sender {
         self.unsettled = true;
     }
 
-    /// The last bytes were written with `MSG_MORE` (Linux `tcp_push`): PSH is due at `push_end` as before them, and until something
-    /// else happens a partial segment stays.
-    pub(crate) fn expect_more(&mut self, push_end: SeqNum) {
-        self.more = true;
-        self.push_end = push_end;
-    }
-
-    /// Where the last write without `MSG_MORE` ended.
-    pub(crate) fn push_end(&self) -> SeqNum {
-        self.push_end
-    }
-
     /// What `MSG_MORE` holds is held no longer (Linux `tcp_splice_eof`); Nagle may still hold it.
     pub(crate) fn expect_no_more(&mut self) {
         if self.has_unsent() {
             self.more = false;
             self.deferred = false;
-            self.push_end = self.write_seq;
+            self.mark_push();
             self.unsettled = true;
         }
     }

@@ -97,6 +97,7 @@ fn an_accepted_one_becomes_a_connection() {
 fn a_hole_grows_the_buffer_of_an_accepted_one() {
     let (mut sim, client, any, listener) = world(604);
     sim.wires(|wire| _ = wire.delay(ms(10)));
+    sysctl(&mut sim, client, "net.ipv4.tcp_wmem", "4096 200000 4194304"); // takes the second write whole
     let a = dial(&mut sim, client);
     sim.run_for(ms(20));
     let syn = pending(&mut sim, any, listener);

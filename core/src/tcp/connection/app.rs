@@ -10,6 +10,7 @@ use crate::sysctl::Sysctl;
 use crate::tcp::connection::Connection;
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOption;
+use crate::tcp::send::Write;
 use crate::tcp::state::TcpState;
 use crate::tcp::urgent::Urgent;
 use crate::time::Instant;
@@ -17,19 +18,24 @@ use crate::time::Instant;
 impl Connection {
     /// Queues at most as much of `data` as fits.
     pub(crate) fn send(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
+        self.write(data, Write::Plain, cx)
+    }
+
+    fn write(&mut self, data: &[u8], write: Write, cx: &mut Cx<'_>) -> Result<usize, SendError> {
         self.send.check_app_limited();
         self.check_sendable()?;
         if data.is_empty() {
             return Ok(0);
         }
-        let taken = self.send.push_slice(data, &self.options, cx);
+        let options_len = self.options_len();
+        let taken = self.send.push_slice(data, write, &self.options, options_len, cx);
         self.wants_room = taken < data.len();
         if taken == 0 { Err(SendError::WouldBlock) } else { Ok(taken) }
     }
 
     /// As [`Connection::send`]; the last byte taken is urgent (`MSG_OOB`).
     pub(crate) fn send_oob(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
-        let taken = self.send(data, cx)?;
+        let taken = self.write(data, Write::Urgent, cx)?;
         if taken > 0 {
             self.send.mark_urgent();
         }
@@ -38,10 +44,7 @@ impl Connection {
 
     /// The same with `MSG_MORE`.
     pub(crate) fn send_more(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Result<usize, SendError> {
-        let push_end = self.send.push_end();
-        let taken = self.send(data, cx)?;
-        self.send.expect_more(push_end);
-        Ok(taken)
+        self.write(data, Write::More, cx)
     }
 
     /// What `MSG_MORE` holds is held no longer.
@@ -67,7 +70,8 @@ impl Connection {
             self.send.on_no_space();
             return Err(SendError::WouldBlock);
         }
-        self.send.push(data, cx);
+        let options_len = self.options_len();
+        self.send.push(data, options_len, cx);
         self.wants_room = self.send.is_full();
         Ok(())
     }

@@ -32,7 +32,7 @@ impl Connection {
         if self.state == TcpState::Close {
             return None;
         }
-        let options_len = sack_len(self.sack_block_count());
+        let options_len = self.options_len();
         let plan = self.send.poll_plan(&self.options, options_len, cx);
         cx.events.sign(self.cookie, &self.tuple, self.state);
         if let Some(plan) = plan {
@@ -52,6 +52,11 @@ impl Connection {
             return Some(Composed { header: self.pure_ack(seq, cx), ecn: 0 });
         }
         None
+    }
+
+    /// Option bytes beyond timestamps of the next segment.
+    pub(super) fn options_len(&self) -> u32 {
+        sack_len(self.sack_block_count())
     }
 
     /// True when `poll_transmit` would give something.

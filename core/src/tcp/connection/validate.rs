@@ -122,7 +122,7 @@ impl Connection {
             && segment.seq_len() == 0
             && header.seq == self.recv.rcv_nxt
             && header.ack == self.send.snd_una()
-            && u32::from(header.wnd) << self.snd_wscale <= self.send.snd_wnd()
+            && !self.send.may_update_window(header.seq, header.ack, u32::from(header.wnd) << self.snd_wscale)
             && i128::from(ts.lag(seen.tsval)) <= (self.send.rto() * 6 / 5).as_millis() as i128)
     }
 

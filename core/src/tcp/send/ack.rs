@@ -225,14 +225,19 @@ impl Sender {
         }
     }
 
+    /// Linux `tcp_may_update_window`: `wnd` is news of the peer's window, scaled.
+    ///
+    /// RFC 9293 3.10.7.4: SND.WL1 and SND.WL2 keep old segments from updating; Linux lets an advance update always.
+    pub(crate) fn may_update_window(&self, seq: SeqNum, ack: SeqNum, wnd: u32) -> bool {
+        ack.after(self.snd_una)
+            || self
+                .snd_wl1
+                .is_none_or(|wl1| seq.after(wl1) || (seq == wl1 && (wnd > self.snd_wnd || wnd == 0)))
+    }
+
     /// Linux `tcp_ack_update_window`, `tcp_snd_una_update`.
     fn update_window(&mut self, view: &AckView<'_>, work: &mut Work, cx: &mut Cx<'_>) {
-        // RFC 9293 3.10.7.4: SND.WL1 and SND.WL2 keep old segments from updating; Linux lets an advance update always.
-        let newer = view.ack.after(self.snd_una)
-            || self.snd_wl1.is_none_or(|wl1| {
-                view.seq.after(wl1) || (view.seq == wl1 && (view.wnd > self.snd_wnd || view.wnd == 0))
-            });
-        if newer {
+        if self.may_update_window(view.seq, view.ack, view.wnd) {
             work.set(Flag::WIN_UPDATE);
             self.snd_wl1 = Some(view.seq);
             if view.wnd != self.snd_wnd {

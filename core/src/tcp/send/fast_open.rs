@@ -4,7 +4,7 @@
 
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOptions;
-use crate::tcp::send::{Phase, Sender};
+use crate::tcp::send::{Phase, Sender, Write};
 use crate::time::Duration;
 
 impl Sender {
@@ -38,7 +38,7 @@ impl Sender {
     /// Queues data that leaves in the SYN; how much was taken.
     pub(crate) fn put_into_syn(&mut self, data: &[u8], options: &TcpOptions, cx: &mut Cx<'_>) -> usize {
         debug_assert!(self.phase == Phase::SynOwed, "before the SYN");
-        self.push_slice(data, options, cx)
+        self.push_slice(data, Write::Plain, options, 0, cx)
     }
 
     /// The SYN had data: it is on record behind the SYN.

@@ -90,7 +90,7 @@ impl Sender {
         }
         // Enough behind the probe to notice its loss quickly.
         let needed = size + (self.recovery.reordering + 1) * mss;
-        if self.unsent_payload() < needed || self.next_payload() < size || self.snd_wnd < needed {
+        if self.unsent_payload() < needed || !self.may_join(size) || self.snd_wnd < needed {
             return Probing::No;
         }
         let in_flight = self.counts.in_flight();

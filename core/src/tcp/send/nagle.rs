@@ -23,6 +23,8 @@ pub(super) enum Hold {
     Nagle,
     /// Nothing (`TCP_NODELAY`, or a push).
     Nothing,
+    /// Nothing, and no waiting for more: a super-segment that a write has filled (Linux `tcp_push_one`).
+    PushOne,
     /// Cork: no partial segment at all.
     Cork,
     /// A loss probe: nothing, not even the congestion window.
@@ -47,7 +49,7 @@ impl Sender {
     /// Linux `tcp_nagle_check`: must a partial segment wait?
     pub(super) fn holds_partial(&self, hold: Hold) -> bool {
         match hold {
-            Hold::Nothing | Hold::ProbeNow => false,
+            Hold::Nothing | Hold::PushOne | Hold::ProbeNow => false,
             Hold::Cork => true,
             // Minshall: only while another partial segment is unacknowledged.
             Hold::Nagle => {
@@ -116,18 +118,16 @@ impl Sender {
         (bytes / mss).max(u32::from(cx.sysctl.tcp_min_tso_segs)).min(most)
     }
 
-    /// Segments in what Linux writes as one (`tcp_xmit_size_goal`): no more than half of the largest window the peer ever had.
-    pub(super) fn segs_written_at_once(&self, mss: u32) -> u32 {
-        let cutoff = if self.max_window > 536 { self.max_window / 2 } else { self.max_window };
-        (cutoff / mss).max(1)
-    }
-
     /// Linux `tcp_mss_split_point`: payload of the next piece, with no partial segment that Nagle holds.
     pub(super) fn split_point(&self, mss: u32, quota: u32, payload: u32, hold: Hold) -> u32 {
         let most = mss.saturating_mul(quota);
-        let needed = payload.min(self.wnd_end().since(self.snd_nxt));
+        let window = self.wnd_end().since(self.snd_nxt);
+        let needed = payload.min(window);
         if most <= needed {
             return most;
+        }
+        if most <= window && payload < self.unsent_payload() {
+            return payload;
         }
         let partial = needed % mss;
         if partial != 0 && self.holds_partial(hold) { needed - partial } else { needed }

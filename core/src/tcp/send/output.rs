@@ -56,7 +56,7 @@ impl Sender {
         options_len: u32,
         cx: &mut Cx<'_>,
     ) -> Option<SendPlan> {
-        let plan = self.next_plan(options, options_len, cx);
+        let plan = self.queue.take_plan().or_else(|| self.next_plan(options, options_len, cx));
         if plan.is_none() {
             self.end_burst(cx);
             self.unsettled = false;
@@ -125,7 +125,7 @@ impl Sender {
             let mss = len.min(u32::from(u16::MAX)) as u16;
             self.segments.push(record(seq + 1, self.snd_nxt, mss, Marks::PSH));
             self.counts.packets_out = 2;
-            self.pushed_seq = self.snd_nxt;
+            self.queue.chunks_sent(self.snd_nxt);
             self.queue.prepare(seq + 1, self.snd_nxt);
             self.count_data(1, len, cx.now);
             cx.counters.tcp_orig_data_sent += 1;
@@ -153,7 +153,8 @@ impl Sender {
         if self.deferred && !probe {
             return None;
         }
-        if self.mtu_search.is_some() && !probe && !core::mem::replace(&mut self.burst.mtu_asked, true) {
+        let alone = probe || hold == Hold::PushOne;
+        if self.mtu_search.is_some() && !alone && !core::mem::replace(&mut self.burst.mtu_asked, true) {
             match self.probe_mtu(mss, cx) {
                 Probing::No => {}
                 Probing::Wait => return None,
@@ -169,7 +170,8 @@ impl Sender {
             quota = 1; // Linux: force out a loss probe
         }
         let max_segs = self.tso_segs(mss, cx);
-        quota = quota.min(max_segs).min(self.segs_written_at_once(mss));
+        quota = quota.min(max_segs);
+        self.queue.grow_first(self.snd_nxt, quota.saturating_mul(mss));
         if self.is_urgent() {
             quota = 1; // Linux tcp_write_xmit(): an urgent pointer counts from its own segment
         }
@@ -178,16 +180,15 @@ impl Sender {
             return None;
         }
         let payload = self.next_payload();
-        // Linux tcp_write_xmit(): only the last segment of all that is queued is held back.
         let is_last = payload == self.unsent_payload();
-        let hold = if is_last || hold == Hold::ProbeNow { hold } else { Hold::Nothing };
         let len = if payload <= mss {
-            if payload < mss && !(self.fin_queued && is_last) && self.holds_partial(hold) {
+            // Linux tcp_write_xmit(): only the last segment of all that is queued is held back.
+            if is_last && payload < mss && !self.fin_queued && self.holds_partial(hold) {
                 return None;
             }
             payload
         } else {
-            if !probe && !self.is_urgent() && self.should_defer(mss, max_segs, payload, cx) {
+            if !alone && !self.is_urgent() && self.should_defer(mss, max_segs, payload, cx) {
                 self.deferred = true;
                 return None;
             }
@@ -202,18 +203,13 @@ impl Sender {
         let last = len == self.unsent_payload();
         let mut end = start + len;
         let fin = last && self.fin_queued && (end.before(self.wnd_end()) || len == 0);
-        let (bare_fin, drained) = (fin && len == 0, end == self.queue.end());
-        // Linux tcp_push(), forced_push(): the end of what was written, and at least each half of the peer's window.
-        let psh = !bare_fin
-            && ((drained && end == self.push_end)
-                || self.is_record_end(end)
-                || push
-                || end.after(self.pushed_seq + (self.max_window >> 1)));
-        if psh {
-            self.pushed_seq = end;
-        }
+        let (pushed, eor) = self.queue.chunks_sent(end);
+        let psh = len > 0 && (pushed || push);
         end += u32::from(fin);
         let mut marks = if psh { Marks::PSH } else { Marks::NONE };
+        if eor {
+            marks = marks.with(Marks::EOR);
+        }
         if fin {
             marks = marks.with(Marks::FIN);
         }

@@ -111,7 +111,13 @@ impl Sender {
             return None;
         }
         let room = self.wnd_end().since(self.snd_nxt);
-        let len = self.next_payload().min(room).min(mss);
+        let head = self.next_payload();
+        let len = head.min(room).min(mss);
+        // Linux marks the whole, and what is cut off keeps the mark.
+        self.pushed_seq = self.pushed_seq.max(self.snd_nxt + head);
+        if let Some(chunk) = self.queue.first_chunk().filter(|_| len < head) {
+            chunk.psh = true;
+        }
         let plan = self.send_new_piece(len, mss, true, cx);
         self.burst.probed = true; // only the RTO watches it: tcp_write_wakeup() schedules no loss probe
         self.probes_out = 0;

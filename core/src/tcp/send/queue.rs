@@ -4,12 +4,14 @@
 //! Input:   writes at the end, acknowledgments at the front.
 //! Output:  slices of any range, shared, never copied.
 //! Limits:  a range never takes more than [`MAX_PIECES`] slices: [`PayloadQueue::prepare`] copies them together first.
+//! Beside:  what was written and not sent, cut as it was written ([`Chunk`]), and what a write sent before it ended ([`SendPlan`]).
 //! Not here: how much may be queued (`buffer`), SYN and FIN (`send`).
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::tcp::send::SendPlan;
 use crate::tcp::seq::SeqNum;
 
 /// Writes shorter than this are copied into the tail, bytes.
@@ -32,6 +34,17 @@ impl Slice {
     }
 }
 
+/// What was written into one super-segment and was not sent yet (Linux: an `sk_buff` of `sk_write_queue`). It begins where the one
+/// before it ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chunk {
+    pub(super) end: SeqNum,
+    /// PSH is due at its end.
+    pub(super) psh: bool,
+    /// A record ends with it (`MSG_EOR`).
+    pub(super) eor: bool,
+}
+
 /// Payload from `start` to `end` of sequence space; no memory while it is empty.
 #[derive(Debug)]
 pub(super) struct PayloadQueue {
@@ -47,10 +60,9 @@ struct Held {
     tail: BytesMut,
     /// The slice that was last prepared: the next piece of new data begins there or in the one behind.
     hint: usize,
-    /// Where records end (`MSG_EOR`), in order.
-    record_ends: VecDeque<SeqNum>,
-    /// Bytes of the last super-segment written.
-    last_filled: u32,
+    unsent: VecDeque<Chunk>,
+    /// What a write sent before it ended, and was not asked for yet.
+    planned: VecDeque<SendPlan>,
 }
 
 impl Held {
@@ -110,30 +122,72 @@ impl PayloadQueue {
         self.end
     }
 
-    /// Where records end behind `seq`, in order.
-    pub(super) fn record_ends_after(&self, seq: SeqNum) -> impl ExactSizeIterator<Item = SeqNum> {
-        static NONE: VecDeque<SeqNum> = VecDeque::new();
-        let ends = self.held.as_ref().map_or(&NONE, |held| &held.record_ends);
-        ends.range(ends.partition_point(|end| end.at_or_before(seq))..).copied()
+    /// What was written and not sent, in order.
+    pub(super) fn unsent(&self) -> &VecDeque<Chunk> {
+        static NONE: VecDeque<Chunk> = VecDeque::new();
+        self.held.as_ref().map_or(&NONE, |held| &held.unsent)
     }
 
-    /// A record ends with what is queued.
-    pub(super) fn end_record(&mut self) {
-        let end = self.end;
-        if let Some(held) = self.held.as_mut().filter(|held| held.record_ends.back() != Some(&end)) {
-            held.record_ends.push_back(end);
+    /// A chunk begins where the last one ends.
+    pub(super) fn begin_chunk(&mut self, at: SeqNum) {
+        self.held.get_or_insert_default().unsent.push_back(Chunk { end: at, psh: false, eor: false });
+    }
+
+    pub(super) fn last_chunk(&mut self) -> Option<&mut Chunk> {
+        self.held.as_mut()?.unsent.back_mut()
+    }
+
+    pub(super) fn first_chunk(&mut self) -> Option<&mut Chunk> {
+        self.held.as_mut()?.unsent.front_mut()
+    }
+
+    /// Everything before `snd_nxt` was sent. The last chunk that is gone with it, if PSH or a record's end is due there.
+    pub(super) fn chunks_sent(&mut self, snd_nxt: SeqNum) -> (bool, bool) {
+        let Some(held) = &mut self.held else { return (false, false) };
+        let (mut psh, mut eor) = (false, false);
+        while let Some(first) = held.unsent.front()
+            && first.end.at_or_before(snd_nxt)
+        {
+            (psh, eor) = (psh || first.psh, first.eor);
+            held.unsent.pop_front();
+        }
+        (psh, eor)
+    }
+
+    /// The first chunk, which begins at `snd_nxt`, takes payload from the one behind it until it has `most` bytes (Linux `tcp_grow_skb`).
+    pub(super) fn grow_first(&mut self, snd_nxt: SeqNum, most: u32) {
+        let Some(held) = &mut self.held else { return };
+        let (Some(first), Some(next)) = (held.unsent.front().copied(), held.unsent.get(1).copied()) else {
+            return;
+        };
+        let missing = most.saturating_sub(first.end.since(snd_nxt));
+        if first.eor || missing == 0 {
+            return;
+        }
+        if missing < next.end.since(first.end) {
+            held.unsent[0].end += missing;
+        } else {
+            held.unsent.pop_front();
+            held.unsent[0].psh |= first.psh;
         }
     }
 
-    /// Bytes of the last super-segment written; 0 when nothing is queued.
-    pub(super) fn last_filled(&self) -> u32 {
-        self.held.as_ref().map_or(0, |held| held.last_filled)
+    /// Sent on paper: leaves with the next poll.
+    pub(super) fn plan(&mut self, plan: SendPlan) {
+        self.held.get_or_insert_default().planned.push_back(plan);
     }
 
-    pub(super) fn set_last_filled(&mut self, bytes: u32) {
-        if let Some(held) = &mut self.held {
-            held.last_filled = bytes;
+    /// The next of those, if its payload still waits for an acknowledgment.
+    pub(super) fn take_plan(&mut self) -> Option<SendPlan> {
+        let held = self.held.as_mut()?;
+        while let Some(mut plan) = held.planned.pop_front() {
+            let acked = (self.start.0.wrapping_sub(plan.seq.0) as i32).max(0) as u32;
+            if acked < plan.len {
+                (plan.seq, plan.len) = (plan.seq + acked, plan.len - acked);
+                return Some(plan);
+            }
         }
+        None
     }
 
     /// Appends a slice without copying, or a tiny one by copying.
@@ -180,9 +234,6 @@ impl PayloadQueue {
             return;
         }
         let Some(held) = &mut self.held else { return };
-        while held.record_ends.front().is_some_and(|end| end.at_or_before(una)) {
-            held.record_ends.pop_front();
-        }
         while let Some(first) = held.slices.front_mut() {
             if first.end().at_or_before(una) {
                 held.slices.pop_front();
@@ -276,6 +327,38 @@ mod tests {
         let (bytes, pieces) = read(&mut queue, SeqNum(0), 2000);
         assert!(bytes.iter().enumerate().all(|(i, b)| *b == i as u8));
         assert_eq!(pieces, 1);
+    }
+
+    fn chunk(queue: &mut PayloadQueue, end: u32, psh: bool, eor: bool) {
+        queue.begin_chunk(SeqNum(end));
+        *queue.last_chunk().expect("begun") = Chunk { end: SeqNum(end), psh, eor };
+    }
+
+    fn ends(queue: &PayloadQueue) -> Vec<(u32, bool)> {
+        queue.unsent().iter().map(|chunk| (chunk.end.0, chunk.psh)).collect()
+    }
+
+    #[test]
+    fn the_first_chunk_grows_by_one_other_and_not_past_a_record() {
+        let mut queue = PayloadQueue::new(SeqNum(0));
+        for (end, psh, eor) in
+            [(500, true, false), (1000, false, false), (1500, true, true), (2000, true, false)]
+        {
+            chunk(&mut queue, end, psh, eor);
+        }
+        queue.grow_first(SeqNum(0), 2896);
+        assert_eq!(
+            ends(&queue),
+            [(1000, true), (1500, true), (2000, true)],
+            "one, with what is marked in either"
+        );
+        queue.grow_first(SeqNum(0), 1200);
+        assert_eq!(ends(&queue), [(1200, true), (1500, true), (2000, true)]);
+        assert_eq!(queue.chunks_sent(SeqNum(1200)), (true, false));
+        queue.grow_first(SeqNum(1200), 2896);
+        assert_eq!(ends(&queue), [(1500, true), (2000, true)], "a record ends there");
+        assert_eq!(queue.chunks_sent(SeqNum(1400)), (false, false), "part of it stays");
+        assert_eq!(queue.chunks_sent(SeqNum(1500)), (true, true));
     }
 
     #[test]

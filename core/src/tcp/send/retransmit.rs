@@ -199,8 +199,9 @@ impl Sender {
         }
         let mut room = space - first.len();
         while let Some(next) = self.segments.at(position + 1).copied() {
+            let ends_record = self.segments.at(position).is_some_and(|first| first.marks.has(Marks::EOR));
             let joins = next.segs == 1
-                && !self.is_record_end(next.start)
+                && !ends_record
                 && !next.marks.has(Marks::SACKED)
                 && next.len() <= room
                 && !next.end.after(self.wnd_end());

@@ -33,6 +33,8 @@ impl Marks {
     pub(super) const SYN: Self = Self(16);
     pub(super) const FIN: Self = Self(32);
     pub(super) const PSH: Self = Self(64);
+    /// A record ends with it (Linux `eor`).
+    pub(super) const EOR: Self = Self(128);
 
     pub(super) const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -194,7 +196,7 @@ impl Orders {
     }
 
     /// Cuts the record at `position` so that its first part takes `len` sequence numbers.
-    /// FIN and PSH stay with the second part (Linux `tcp_fragment`).
+    /// FIN, PSH and a record's end stay with the second part (Linux `tcp_fragment`).
     pub(super) fn split(&mut self, position: usize, len: u32) {
         let id = self.order[position];
         let first = &mut self.slab[id as usize];
@@ -202,7 +204,7 @@ impl Orders {
         let mut second = *first;
         first.end = first.start + len;
         second.start = first.end;
-        first.marks = first.marks.without(Marks::FIN.with(Marks::PSH));
+        first.marks = first.marks.without(Marks::FIN.with(Marks::PSH).with(Marks::EOR));
         second.marks = second.marks.without(Marks::SYN);
         first.recount();
         second.recount();
@@ -233,8 +235,8 @@ impl Orders {
         self.free_place(next_id);
         let first = self.at_mut(position);
         first.end = next.end;
-        first.marks =
-            first.marks.with(Marks(next.marks.0 & (Marks::EVER_RETRANS.0 | Marks::FIN.0 | Marks::PSH.0)));
+        let kept = Marks::EVER_RETRANS.with(Marks::FIN).with(Marks::PSH).with(Marks::EOR);
+        first.marks = first.marks.with(Marks(next.marks.0 & kept.0));
         first.recount();
     }
 

@@ -113,7 +113,7 @@ impl Bench {
     }
 
     pub(super) fn write(&mut self, len: usize) {
-        self.sender.push(Bytes::from(vec![0x5a; len]), &mut self.world.cx());
+        self.sender.push(Bytes::from(vec![0x5a; len]), 0, &mut self.world.cx());
     }
 
     pub(super) fn close(&mut self) {

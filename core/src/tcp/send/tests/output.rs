@@ -2,7 +2,7 @@
 
 use super::harness::{Bench, config};
 use crate::tcp::options::TcpOptions;
-use crate::tcp::send::{AckVerdict, SenderConfig};
+use crate::tcp::send::{AckVerdict, SenderConfig, Write};
 use crate::time::Duration;
 use crate::wire::segment::SackBlocks;
 
@@ -180,12 +180,14 @@ fn idleness_halves_the_window_for_each_rto_down_to_ten() {
 fn the_send_buffer_starts_and_grows_as_in_linux() {
     let ethernet = SenderConfig { mss: 1460, timestamps: false, ..config() };
     let mut bench = Bench::established(&ethernet);
-    assert_eq!(bench.sender.sndbuf(), 87_040);
-    // Ten segments leave at once; what remains of the first super-segment is filled again.
-    assert_eq!(bench.sender.free_space(), 78_840);
+    assert_eq!(bench.sender.sndbuf(), 46_080);
+    assert_eq!(bench.sender.free_space(), 64_240, "one super-segment, whole");
     let data = vec![0u8; 200_000];
-    let taken = bench.sender.push_slice(&data, &bench.options, &mut bench.world.cx());
-    assert_eq!(taken, 78_840);
+    let taken = bench.sender.push_slice(&data, Write::Plain, &bench.options, 0, &mut bench.world.cx());
+    assert_eq!(
+        taken, 78_840,
+        "more than half of the peer's window is pushed: ten segments leave, and their room is filled"
+    );
     assert!(!bench.sender.is_writeable(&bench.options, &bench.world.cx()));
     bench.poll();
     let mut acked = 0;
@@ -194,7 +196,7 @@ fn the_send_buffer_starts_and_grows_as_in_linux() {
         acked = bench.sender.snd_nxt().since(Bench::seq(0));
         bench.ack(acked);
     }
-    assert!(bench.sender.sndbuf() >= 2 * 87_040, "{}: follows the window", bench.sender.sndbuf());
+    assert!(bench.sender.sndbuf() >= 2 * 46_080, "{}: follows the window", bench.sender.sndbuf());
     assert!(bench.sender.is_writeable(&bench.options, &bench.world.cx()));
 }
 
@@ -229,6 +231,26 @@ fn what_is_deferred_waits_for_an_ack_a_write_or_the_timer() {
     bench.ack(5_000);
     bench.poll();
     assert_eq!(bench.sender.snd_nxt(), Bench::seq(15_000));
+}
+
+/// What a write sent before it ended is acknowledged before it was asked for: it is not sent any more.
+#[test]
+fn what_leaves_on_paper_may_be_acknowledged_first() {
+    let mut bench = Bench::established(&config());
+    bench.sender.max_window = 4_000; // pieces of two segments
+    bench.write(15_000);
+    assert!(bench.sent.is_empty());
+    let sent = bench.sender.snd_nxt().since(Bench::seq(0));
+    assert!((2_000..15_000).contains(&sent), "{sent} bytes left while they were written");
+    bench.ack(1_500);
+    bench.poll();
+    let first = bench.sent.first().expect("the rest of the second segment");
+    assert_eq!((first.offset, first.len), (1_500, 500));
+    let mut end = first.offset;
+    for sent in &bench.sent {
+        assert_eq!(sent.offset, end, "in order, without a hole");
+        end += i64::from(sent.len);
+    }
 }
 
 #[test]

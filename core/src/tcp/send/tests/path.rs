@@ -298,7 +298,7 @@ impl Transfer {
                 let size = [7, 900, 5_000, 40_000][self.dice.below(4) as usize];
                 let size = size.min(self.bench.sender.free_space()).min(self.data.len() - pushed);
                 let piece = Bytes::copy_from_slice(&self.data[pushed..pushed + size]);
-                self.bench.sender.push(piece, &mut self.bench.world.cx());
+                self.bench.sender.push(piece, 0, &mut self.bench.world.cx());
                 pushed += size;
                 self.poll();
             }
