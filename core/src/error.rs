@@ -1,5 +1,20 @@
 //! What a command can answer. Each error is one fact and maps to one Linux errno.
 
+use crate::wire::icmp::{ErrorKind, Version};
+
+/// The ICMP error that ended an attempt to connect, for the socket's error queue (Linux `MSG_ERRQUEUE`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QueuedError {
+    /// What it means to the socket.
+    pub error: SocketError,
+    /// Whose numbers its type and code are.
+    pub version: Version,
+    /// What it says.
+    pub kind: ErrorKind,
+    /// Bytes it quotes of our segment.
+    pub quoted: u16,
+}
+
 /// Errno numbers as on Linux (x86-64 and arm64 alike), so that the core needs no C library.
 pub mod errno {
     #![allow(missing_docs, reason = "the names are POSIX's")]

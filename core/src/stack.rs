@@ -41,8 +41,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::error::{
-    AcceptError, ConnectError, ListenError, OptionError, RecvError, RecvOobError, SendError, SocketError,
-    UdpError,
+    AcceptError, ConnectError, ListenError, OptionError, QueuedError, RecvError, RecvOobError, SendError,
+    SocketError, UdpError,
 };
 use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId, UdpId};
 use crate::observe::{Counters, Event, EventMask, Gauges, Life, SocketRow, TcpInfo};
@@ -629,6 +629,13 @@ impl Stack {
     /// Takes the pending error (Linux `SO_ERROR`).
     pub fn take_error(&mut self, id: ConnectionId) -> Option<SocketError> {
         self.sockets.connection_mut(id).filter(|socket| socket.holder == Holder::App)?.connection.take_error()
+    }
+
+    /// Takes the ICMP error that ended the attempt to connect (Linux `MSG_ERRQUEUE`). [`Stack::take_error`] tells the same error; a
+    /// program that reads this one on Linux is not told the other.
+    pub fn take_queued_error(&mut self, id: ConnectionId) -> Option<QueuedError> {
+        let socket = self.sockets.connection_mut(id).filter(|socket| socket.holder == Holder::App)?;
+        socket.connection.take_queued_error()
     }
 
     /// Sets an option on a connection.

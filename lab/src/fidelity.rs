@@ -36,7 +36,7 @@ const OTHER_DIFFERENCES: &[&str] = &[
      sending cannot fail); SackShifted, SackMerged, SackShiftFallback (how Linux stores its scoreboard); TCPMD5*, TCPAO*, PLB and \
      MigrateReq (not offered); TCPMemoryPressuresChrono, TCPPFMemallocDrop, IPReversePathFilter (of the host).",
     "Socket options that are not offered: TCP_SAVE_SYN and TCP_SAVED_SYN (headers of SYNs are not kept), TCP_MD5SIG, TCP_AO, \
-     TCP_ULP, TCP_REPAIR, TCP_ZEROCOPY_RECEIVE, and the error queue of IP_RECVERR (the error itself is told).",
+     TCP_ULP, TCP_REPAIR and TCP_ZEROCOPY_RECEIVE.",
 ];
 
 struct Entry {

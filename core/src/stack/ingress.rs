@@ -9,7 +9,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
-use crate::error::{SocketError, UdpError};
+use crate::error::{QueuedError, SocketError, UdpError};
 use crate::id::FourTuple;
 use crate::ip::{icmp, pmtu};
 use crate::observe::life::Ending;
@@ -20,7 +20,7 @@ use crate::stack::notices::Notice;
 use crate::stack::sockets::{Holder, NOT_PENDING};
 use crate::stack::tuple::Packed;
 use crate::stack::{Datagram, Stack};
-use crate::tcp::connection::IcmpError;
+use crate::tcp::connection::{Disposition, IcmpError};
 use crate::tcp::half_open::HalfOpenVerdict;
 use crate::tcp::reset::answer_with_reset;
 use crate::tcp::seq::SeqNum;
@@ -366,7 +366,7 @@ impl Stack {
             remote: SocketAddr::new(quote.dst, quote.dst_port),
         };
         let matched = match (quote.protocol, quote.seq) {
-            (protocol::TCP, Some(seq)) => self.on_tcp_error(now, &tuple, seq, kind),
+            (protocol::TCP, Some(seq)) => self.on_tcp_error(now, &tuple, seq, kind, quote.len),
             (protocol::UDP, _) => self.on_udp_error(now, &tuple, kind),
             _ => false,
         };
@@ -375,7 +375,14 @@ impl Stack {
         }
     }
 
-    fn on_tcp_error(&mut self, now: Instant, tuple: &FourTuple, seq: SeqNum, kind: ErrorKind) -> bool {
+    fn on_tcp_error(
+        &mut self,
+        now: Instant,
+        tuple: &FourTuple,
+        seq: SeqNum,
+        kind: ErrorKind,
+        quoted: u16,
+    ) -> bool {
         let version = Version::of(tuple.remote.ip());
         let Some(key) = Packed::new(tuple).and_then(|packed| self.sockets.find(&packed)) else {
             self.world.counters.icmp_in_errors += 1;
@@ -398,6 +405,9 @@ impl Stack {
                 let Some(socket) = self.sockets.connection_mut(id) else { return false };
                 let outside = self.world.counters.out_of_window_icmps;
                 let disposition = socket.connection.on_icmp(seq, error, &mut self.world.cx(now));
+                if let (IcmpError::Error(error, _), Disposition::Closed) = (error, &disposition) {
+                    socket.connection.queue_error(QueuedError { error, version, kind, quoted });
+                }
                 // What the connection did not believe is not remembered for others either.
                 if let ErrorKind::PacketTooBig { mtu } = kind
                     && self.world.counters.out_of_window_icmps == outside

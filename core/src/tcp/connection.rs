@@ -21,7 +21,7 @@ use core::net::IpAddr;
 use core::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::error::SocketError;
+use crate::error::{QueuedError, SocketError};
 use crate::id::FourTuple;
 use crate::observe::life::{Ending, Life, Side};
 use crate::observe::reason::{DropReason, ResetReason};
@@ -131,6 +131,7 @@ pub(crate) struct Connection {
     /// Keepalive, and FIN-WAIT-2 of an orphan.
     keepalive_at: Instant,
     error: Option<SocketError>,
+    queued_error: Option<Box<QueuedError>>,
     /// Told instead of ETIMEDOUT when the connection is given up.
     soft_error: Option<SocketError>,
     challenge: RateLimit,
@@ -358,6 +359,14 @@ impl Connection {
             }
         }
         Disposition::Keep
+    }
+
+    /// Linux tcp_v4_err(), tcp_v6_err(): only what ends an attempt to connect is queued. `ip_icmp_error()` asks no option,
+    /// `ipv6_icmp_error()` asks `IPV6_RECVERR`.
+    pub(crate) fn queue_error(&mut self, error: QueuedError) {
+        if self.tuple.remote.is_ipv4() || self.options.recverr6 {
+            self.queued_error = Some(Box::new(error));
+        }
     }
 
     /// The link's own packet size became smaller.

@@ -137,6 +137,8 @@ pub struct Quote {
     pub dst_port: u16,
     /// TCP's sequence number.
     pub seq: Option<SeqNum>,
+    /// Bytes quoted behind the IP header.
+    pub len: u16,
 }
 
 /// Parses one message. The checksum is the caller's business.
@@ -204,6 +206,7 @@ fn quote(version: Version, packet: &[u8]) -> Option<Quote> {
         src_port: u16::from_be_bytes([a, b]),
         dst_port: u16::from_be_bytes([c, d]),
         seq: (protocol == protocol::TCP).then(|| SeqNum(u32::from_be_bytes([e, f, g, h]))),
+        len: transport.len().min(65_535) as u16,
     })
 }
 

@@ -296,6 +296,8 @@ proptest! {
         assert_icmp_checksum(&packet);
         let parsed = parse(&packet, RxMeta::default()).expect("our own packet");
         let Body::Icmp(parsed) = parsed.body else { panic!("ICMP went in") };
+        // The outer and the inner IP header, and ICMP's.
+        let headers = if fields.src.is_ipv4() { 20 + 8 + 20 } else { 40 + 8 + 40 };
         let quote = Quote {
             src: fields.src,
             dst: fields.dst,
@@ -303,6 +305,7 @@ proptest! {
             src_port: inner.src_port,
             dst_port: inner.dst_port,
             seq: Some(inner.seq),
+            len: (packet.len() - headers) as u16,
         };
         prop_assert_eq!(parsed, Icmp::Error { kind, quote: Some(quote) });
     }

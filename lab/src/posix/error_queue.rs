@@ -1,22 +1,27 @@
 //! A socket's error queue: what `recvmsg(MSG_ERRQUEUE)` gives. `MSG_ZEROCOPY` tells there that a send's bytes are the
-//! program's again, `SO_TIMESTAMPING` when they left and when they were acknowledged.
+//! program's again, `SO_TIMESTAMPING` when they left and when they were acknowledged; an ICMP error that ended `connect` is there too.
 //!
 //! Owns:    what is still to be told, by position in the stream of sent bytes, and what waits to be read.
 //! Input:   sends, and how far the stack has sent and been acknowledged.
-//! Rules:   Linux `msg_zerocopy_realloc()`, `__msg_zerocopy_callback()`, `tcp_tx_timestamp()`, `__skb_tstamp_tx()`.
+//! Rules:   Linux `msg_zerocopy_realloc()`, `__msg_zerocopy_callback()`, `tcp_tx_timestamp()`, `__skb_tstamp_tx()`,
+//!          `ip_icmp_error()`, `ip_recv_error()`.
 //! Limits:  stamps are told without the packet, as with `SOF_TIMESTAMPING_OPT_TSONLY`.
 
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use lastack_core::error::QueuedError;
 use lastack_core::id::ConnectionId;
 use lastack_core::tcp::state::TcpState;
+use lastack_core::wire::icmp::{self, Version};
 
 use super::{Descriptor, Posix, Role};
 use crate::target::{Control, ExtendedError, Fd, Outcome, Output};
 
 /// Linux `msg_zerocopy_realloc()`: so many bytes share one notification at most.
 const SHARED_BYTES: u64 = 1 << 19;
+const ORIGIN_ICMP: u8 = 2;
+const ORIGIN_ICMP6: u8 = 3;
 const ORIGIN_TIMESTAMPING: u8 = 4;
 const ORIGIN_ZEROCOPY: u8 = 5;
 /// A TUN copies what it delivers.
@@ -59,7 +64,21 @@ pub(super) struct ErrorQueue {
     flags: u32,
     /// Position from which identifiers count.
     key_base: u64,
-    ready: VecDeque<Vec<Control>>,
+    ready: VecDeque<Entry>,
+}
+
+/// What one `recvmsg(MSG_ERRQUEUE)` gives.
+#[derive(Debug)]
+struct Entry {
+    control: Vec<Control>,
+    /// Bytes of our segment that an ICMP error quotes; `None`: no such error.
+    quoted: Option<usize>,
+}
+
+impl From<Vec<Control>> for Entry {
+    fn from(control: Vec<Control>) -> Self {
+        Self { control, quoted: None }
+    }
 }
 
 impl ErrorQueue {
@@ -84,7 +103,8 @@ impl ErrorQueue {
 
     /// Linux `skb_zerocopy_notify_extend()`: consecutive notifications become one.
     fn notify(&mut self, v6: bool, held: Held) {
-        if let Some([Control::Error(told)]) = self.ready.back_mut().map(Vec::as_mut_slice)
+        let last = self.ready.back_mut().map(|entry| entry.control.as_mut_slice());
+        if let Some([Control::Error(told)]) = last
             && told.origin == ORIGIN_ZEROCOPY
             && told.data.wrapping_add(1) == held.first
         {
@@ -94,7 +114,7 @@ impl ErrorQueue {
         let (info, data) = (held.first, held.last);
         let code = CODE_ZEROCOPY_COPIED;
         let error = ExtendedError { v6, errno: 0, origin: ORIGIN_ZEROCOPY, kind: 0, code, info, data };
-        self.ready.push_back(vec![Control::Error(error)]);
+        self.ready.push_back(vec![Control::Error(error)].into());
     }
 
     fn stamp(&mut self, v6: bool, what: u32, key: u32, at: Duration) {
@@ -113,7 +133,21 @@ impl ErrorQueue {
             info: what,
             data: key,
         }));
-        self.ready.push_back(control);
+        self.ready.push_back(control.into());
+    }
+
+    /// An ICMP error has ended the attempt to connect. `v6`: the socket is AF_INET6, whatever it spoke.
+    fn icmp(&mut self, v6: bool, queued: &QueuedError) {
+        let [kind, code, _, _, field @ ..] = icmp::emit_error(queued.version, queued.kind);
+        // IPv4's pointer is one byte (Linux icmp_unreach()).
+        let (origin, info) = match queued.version {
+            Version::V4 => (ORIGIN_ICMP, u32::from(field[0])),
+            Version::V6 => (ORIGIN_ICMP6, u32::from_be_bytes(field)),
+        };
+        let errno = queued.error.errno().cast_unsigned();
+        let error = ExtendedError { v6, errno, origin, kind, code, info, data: 0 };
+        self.ready
+            .push_back(Entry { control: vec![Control::Error(error)], quoted: Some(queued.quoted.into()) });
     }
 
     /// The stack has come so far.
@@ -198,8 +232,23 @@ impl Posix {
         }
     }
 
+    /// ICMP errors since it was last looked.
+    fn report_errors(&mut self) {
+        let Self { stack, descriptors, news, .. } = self;
+        for descriptor in descriptors.values_mut() {
+            if let Descriptor::Tcp(socket) = descriptor
+                && let Role::Connection { id, .. } = socket.role
+                && let Some(queued) = stack.take_queued_error(id)
+            {
+                socket.errors.icmp(socket.mapped, &queued);
+                news.insert(id);
+            }
+        }
+    }
+
     /// What has left and been acknowledged since it was last looked at.
     pub(super) fn report_sends(&mut self) {
+        self.report_errors();
         let waiting: Vec<(i32, ConnectionId, bool)> = self
             .descriptors
             .iter()
@@ -229,12 +278,22 @@ impl Posix {
     }
 
     /// `recvmsg(MSG_ERRQUEUE)`; never blocks.
-    pub(super) fn receive_error(&mut self, fd: Fd) -> Outcome {
-        match self.tcp(fd).map(|socket| socket.errors.ready.pop_front()) {
-            Ok(Some(control)) => Outcome::ok(0).with(Output::Message { flags: libc::MSG_ERRQUEUE, control }),
-            Ok(None) => Outcome::error(libc::EAGAIN),
-            Err(outcome) => outcome,
+    pub(super) fn receive_error(&mut self, fd: Fd, len: usize) -> Outcome {
+        let Entry { control, quoted } = match self.tcp(fd).map(|socket| socket.errors.ready.pop_front()) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Outcome::error(libc::EAGAIN),
+            Err(outcome) => return outcome,
+        };
+        if quoted.is_some()
+            && let Some(id) = self.connection(fd)
+        {
+            // Linux sock_dequeue_err_skb(): "if (is_icmp_err_skb(skb) && !icmp_next) sk->sk_err = 0".
+            let _ = self.stack.take_error(id);
         }
+        let quoted = quoted.unwrap_or(0);
+        let cut = if quoted > len { libc::MSG_TRUNC } else { 0 };
+        let message = Output::Message { flags: libc::MSG_ERRQUEUE | cut, control };
+        Outcome::ok(quoted.min(len) as i64).with(message)
     }
 
     /// `SO_TIMESTAMPING` (Linux `sock_set_timestamping()`).

@@ -173,6 +173,7 @@ impl Posix {
         // Linux: "seq = tp->write_seq + tp->max_window + 2", which counts as not sent.
         let skipped = self.stack.max_window(id)?.wrapping_add(2);
         Some(Box::new(TcpInfo {
+            retransmits: was.retransmits,
             snd_mss: was.snd_mss,
             advmss: was.advmss,
             pmtu: was.pmtu,

@@ -33,7 +33,7 @@ impl Posix {
     ) -> Attempt {
         let now = self.now;
         if flags & libc::MSG_ERRQUEUE != 0 {
-            return self.receive_error(fd).into();
+            return self.receive_error(fd, len).into();
         }
         let (role, nonblocking) = match self.tcp(fd) {
             Ok(socket) => (socket.role, socket.nonblocking),

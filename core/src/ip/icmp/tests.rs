@@ -61,8 +61,17 @@ fn an_error_quotes_as_much_as_the_rules_allow() {
                 panic!("an error with a quote")
             };
             assert_eq!(heard, kind);
-            let expected =
-                Quote { src: ip.src, dst: ip.dst, protocol: 17, src_port: 5000, dst_port: 53, seq: None };
+            let headers = if ip.src.is_ipv4() { 20 + 8 + 20 } else { 40 + 8 + 40 };
+            let len = (out.len() - headers) as u16;
+            let expected = Quote {
+                src: ip.src,
+                dst: ip.dst,
+                protocol: 17,
+                src_port: 5000,
+                dst_port: 53,
+                seq: None,
+                len,
+            };
             assert_eq!(quote, expected);
         }
     }

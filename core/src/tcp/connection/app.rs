@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::{OptionError, RecvError, RecvOobError, SendError, SocketError};
+use crate::error::{OptionError, QueuedError, RecvError, RecvOobError, SendError, SocketError};
 use crate::stack::Readiness;
 use crate::sysctl::Sysctl;
 use crate::tcp::connection::Connection;
@@ -270,6 +270,11 @@ impl Connection {
     /// Linux `SO_ERROR`: the error, else the soft one.
     pub(crate) fn take_error(&mut self) -> Option<SocketError> {
         self.error.take().or_else(|| self.soft_error.take())
+    }
+
+    /// Takes what the error queue holds; the error itself is told with it (Linux `sock_dequeue_err_skb()`: `sk_err = 0`).
+    pub(crate) fn take_queued_error(&mut self) -> Option<QueuedError> {
+        self.queued_error.take().map(|queued| *queued)
     }
 
     /// Stores an option and acts on it where Linux acts at once.

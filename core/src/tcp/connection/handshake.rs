@@ -126,6 +126,7 @@ impl Connection {
             keepalive_probes: 0,
             keepalive_at: Instant::FAR_FUTURE,
             error: None,
+            queued_error: None,
             soft_error: None,
             challenge: RateLimit::default(),
             last_received: cx.now,
