@@ -154,8 +154,11 @@ fn sigkill_of_lastack_at_any_step_of_its_start_leaves_nobody() {
                 assert!(clock::now() < end, "{step:?} does not come");
                 std::thread::yield_now();
             }
+            let helper = watched(&children(process.id()));
             process.signal(Signal::KILL);
             process.wait_within(SHORT).unwrap().expect("SIGKILL ends it");
+            // By its descriptor: in the middle of an exec a process has no command line to be found by.
+            ended_within(&helper, SHORT);
             clock::until(SHORT, || with_argument(&token).is_empty().then_some(()));
             let left = with_argument(&token);
             let what_they_do: Vec<_> = left.iter().map(|pid| what_it_does(*pid)).collect();
