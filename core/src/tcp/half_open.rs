@@ -67,6 +67,8 @@ pub(crate) struct HalfOpen {
     agreed: Agreed,
     /// An ACK came that could not complete (accept queue full, or defer accept).
     pub(crate) acked: bool,
+    /// Made of a SYN cookie: the MSS it remembered is what the window is a multiple of.
+    of_cookie: bool,
 }
 
 /// Options both ends offered, one bit each.
@@ -170,14 +172,24 @@ impl HalfOpen {
             retransmits: 0,
             agreed,
             acked: false,
+            of_cookie: false,
         };
         half_open.rcv_wscale = half_open.initial_window(options, cx.sysctl).wscale;
         half_open
     }
 
-    /// Linux `tcp_openreq_init_rwin`.
+    /// One whose SYN nobody kept (Linux `cookie_v4_check`).
+    pub(crate) fn of_cookie(self) -> Self {
+        Self { of_cookie: true, ..self }
+    }
+
+    /// Linux `tcp_openreq_init_rwin`, and `cookie_v4_check` for one made of a cookie.
     fn initial_window(&self, options: &TcpOptions, sysctl: &Sysctl) -> InitialWindow {
-        let mss = u32::from(self.advmss) - if self.agreed.timestamps { TIMESTAMPS_LEN } else { 0 };
+        let mss = if self.of_cookie {
+            u32::from(self.mss)
+        } else {
+            u32::from(self.advmss) - if self.agreed.timestamps { TIMESTAMPS_LEN } else { 0 }
+        };
         InitialWindow::for_socket(options, mss, self.agreed.wscale, sysctl)
     }
 
