@@ -213,10 +213,13 @@ fn bytes_go_through_a_pipe_from_a_socket_and_back() {
     let tool = Tool::new("");
     let (fd, isn) = tool.accepted();
     let mut ends = [-1; 2];
-    let none = std::ptr::null_mut();
     let data = tool.table.userdata;
-    // SAFETY: room for two; no offsets.
-    let splice = |from, to| unsafe { (tool.table.splice)(data, from, none, to, none, 1000, 0) };
+    // The tool has no null for a script's NULL: it points to 0.
+    let splice = |from, to| {
+        let (mut no, mut none) = (0, 0);
+        // SAFETY: both offsets outlive the call.
+        unsafe { (tool.table.splice)(data, from, &raw mut no, to, &raw mut none, 1000, 0) }
+    };
     // SAFETY: room for two.
     assert_eq!(unsafe { (tool.table.pipe)(data, ends.as_mut_ptr()) }, 0);
     let [read, write] = ends;
@@ -233,4 +236,25 @@ fn bytes_go_through_a_pipe_from_a_socket_and_back() {
     }
     assert_eq!(splice(read, fd), -1);
     assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EBADF));
+}
+
+/// The kernel writes nothing into the header of a call that fails; the tool compares it all the same.
+#[test]
+fn failed_recvmsg_leaves_its_header_alone() {
+    let tool = Tool::new("");
+    let (fd, _) = tool.accepted();
+    // SAFETY: all fields may be zero.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    let mut control = [7u8; 24];
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = control.len();
+    message.msg_namelen = 16;
+    message.msg_flags = libc::MSG_ERRQUEUE;
+    // SAFETY: the header and what it points to outlive the call.
+    let result =
+        unsafe { (tool.table.recvmsg)(tool.table.userdata, fd, &raw mut message, libc::MSG_ERRQUEUE) };
+    assert_eq!(result, -1);
+    assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EAGAIN));
+    assert_eq!((message.msg_flags, message.msg_namelen), (libc::MSG_ERRQUEUE, 16));
+    assert_eq!((message.msg_controllen, control), (24, [7; 24]));
 }

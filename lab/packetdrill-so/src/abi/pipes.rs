@@ -30,7 +30,10 @@ pub(super) unsafe extern "C" fn splice(
     len: usize,
     flags: c_uint,
 ) -> ssize_t {
-    if !from_offset.is_null() || !to_offset.is_null() {
+    // A script's NULL comes as a pointer to 0.
+    // SAFETY: the C contract of splice(): an offset is absent or readable.
+    let is_given = |offset: *mut loff_t| !offset.is_null() && unsafe { *offset } != 0;
+    if is_given(from_offset) || is_given(to_offset) {
         return fail(libc::ESPIPE) as ssize_t;
     }
     let Some(to) = host(data).inside(to) else { return fail(libc::EBADF) as ssize_t };

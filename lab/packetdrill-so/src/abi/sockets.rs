@@ -119,6 +119,10 @@ pub(super) unsafe extern "C" fn recvmsg(
     unsafe {
         let lens = lens((*message).msg_iov, (*message).msg_iovlen);
         let outcome = call(data, fd, |fd| Call::Receive { fd, lens, flags, via: Via::Message });
+        // The kernel writes nothing into the header of a call that fails.
+        if outcome.value < 0 {
+            return give(&outcome) as ssize_t;
+        }
         let (flags, control) = match &outcome.output {
             Output::Message { flags, control } => (*flags, control.as_slice()),
             _ => (0, &[][..]),
