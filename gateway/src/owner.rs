@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
@@ -138,14 +139,10 @@ impl Owners {
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Option<Owner> {
-        if now.saturating_since(self.refilled) >= Duration::from_secs(1) {
-            (self.left, self.refilled) = (Budget::A_SECOND, now);
-        }
-        if self.left.lookups == 0 || self.left.descriptors == 0 {
+        if !self.may_look_up(now) || self.left.descriptors == 0 {
             return self.sole_process(now);
         }
-        self.left.lookups -= 1;
-        let inode = self.inode(protocol, local, remote)?;
+        let inode = self.inode(protocol, local, remote).ok().flatten()?;
         let known = self.last.as_ref().filter(|holder| holder.sockets.contains(&inode));
         // A process that holds one socket of ours soon holds another.
         if let Some(owner) = known.and_then(|holder| holder.process.now()) {
@@ -161,9 +158,33 @@ impl Owners {
         self.last.insert(holder).process.now()
     }
 
-    /// True when the program still has a socket from `local` to `remote`.
+    /// False when the program has no socket from `local` to `remote` any more. Not counted: whoever asks again and again
+    /// pauses in between.
     pub fn has_socket(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> bool {
-        self.inode(protocol, local, remote).is_some()
+        !matches!(self.inode(protocol, local, remote), Ok(None))
+    }
+
+    /// Whether the program has a socket that takes what comes to `local` from `remote`; `None`: this second's look-ups
+    /// are spent, or the kernel did not say.
+    pub fn takes(
+        &mut self,
+        now: Instant,
+        protocol: Protocol,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Option<bool> {
+        let inode = self.may_look_up(now).then(|| self.inode(protocol, local, remote))?;
+        Some(inode.ok()?.is_some())
+    }
+
+    /// Takes one look-up from what this second may spend.
+    fn may_look_up(&mut self, now: Instant) -> bool {
+        if now.saturating_since(self.refilled) >= Duration::from_secs(1) {
+            (self.left, self.refilled) = (Budget::A_SECOND, now);
+        }
+        let left = self.left.lookups.checked_sub(1);
+        self.left.lookups = left.unwrap_or(0);
+        left.is_some()
     }
 
     fn sole_process(&mut self, now: Instant) -> Option<Owner> {
@@ -178,10 +199,14 @@ impl Owners {
     }
 
     /// The socket's inode; `None`: no such socket, or nobody holds it any more.
-    fn inode(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
-        let answer = self.diag.ask(question(protocol, local, remote)).ok()?;
-        let inode = u32::from_ne_bytes(answer.get(68..72)?.try_into().expect("four bytes"));
-        (inode != 0).then_some(inode)
+    fn inode(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+        let answer = match self.diag.ask(question(protocol, local, remote)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            answer => answer?,
+        };
+        let number = answer.get(68..72).ok_or(io::ErrorKind::InvalidData)?;
+        let inode = u32::from_ne_bytes(number.try_into().expect("four bytes"));
+        Ok((inode != 0).then_some(inode))
     }
 }
 
@@ -299,8 +324,10 @@ mod tests {
             assert_eq!(owners.owner(Instant::ZERO, Protocol::Tcp, nowhere, nowhere), None);
         }
         assert_eq!(owners.left.lookups, 0);
+        assert_eq!(owners.takes(Instant::ZERO, Protocol::Udp, nowhere, nowhere), None, "not known, not no");
         owners.owner(Instant::from_millis(1000), Protocol::Tcp, nowhere, nowhere);
-        assert_eq!(owners.left.lookups, Budget::A_SECOND.lookups - 1);
+        assert_eq!(owners.takes(Instant::from_millis(1000), Protocol::Udp, nowhere, nowhere), Some(false));
+        assert_eq!(owners.left.lookups, Budget::A_SECOND.lookups - 2);
     }
 
     #[test]

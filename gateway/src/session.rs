@@ -249,6 +249,12 @@ impl Session {
         self.owners.as_ref().is_none_or(|owners| lock(owners).has_socket(protocol, local, remote))
     }
 
+    /// Whether somebody takes what comes to the program's `local` from `remote`; `None` where that cannot be told, or
+    /// would cost more look-ups than a second has.
+    pub(crate) fn takes(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Option<bool> {
+        lock(self.owners.as_ref()?).takes(self.net.now(), protocol, local, remote)
+    }
+
     /// What the kernel that sent a RST counted for it; `remote` is where the connection went.
     pub(crate) fn claim_abort(&self, by: ClosedBy, remote: SocketAddr) -> Option<Match> {
         let now = self.net.now();

@@ -110,8 +110,8 @@ impl Desk {
             host_remote: Some(client),
             ..udp::blank(&self.session, Direction::In, pair)
         };
-        if flow.owner.is_none() && !self.session.has_socket(Protocol::Udp, pair.0, pair.1) {
-            // Until somebody answers.
+        if flow.owner.is_none() && self.session.takes(Protocol::Udp, pair.0, pair.1) == Some(false) {
+            // Until somebody answers. Where nothing tells, it is not said: then nothing came back.
             flow.how = FlowEnd::Refused;
         }
         let counted: Counted = self.counts.come();
