@@ -6,6 +6,19 @@
 #   bench/run.sh --only lastack,loopback --rows bulk    some contestants, some rows
 set -euo pipefail
 cd "$(dirname "$0")/.."
+for arg in "$@"; do
+    case "$arg" in
+    -h | --help)
+        sed -n '2,6s/^# \{0,1\}//p' bench/run.sh
+        exit
+        ;;
+    --rounds | --seconds | --only | --rows | --idle) ;;
+    -*)
+        printf 'error: %s is not known\ncause: a series takes --rounds, --seconds, --only, --rows, --idle\ntry:   bench/run.sh --help\n' "$arg" >&2
+        exit 2
+        ;;
+    esac
+done
 .ci/setup --bench
 cargo build --release -p lastack-cli -p lastack-bench --bins
 write=--write

@@ -1,14 +1,12 @@
 //! The series: rounds over rows over contestants, so that what disturbs the machine disturbs all alike.
 //!
-//! ```text
-//! bench [--rounds 5] [--seconds 2] [--only lastack,loopback] [--rows bulk] [--idle 4000] [--write]
-//! ```
-//! `--write` puts the result into `bench/RESULTS.md`. Exit status 1 if lastack fails a gate.
+//! Exit status 1 if lastack fails a gate.
 
 use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use clap::Parser;
 use lastack_bench::contest::{Contest, Contestant, ROWS, Server, widen_host_ports};
 use lastack_bench::figures::{Line, Series, table};
 use lastack_e2e::arena::Arena;
@@ -17,8 +15,37 @@ use lastack_e2e::process::run;
 
 const FEW: u64 = 16;
 
+/// What is measured, and how long.
+#[derive(Parser, Debug)]
+#[command(name = "bench")]
+struct Args {
+    /// Rounds over all rows
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Seconds a row
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Contestants, by name: lastack, slirp4netns, pasta, yardstick, loopback [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = contestant)]
+    only: Vec<Contestant>,
+    /// Rows whose title has this in it
+    #[arg(long, default_value = "")]
+    rows: String,
+    /// Idle connections held for the rows about memory
+    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(FEW + 1..))]
+    idle: u64,
+    /// Put the result into `bench/RESULTS.md`
+    #[arg(long)]
+    write: bool,
+}
+
+fn contestant(name: &str) -> Result<Contestant, String> {
+    let found = Contestant::ALL.into_iter().find(|contestant| contestant.name() == name);
+    found.ok_or_else(|| format!("one of {}", Contestant::ALL.map(Contestant::name).join(", ")))
+}
+
 fn main() -> ExitCode {
-    match start() {
+    match start(&Args::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!(
@@ -29,20 +56,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn start() -> std::io::Result<ExitCode> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| {
-        args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).map(String::as_str)
-    };
-    let rounds: usize = value("--rounds").and_then(|n| n.parse().ok()).unwrap_or(5);
-    let seconds: f64 = value("--seconds").and_then(|n| n.parse().ok()).unwrap_or(2.0);
-    let idle: u64 = value("--idle").and_then(|n| n.parse().ok()).unwrap_or(4000).max(FEW + 1);
-    let rows = value("--rows").unwrap_or("");
-    let only: Option<Vec<&str>> = value("--only").map(|names| names.split(',').collect());
-    let contestants: Vec<Contestant> = Contestant::ALL
-        .into_iter()
-        .filter(|c| only.as_ref().is_none_or(|names| names.contains(&c.name())))
-        .collect();
+fn start(args: &Args) -> std::io::Result<ExitCode> {
+    let Args { seconds, idle, .. } = *args;
+    let (rounds, rows) = (usize::from(args.rounds), args.rows.as_str());
+    let is_asked = |contestant: &Contestant| args.only.is_empty() || args.only.contains(contestant);
+    let contestants: Vec<Contestant> = Contestant::ALL.into_iter().filter(is_asked).collect();
     // Build while the network is still there.
     let load = binaries::build("lastack-bench", "load");
     let yardstick = binaries::build("lastack-bench", "yardstick");
@@ -87,7 +105,7 @@ fn start() -> std::io::Result<ExitCode> {
     let names: Vec<&str> = contestants.iter().map(|who| who.name()).collect();
     let text = document(&contestants, rounds, seconds, &names, &lines, &load_at_start);
     print!("{text}");
-    if args.iter().any(|arg| arg == "--write") {
+    if args.write {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md"), &text)?;
     }
     let ours = names.iter().position(|name| *name == "lastack");
@@ -150,7 +168,7 @@ fn document(
          ```\nbench/run.sh        # {rounds} interleaved rounds, {seconds} s each; median (least–most)\n```\n\n\
          Only ratios within one series mean something. A ratio says how many times better the first is. *loopback*: no namespace, no carrier. *yardstick*: a forwarder\n\
          on a TUN without TCP (`bench/src/bin/yardstick.rs`), the price of everything but TCP. A figure counts only without one error,\n\
-         stall (1 s) or connection left behind. Memory is the carrier's own (VmRSS); beside it each of the three keeps one socket of the host's kernel for a connection,\n\
+         stall (1 s) or connection left behind. Memory is the carrier's own (VmRSS of all its processes together); beside it each of the three keeps one socket of the host's kernel for a connection,\n\
          which no process's memory shows. pasta keeps no payload but in that socket.\n\n",
         output("date", &["-u", "+%Y-%m-%d"]),
         output("uname", &["-r"]),
