@@ -118,6 +118,12 @@ fn what_and_cause(error: &clap::Error) -> (String, String) {
     {
         return (what.to_owned(), why);
     }
+    if error.kind() == ErrorKind::ArgumentConflict {
+        let with = lines.collect::<Vec<_>>();
+        let names: Vec<&str> = with.iter().copied().take_while(|line| line.starts_with("--")).collect();
+        let what = format!("{first} {}", names.join(", "));
+        return (what.trim_end().to_owned(), "together one of them would mean nothing".to_owned());
+    }
     let said = lines.find_map(|line| {
         let values = line.strip_prefix("[possible values: ").and_then(|line| line.strip_suffix(']'));
         values

@@ -12,9 +12,9 @@ use crate::failure::Failure;
 /// Where sockets come from.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct SourceArgs {
-    /// `kernel`, or the name or process id of a running lastack
-    #[arg(long, value_name = "NAME|PID", default_value = "kernel")]
-    source: String,
+    /// `kernel`, or the name or process id of a running lastack [default: kernel]
+    #[arg(long, value_name = "NAME|PID", conflicts_with = "from")]
+    source: Option<String>,
     /// Another network namespace: a path, a process id, or a name under /run/netns
     #[arg(long, value_name = "PATH|PID", conflicts_with = "all_netns")]
     netns: Option<String>,
@@ -27,6 +27,29 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// Refuses flags that name two places at once.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let (Some(name), true) = (self.stack_name(), self.netns.is_some() || self.all_netns) else {
+            return Ok(());
+        };
+        let flag = if self.all_netns { "--all-netns" } else { "--netns" };
+        Err(Failure::new(
+            format!("--source {name} and {flag} name two places"),
+            "a lastack has a stack of its own, in no network namespace of the kernel's",
+            format!("--source {name} for its connections, {flag} for the kernel's there"),
+        ))
+    }
+
+    /// True when other namespaces than this one are meant.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.netns.is_some()
+    }
+
+    /// True when every namespace is meant.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        self.all_netns
+    }
+
     /// The namespaces meant.
     pub(crate) fn scope(&self) -> Scope {
         match &self.netns {
@@ -38,6 +61,7 @@ impl SourceArgs {
 
     /// The one namespace of a command that follows the kernel's sockets as they end.
     pub(crate) fn one_namespace(&self) -> Result<Scope, Failure> {
+        self.check()?;
         let wrong = match (self.is_file(), self.stack_name()) {
             (true, _) => "--from names a file, where nothing ends any more",
             (false, Some(_)) => "--source names a lastack, which journals its own",
@@ -85,7 +109,7 @@ impl SourceArgs {
 
     /// The name of a running lastack, where one is meant.
     pub(crate) fn stack_name(&self) -> Option<&str> {
-        (self.source != "kernel").then_some(self.source.as_str())
+        self.source.as_deref().filter(|source| *source != "kernel")
     }
 
     /// A running lastack, looked up by name or process id.
@@ -95,6 +119,7 @@ impl SourceArgs {
 
     /// The live source that is meant.
     pub(crate) fn open(&self) -> Result<Source, Failure> {
+        self.check()?;
         match self.stack_name() {
             Some(name) => Ok(Source::Stack(Box::new(self.stack(name)?))),
             None => Ok(Source::Kernel(Box::new(self.kernel()?))),

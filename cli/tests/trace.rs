@@ -386,3 +386,30 @@ fn without_privilege_ends_are_told_with_their_figures() {
         assert!(summary["counts"]["ended"].as_u64().is_some_and(|n| n >= 2));
     });
 }
+
+/// On a large machine a trace takes more descriptors than a soft limit of 1,024 allows; here the limit is small instead.
+#[test]
+fn descriptors_are_had_beyond_the_soft_limit_and_the_program_keeps_it() {
+    if !can_trace() {
+        return;
+    }
+    let sh = |script: &str| {
+        let script = script.replace("lastack", env!("CARGO_BIN_EXE_lastack"));
+        let output = Command::new("sh").args(["-c", &script]).env("LANG", "C").output().expect("starts");
+        let [said, told] =
+            [output.stderr, output.stdout].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), said, told)
+    };
+    for trace in ["lastack trace --duration 0.1", "lastack trace --count 0.1"] {
+        let (code, said, _) = sh(&format!("ulimit -Sn 18; {trace}"));
+        assert_eq!((code, said.contains("note: only the ends")), (Some(0), false), "{trace}: {said}");
+    }
+    let (code, said, told) = sh("ulimit -Sn 28; lastack run --observe -- sh -c 'ulimit -Sn'");
+    assert_eq!((code, told.as_str()), (Some(0), "28\n"), "{said}");
+    let (code, said, _) = sh("ulimit -n 18; lastack trace --drops --duration 0.1");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("take") && said.contains("may have 18") && said.contains("ulimit -n 65536"),
+        "{said}"
+    );
+}

@@ -1,12 +1,9 @@
 //! Closed connections: an ending put together with what tracepoints said about its life.
 //!
-//! Owns:    hints by pair of addresses, bounded, until the ending comes or they are old.
+//! Owns:    hints by socket, bounded, until the ending comes or they are old.
 //! Input:   [`Event`]s of a trace (where permitted) and [`Row`]s of ended sockets.
 //! Output:  one [`Closed`] an ending: who closed first, how, why, as far as it is known.
-//! Differs: tracepoints see all namespaces, endings one: equal pairs in two namespaces may be mixed up.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lastack_core::tcp::state::TcpState;
@@ -14,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::row::Row;
 use crate::trace::Event;
+use crate::trace::sockets::BySocket;
 
-/// Pairs remembered at most; beyond, the oldest half is forgotten.
+/// Sockets remembered at most; beyond, the oldest half is forgotten.
 const MAX_HINTS: usize = 100_000;
 
 /// How a connection ended.
@@ -56,7 +54,6 @@ pub struct Closed {
 
 #[derive(Debug, Default)]
 struct Hint {
-    last_ns: u64,
     opened_ns: Option<u64>,
     closed_by: Option<&'static str>,
     how: Option<How>,
@@ -66,34 +63,26 @@ struct Hint {
 }
 
 /// Puts endings and events together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Correlator {
-    hints: HashMap<(SocketAddr, SocketAddr), Hint>,
+    hints: BySocket<Hint>,
+}
+
+impl Default for Correlator {
+    fn default() -> Self {
+        Self { hints: BySocket::new(MAX_HINTS) }
+    }
 }
 
 impl Correlator {
     /// Takes note of an event.
     pub fn event(&mut self, event: &Event) {
-        let (Some(local), Some(peer)) = (event.local, event.peer) else { return };
-        // A SYN that leaves has no port yet: what it says of its socket comes again with the next event.
-        if local.port() == 0 || peer.port() == 0 {
-            return;
-        }
-        if self.hints.len() >= MAX_HINTS {
-            let mut times: Vec<u64> = self.hints.values().map(|hint| hint.last_ns).collect();
-            times.sort_unstable();
-            let middle = times[times.len() / 2];
-            self.hints.retain(|_, hint| hint.last_ns > middle);
-        }
-        let hint = self.hints.entry((local, peer)).or_default();
-        hint.last_ns = event.at_ns;
+        let Some(hint) = self.hints.of(event).map(|heard| heard.value) else { return };
         if let Some((pid, comm)) = &event.owner {
             (hint.pid, hint.comm) = (Some(*pid), Some(Arc::clone(comm)));
         }
         match (event.name, event.old_state, event.state) {
             ("inet_sock_set_state", Some(old), Some(new)) => hint.state_change(old, new, event.at_ns),
-            // Of no socket any more: the answer to a segment that came late, after an end that was another.
-            ("tcp_send_reset", ..) if event.socket.is_none() && hint.is_of_a_connection() => {}
             ("tcp_send_reset", ..) => {
                 hint.how = Some(How::Reset);
                 hint.closed_by.get_or_insert("program");
@@ -116,8 +105,7 @@ impl Correlator {
 
     /// Makes the record of an ended socket.
     pub fn ended(&mut self, row: Row, ended_ns: u64) -> Closed {
-        let key = (row.socket.local, row.socket.remote);
-        let hint = self.hints.remove(&key).unwrap_or_default();
+        let hint = self.hints.ended(row.socket.cookie).unwrap_or_default();
         let how = match hint.how {
             Some(how) => how,
             None if hint.closed_by.is_some() => How::Fin,
@@ -137,11 +125,6 @@ impl Correlator {
 }
 
 impl Hint {
-    /// More is known of it than a reset.
-    fn is_of_a_connection(&self) -> bool {
-        self.opened_ns.is_some() || self.closed_by.is_some()
-    }
-
     fn state_change(&mut self, old: TcpState, new: TcpState, at_ns: u64) {
         match (old, new) {
             (_, TcpState::Established) => {
@@ -229,52 +212,70 @@ impl Closed {
 mod tests {
     use super::*;
 
-    fn event(local: &str, name: &'static str) -> Event {
-        let (local, peer) = (local.parse().ok(), "10.0.0.9:80".parse().ok());
-        Event { local, peer, ..Event::new(1, name) }
+    /// Of the connection that the kernel calls `socket`.
+    fn event(socket: u64, name: &'static str) -> Event {
+        let (local, peer) = ("10.0.0.1:4000".parse().ok(), "10.0.0.9:80".parse().ok());
+        Event { local, peer, socket: Some(socket), ..Event::new(1, name) }
+    }
+
+    fn change(socket: u64, old: TcpState, new: TcpState) -> Event {
+        Event { old_state: Some(old), state: Some(new), ..event(socket, "inet_sock_set_state") }
+    }
+
+    /// It ends.
+    fn ends(all: &mut Correlator, socket: u64, cookie: u64) -> Closed {
+        all.event(&Event { cookie: Some(cookie), ..event(socket, Event::DESTROYED) });
+        let [local, peer] = ["10.0.0.1:4000", "10.0.0.9:80"].map(|end| end.parse().expect("an address"));
+        let mut row = Row::new(TcpState::Close, local, peer);
+        row.socket.cookie = cookie;
+        all.ended(row, 2)
     }
 
     #[test]
     fn a_connection_that_the_peer_reset_is_of_the_program_that_opened_it() {
         let mut all = Correlator::default();
-        let owner = Some((71, "curl".into()));
-        // A SYN that leaves has no port: many connections would share what it says.
-        all.event(&Event { owner: Some((70, "wget".into())), ..event("10.0.0.1:0", "inet_sock_set_state") });
-        all.event(&Event { owner, ..event("10.0.0.1:4000", "tcp_receive_reset") });
-        assert_eq!(all.hints.len(), 1);
-        let ends = ["10.0.0.1:4000", "10.0.0.9:80"].map(|end| end.parse().expect("an address"));
-        let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 2);
+        let (syn, owner) = (change(8, TcpState::Close, TcpState::SynSent), Some((70, "wget".into())));
+        all.event(&Event { owner, local: "10.0.0.1:0".parse().ok(), ..syn });
+        all.event(&Event { owner: Some((71, "curl".into())), ..event(7, "tcp_receive_reset") });
+        let closed = ends(&mut all, 7, 1);
         assert_eq!((closed.pid, closed.comm.as_deref()), (Some(71), Some("curl")));
         assert_eq!(closed.closed_by, Some("remote"));
     }
 
     #[test]
-    fn a_reset_that_answers_a_late_segment_is_not_how_it_ended() {
-        let change = |old, new| Event {
-            socket: Some(7),
-            old_state: Some(old),
-            state: Some(new),
-            ..event("10.0.0.1:4000", "inet_sock_set_state")
-        };
+    fn the_same_four_numbers_in_two_namespaces_are_told_apart() {
         let mut all = Correlator::default();
-        all.event(&change(TcpState::SynSent, TcpState::Established));
-        all.event(&change(TcpState::Established, TcpState::CloseWait));
-        all.event(&Event { reason: Some("NO_SOCKET".into()), ..event("10.0.0.1:4000", "tcp_send_reset") });
-        let ends = ["10.0.0.1:4000", "10.0.0.9:80"].map(|end| end.parse().expect("an address"));
-        let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 2);
+        for socket in [7, 8] {
+            all.event(&change(socket, TcpState::SynSent, TcpState::Established));
+        }
+        all.event(&event(8, "tcp_receive_reset"));
+        all.event(&change(7, TcpState::Established, TcpState::FinWait1));
+        let (fin, reset) = (ends(&mut all, 7, 1), ends(&mut all, 8, 2));
+        assert_eq!((fin.how, fin.closed_by), (How::Fin, Some("program")));
+        assert_eq!((reset.how, reset.closed_by), (How::Reset, Some("remote")));
+    }
+
+    #[test]
+    fn a_reset_that_answers_a_late_segment_is_not_how_it_ended() {
+        let late = || Event { socket: None, reason: Some("NO_SOCKET".into()), ..event(0, "tcp_send_reset") };
+        let mut all = Correlator::default();
+        all.event(&change(7, TcpState::SynSent, TcpState::Established));
+        all.event(&change(7, TcpState::Established, TcpState::CloseWait));
+        all.event(&late());
+        let closed = ends(&mut all, 7, 1);
         assert_eq!((closed.how, closed.closed_by, closed.reason), (How::Fin, Some("remote"), None));
 
         // Later still, and then the same ends connect again.
-        all.event(&Event { reason: Some("NO_SOCKET".into()), ..event("10.0.0.1:4000", "tcp_send_reset") });
-        all.event(&change(TcpState::SynRecv, TcpState::Established));
-        all.event(&change(TcpState::Established, TcpState::FinWait1));
-        let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 3);
+        all.event(&late());
+        all.event(&change(7, TcpState::SynRecv, TcpState::Established));
+        all.event(&change(7, TcpState::Established, TcpState::FinWait1));
+        let closed = ends(&mut all, 7, 2);
         assert_eq!((closed.how, closed.closed_by, closed.reason), (How::Fin, Some("program"), None));
 
         // A connection that is older than whoever looks.
-        all.event(&change(TcpState::Established, TcpState::CloseWait));
-        all.event(&Event { reason: Some("NO_SOCKET".into()), ..event("10.0.0.1:4000", "tcp_send_reset") });
-        let closed = all.ended(Row::new(TcpState::Close, ends[0], ends[1]), 4);
+        all.event(&change(7, TcpState::Established, TcpState::CloseWait));
+        all.event(&late());
+        let closed = ends(&mut all, 7, 3);
         assert_eq!((closed.how, closed.closed_by, closed.reason), (How::Fin, Some("remote"), None));
     }
 }

@@ -46,7 +46,7 @@ impl Live {
     /// [`Live::refused`].
     pub fn open(scope: &Scope, interval: Duration) -> io::Result<Self> {
         let endings = Endings::open(scope)?;
-        let (tracer, refused) = match Tracer::open(TraceOptions::default()) {
+        let (tracer, refused) = match Tracer::open(TraceOptions { ends: true, ..TraceOptions::default() }) {
             Ok(tracer) => (Some(tracer), None),
             Err(error) => (None, Some(error)),
         };

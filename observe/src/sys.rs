@@ -85,6 +85,11 @@ impl Perf {
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
+    /// Moves its descriptor to the first free number from `place` on.
+    pub(crate) fn moved_to(self, place: i32) -> io::Result<Self> {
+        Ok(Self { fd: rustix::io::fcntl_dupfd_cloexec(&self.fd, place)? })
+    }
+
     /// Lets the kernel drop what `filter` (tracefs's filter language) does not choose.
     pub(crate) fn set_filter(&self, filter: &str) -> io::Result<()> {
         let filter = std::ffi::CString::new(filter)?;

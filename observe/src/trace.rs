@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::row::{Owner, OwnerHow, Row};
 
+pub mod sockets;
+
 /// One event.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Event {
@@ -53,6 +55,8 @@ impl Event {
     /// The name of a process's birth: perf's own record of it, which counts processes as we do, also where they have
     /// numbers of their own (pid_namespaces(7)).
     pub const FORK: &str = "fork";
+    /// The name of a socket's end, which tells its cookie: what endings of every namespace know it by.
+    pub const DESTROYED: &str = "tcp_destroy_sock";
 
     /// An event with nothing known but its name and time.
     pub fn new(at_ns: u64, name: &'static str) -> Self {

@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOKS: usize = 30;
 
 pub(crate) fn run(_args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
-    let demo = Demo { lang: globals.lang(), colored: globals.colored() };
+    let demo = Demo { lang: globals.lang(), colored: globals.colored(), as_json: globals.json };
     let signals = session::block_signals()?;
     let broken = |error: io::Error| {
         Failure::new(
@@ -52,7 +52,8 @@ pub(crate) fn run(_args: &Args, globals: &Globals) -> Result<ExitCode, Failure> 
     let stuck = Stuck::make().map_err(broken)?;
     let servers = Servers::start().map_err(broken)?;
     let style = Style { lang: demo.lang, color: demo.colored };
-    let journal = Journal::open(Form::Text, Output::Stdout, false, style).map_err(broken)?;
+    let form = if demo.as_json { Form::Json } else { Form::Text };
+    let journal = Journal::open(form, Output::Stdout, false, style).map_err(broken)?;
 
     let plan = demo.plan(&servers);
     match session::sandbox(&plan) {
@@ -89,10 +90,15 @@ pub(crate) fn run(_args: &Args, globals: &Globals) -> Result<ExitCode, Failure> 
 struct Demo {
     lang: Lang,
     colored: bool,
+    /// The journal and the finding, without the words around them.
+    as_json: bool,
 }
 
 impl Demo {
     fn say(&self, en: &str, zh: &str) -> io::Result<()> {
+        if self.as_json {
+            return Ok(());
+        }
         let text = match self.lang {
             Lang::En => en,
             Lang::Zh => zh,
@@ -145,13 +151,13 @@ impl Demo {
             &Limits { min_count: Some(1), min_age_ms: 0, ..Limits::default() },
         );
         let mut out = BufWriter::new(io::stdout().lock());
-        cmd::doctor::report(
-            &findings,
-            &found.snapshot,
-            self.lang.into(),
-            &Paint { colored: self.colored },
-            &mut out,
-        )?;
+        let lang = self.lang.into();
+        if self.as_json {
+            cmd::doctor::document(&findings, &found.snapshot, None, None, lang, &mut out)?;
+        } else {
+            let paint = Paint { colored: self.colored };
+            cmd::doctor::report(&findings, &found.snapshot, lang, &paint, &mut out)?;
+        }
         out.flush()?;
         drop(out);
         let rows = std::mem::take(&mut found.snapshot.rows);

@@ -59,13 +59,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LEVEL", value_parser = severity, default_value = "warning")]
     fail_on: Severity,
     /// Seconds between the two looks that give rates; 0 looks once
-    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds::pause_or_none)]
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds::pause_or_none, conflicts_with = "from")]
     interval: Duration,
     /// The page of one rule, or of `all`
-    #[arg(long, value_name = "ID", conflicts_with = "what_if")]
+    #[arg(long, value_name = "ID", conflicts_with_all = [
+        "what_if", "source", "netns", "all_netns", "from", "interval", "fail_on", "min_count", "min_age", "near_percent", "retransmit_percent", "resets_per_second", "middlebox_idle",
+    ])]
     explain: Option<String>,
     /// What a knob would change, before it is set
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = [
+        "fail_on", "min_count", "min_age", "near_percent", "retransmit_percent", "resets_per_second", "middlebox_idle",
+    ])]
     what_if: Option<String>,
 }
 
@@ -167,7 +171,7 @@ fn severity(text: &str) -> Result<Severity, String> {
         .ok_or_else(|| "info, warning or error".to_owned())
 }
 
-fn document(
+pub(crate) fn document(
     findings: &[Finding],
     now: &Snapshot,
     capture: Option<&Capture>,

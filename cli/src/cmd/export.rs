@@ -50,11 +50,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = seconds::length)]
     duration: Option<Duration>,
     /// Print a file that goes with the exporter, and end
-    #[arg(long, value_name = "WHAT", value_parser = ["dashboard", "alerts", "unit-export", "unit-record"])]
+    #[arg(long, value_name = "WHAT", value_parser = ["dashboard", "alerts", "unit-export", "unit-record"], conflicts_with_all = [
+        "listen", "ndjson", "interval", "duration", "source", "netns", "all_netns", "from",
+    ])]
     print: Option<String>,
 }
 
-pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     if let Some(what) = &args.print {
         let text = match what.as_str() {
             "dashboard" => files::dashboard(),
@@ -81,7 +83,12 @@ pub(crate) fn run(args: &Args, _globals: &Globals) -> Result<ExitCode, Failure> 
             "note: reasons of resets and how connections end are not seen: {error}; sudo lastack export"
         );
     }
-    eprintln!("serving http://{}/metrics", listener.local_addr()?);
+    let url = format!("http://{}/metrics", listener.local_addr()?);
+    if globals.json {
+        println!("{}", serde_json::json!({"schema": 1, "event": "serving", "url": url}));
+    } else {
+        eprintln!("serving {url}");
+    }
     let mut exporter = Exporter::new(live.refused().is_none());
     let (interrupt, start) = (Interrupt::catch(), clock::monotonic());
     let mut over = false;

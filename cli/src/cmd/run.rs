@@ -17,7 +17,7 @@ use crate::failure::{EXIT_OURS, Failure};
 use crate::run::impair::ImpairFlags;
 use crate::run::inject;
 use crate::run::journal::{Form, Journal, Output};
-use crate::run::observe;
+use crate::run::observe::{self, Untold};
 use crate::run::publish;
 use crate::run::report::Style;
 use crate::run::rules::RuleFlags;
@@ -135,6 +135,28 @@ impl From<Device> for DeviceChoice {
     }
 }
 
+impl Args {
+    /// The journal's form. Two that contradict each other are none.
+    fn form(&self, globals: &Globals) -> Result<Form, Failure> {
+        let contradicts = |what: &str, cause: &str, next: &str| {
+            Err(Failure::new(what.to_owned(), cause.to_owned(), next.to_owned()).code(EXIT_OURS))
+        };
+        match self.report {
+            Some(Form::Text | Form::None) if globals.json => contradicts(
+                "--json and --report ask for two forms of the journal",
+                "--json is --report json",
+                "one of them",
+            ),
+            Some(Form::None) if self.output.is_some() => contradicts(
+                "--report none leaves nothing to write to --output",
+                "the journal is what that file is for",
+                "one of them",
+            ),
+            report => Ok(report.unwrap_or(if globals.json { Form::Json } else { Form::Text })),
+        }
+    }
+}
+
 fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.into(), value.into())),
@@ -149,7 +171,7 @@ fn resolver(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
-    let form = args.report.unwrap_or(if globals.json { Form::Json } else { Form::Text });
+    let form = args.form(globals)?;
     let rules = args.rules.read()?;
     let published = publish::read(&args.publish)?;
     let impairments = args.impair.read()?;
@@ -234,15 +256,32 @@ fn observe(
         if lost > 0 {
             eprintln!("warning: {lost} journal entries were lost: the output was too slow");
         }
-        if observed.unseen > 0 {
-            eprintln!(
-                "warning: {} short connections of this host ended between two looks; nothing tells whether they were the \
-                 program's: as root every one of its is told",
-                observed.unseen
-            );
-        }
+        warn_of_untold(observed.untold);
     }
     Ok(ExitCode::from(observed.status))
+}
+
+/// What the journal of an observed program lacks.
+fn warn_of_untold(untold: Untold) {
+    let Untold { unseen, elsewhere, closed } = untold;
+    if unseen > 0 {
+        eprintln!(
+            "warning: {unseen} short connections of this host ended between two looks; nothing tells whether they were the \
+             program's: as root every one of its is told"
+        );
+    }
+    if elsewhere > 0 {
+        eprintln!(
+            "warning: {elsewhere} connections of the program ended in a network namespace of its own before it was looked \
+             at: the journal lacks them"
+        );
+    }
+    if closed > 0 {
+        eprintln!(
+            "warning: the program's processes were in {closed} network namespaces that could not be looked at: the journal \
+             lacks their connections; as root it has them"
+        );
+    }
 }
 
 /// What the reader of the journal should know about its limits.

@@ -84,7 +84,7 @@ pub(crate) struct Args {
     #[arg(short = 'N', long = "net", value_name = "NSNAME", hide = true)]
     net: Option<String>,
     /// Sums instead of sockets: a list of state, peer, process, sport, dport, timer, netns
-    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    #[arg(long, value_name = "KEYS", value_delimiter = ',', conflicts_with_all = ["options", "info", "extended", "memory", "summary"])]
     group_by: Vec<String>,
     /// Which sockets, for example: state fin-wait-1 dst 10.0.0.0/8 sport = :443
     #[arg(value_name = "FILTER", trailing_var_arg = true)]

@@ -34,6 +34,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
+    if args.source.is_everywhere() {
+        return Err(Failure::new(
+            "sysctl shows and sets what one network namespace has",
+            "--all-netns names them all",
+            "--netns PATH, or without it for this one",
+        ));
+    }
     let lang = globals.lang().into();
     let paint = Paint { colored: globals.colored() };
     let out = &mut BufWriter::new(io::stdout().lock());

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     source: SourceArgs,
     /// Count events for so many seconds instead of showing them: every tcp:* of the host, as perf stat does; with a
     /// filter or by process, those that are shown without --count
-    #[arg(long, value_name = "SECONDS", value_parser = seconds::length)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::length, conflicts_with_all = ["duration", "stacks"])]
     count: Option<Duration>,
     /// Count them by process
     #[arg(long, requires = "count")]
@@ -69,6 +69,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
+    args.check()?;
     let mut filter = source_args::filter(&args.filter)?;
     if !filter.names_states {
         filter.states = StateSet::ALL;
@@ -91,7 +92,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     if args.ends {
         return args.ends_only(&mut shown);
     }
-    match Tracer::open(TraceOptions { drops: args.drops, stacks: args.stacks, forks: false }) {
+    match Tracer::open(TraceOptions { drops: args.drops, stacks: args.stacks, forks: false, ends: false }) {
         Ok(mut tracer) => {
             while shown.goes_on() {
                 tracer.wait(TICK, &mut |event| shown.show(&event)).map_err(|error| refused(&error))?;
@@ -110,6 +111,28 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
 }
 
 impl Args {
+    /// Refuses what the source named cannot tell.
+    fn check(&self) -> Result<(), Failure> {
+        self.source.check()?;
+        let has_kernel = !self.source.is_file() && self.source.stack_name().is_none();
+        let of_kernel = [("--drops", self.drops), ("--stacks", self.stacks), ("--ends", self.ends)];
+        if let Some((flag, _)) = of_kernel.iter().find(|(_, given)| *given && !has_kernel) {
+            return Err(Failure::new(
+                format!("{flag} asks the kernel"),
+                "a file and a lastack tell all they have without it",
+                format!("the same command without {flag}"),
+            ));
+        }
+        if self.source.is_elsewhere() && !self.ends {
+            return Err(Failure::new(
+                "tracepoints cannot be asked for one network namespace",
+                "they see the events of all of them and do not say of which",
+                "--ends with --netns, or a filter without it: lastack trace src 10.0.0.1",
+            ));
+        }
+        Ok(())
+    }
+
     /// The events that a capture's packets show.
     fn captured(&self, shown: &mut Shown) -> Result<ExitCode, Failure> {
         match self.source.capture(|event| shown.show(&event))? {
@@ -152,6 +175,7 @@ fn grant(error: &io::Error) -> &'static str {
             "sudo lastack trace, or setcap cap_perfmon,cap_dac_read_search+ep on the binary"
         }
         io::ErrorKind::NotFound => "sudo mount -t tracefs tracefs /sys/kernel/tracing",
+        io::ErrorKind::QuotaExceeded => "ulimit -n 65536 as root; in a unit LimitNOFILE=65536",
         _ => "sudo sysctl kernel.perf_event_paranoid=1",
     }
 }

@@ -18,6 +18,7 @@ use lastack_observe::clock;
 use super::journal::Journal;
 use super::session::{self, SIGCONT, SIGTSTP};
 use crate::failure::{EXIT_OURS, Failure};
+pub(crate) use watch::Untold;
 use watch::Watch;
 
 /// Between two looks at the sockets; a look that costs much is followed by a longer pause, so that at most a quarter of
@@ -32,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Observed {
     /// The program's exit status.
     pub(crate) status: u8,
-    /// Connections that ended between two looks, so that nothing tells whether they were the program's.
-    pub(crate) unseen: u64,
+    /// What the journal lacks.
+    pub(crate) untold: Untold,
 }
 
 /// Runs the program to its end.
@@ -104,7 +105,7 @@ async fn watch(
             () = tokio::time::sleep(pause) => pause = look(&mut watch, &program, journal).map_err(unreadable)?,
         }
     }
-    Ok(Observed { status, unseen: watch.finish() })
+    Ok(Observed { status, untold: watch.finish() })
 }
 
 /// One look; gives the pause that should follow.

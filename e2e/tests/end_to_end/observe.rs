@@ -186,6 +186,61 @@ fn root_is_told_who_closed_first_and_why_a_reset_came() {
     }
 }
 
+/// Both ends of a connection in a namespace of its own, with ports that are the same in each. When everybody has been seen,
+/// the server closes: with data unread, or after the client.
+const PAIR: &str = r#"
+import socket, sys, time
+server, client = socket.socket(), socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("127.0.0.1", 7100)); server.listen()
+client.bind(("127.0.0.1", 7200)); client.connect(("127.0.0.1", 7100))
+served, _ = server.accept()
+while open(sys.argv[2]).read().count("ESTAB") < 4: time.sleep(0.001)
+if sys.argv[1] == "unread":
+    client.send(b"0123456789"); served.recv(1, socket.MSG_PEEK); served.close()
+    try: client.recv(1)
+    except ConnectionResetError: pass
+    client.close()
+else:
+    client.close(); served.recv(1); served.close()
+"#;
+
+#[test]
+fn the_same_four_numbers_in_two_namespaces_are_two_connections() {
+    needs!("unshare", "ip", "python3");
+    if !needs_root() {
+        return;
+    }
+    let observed = Observed::new(User::Current);
+    std::fs::write(observed.dir.path().join("pair.py"), PAIR).unwrap();
+    let inside = |how: &str| {
+        let live = observed.live().display().to_string();
+        format!("unshare -n sh -c 'ip link set lo up && exec python3 pair.py {how} {live}'")
+    };
+    let script = format!("{} & {} & wait", inside("unread"), inside("clean"));
+    let mut process = Process::spawn(observed.command().args(["sh", "-c", &script])).unwrap();
+    let status = process.wait_within(SHORT).unwrap().map(|status| status.code());
+    let live = std::fs::read_to_string(observed.live()).unwrap();
+    assert_eq!(status, Some(Some(0)), "{live}");
+    assert!(!live.contains("warning"), "{live}");
+    let journal = observed.journal();
+    let mut told: Vec<String> = journal
+        .iter()
+        .map(|c| ["local", "direction", "how", "closed_by", "reason"].map(|field| c.text(field)).join(" "))
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "127.0.0.1:7100 in fin remote null",
+            "127.0.0.1:7100 in reset program closed-with-unread-data",
+            "127.0.0.1:7200 out fin program null",
+            "127.0.0.1:7200 out reset remote closed-with-unread-data",
+        ],
+        "{journal:?}"
+    );
+}
+
 #[test]
 fn a_connection_that_is_accepted_is_the_programs_too() {
     let observed = Observed::new(User::Current);

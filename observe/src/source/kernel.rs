@@ -22,6 +22,7 @@ mod bytecode;
 mod cgroup;
 mod commands;
 mod cookies;
+mod descriptors;
 mod destroyed;
 mod diag;
 mod mib;

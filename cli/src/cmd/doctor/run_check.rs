@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::text::paragraph;
 
 /// What `run` would say.
-pub(super) struct RunCheck {
+pub(crate) struct RunCheck {
     /// Error, cause and remedy; `None` where it works.
     refused: Option<[String; 3]>,
 }

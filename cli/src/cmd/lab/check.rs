@@ -35,6 +35,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
+    if args.short && args.target == TargetArg::Stack {
+        return Err(Failure::new(
+            "--short leaves scripts out on Linux only",
+            "in virtual time none of them takes long",
+            "--target kernel or both, or without --short",
+        )
+        .code(EXIT_OURS));
+    }
     let unreadable = |error: io::Error| {
         Failure::new("cannot read the scripts", error.to_string(), "lastack lab check lab/scripts")
             .code(EXIT_OURS)

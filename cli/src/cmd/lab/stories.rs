@@ -204,6 +204,13 @@ pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Result<ExitCode, Failure
     let layout = layout(globals);
     let sysctls = args.sysctl.iter().map(|text| assignment(text)).collect::<Result<Vec<_>, _>>()?;
     let on_linux = args.target != TargetArg::Stack;
+    if args.full && !on_linux {
+        return Err(Failure::new(
+            "--full is about Linux",
+            "in virtual time a story is always played in full",
+            format!("lastack lab run {} --target both --full", story.id),
+        ));
+    }
     if let (true, OnLinux::Never(why)) = (on_linux, story.on_linux) {
         return Err(Failure::new(
             format!("Linux cannot play {}", story.id),

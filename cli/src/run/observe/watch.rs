@@ -1,17 +1,17 @@
 //! The program's connections as the kernel tells of them: looks, endings and, where permitted, tracepoints.
 //!
 //! Owns:    [`Watch`]: lives by socket cookie, from the first look that saw one to its ending.
-//! Input:   sock_diag dumps and destroy events of this namespace, tracepoints of the host, `/proc/PID/fd`.
+//! Input:   sock_diag dumps and destroy events of the program's namespaces, tracepoints of the host, `/proc/PID/fd`.
 //! Output:  the journal's notes.
 //! Rules:   a socket is the program's when one of its processes has been seen to hold it, or acted on it in a
 //!          tracepoint. An ending of which neither can be said, and which was not seen to be somebody else's, is counted
 //!          (by [`Watch::finish`]) and not told: destroy events say neither inode nor user.
+//!          Four numbers are a connection in one namespace only: what is of another is told apart by cookie.
 //! Not here: what follows from it (`judge`).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use lastack_core::observe::TcpInfo;
@@ -24,90 +24,88 @@ use lastack_gateway::owner::Owner;
 use lastack_observe::clock;
 use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::row::Row;
-use lastack_observe::source::kernel::{
-    Detail, Endings, Kernel, Query, Scope, TraceOptions, Tracer, sockets_of,
-};
+use lastack_observe::source::kernel::{Detail, Query, TraceOptions, Tracer, sockets_of};
 use lastack_observe::trace::Event;
+use lastack_observe::trace::sockets::{BySocket, pair};
 
 use super::judge::{Evidence, TimeWait, first_of, judge};
 use life::Life;
+use rooms::Rooms;
+use traced::{ResetReasons, Traced};
 
 mod life;
+mod rooms;
+mod traced;
 
-/// Pairs of addresses of which tracepoints have told; other programs' and other namespaces' among them.
+/// Sockets of which tracepoints have told; other programs' and other namespaces' among them.
 const TRACED: usize = 50_000;
 /// Ports of one turn's endings that the kernel is asked for by number; of more, for all there are.
 const ASKED: usize = 16;
 
-type Pair = (SocketAddr, SocketAddr);
+/// One end of a connection: its namespace, its own address, the other's.
+type Key = (u64, SocketAddr, SocketAddr);
+
+/// The kernel tells of an ending a moment after the tracepoint: of one that it has not told by then it never will.
+const UNTOLD: Duration = Duration::from_secs(2);
 
 /// What is told as it happens.
 pub(super) type Listener = Box<dyn Fn(Note)>;
 
-/// What tracepoints said about one end.
-#[derive(Debug, Default)]
-struct Traced {
-    at_ns: u64,
-    states: Vec<(TcpState, u64)>,
-    sent_reset: Option<String>,
-    got_reset: bool,
-    error: Option<i32>,
-    pid: Option<u32>,
-    comm: Option<Arc<str>>,
-    /// The one that acted was a process of the program then; its number may be another's now.
-    is_ours: bool,
-}
-
 /// Watches.
 pub(super) struct Watch {
-    kernel: Kernel,
-    endings: Endings,
+    rooms: Rooms,
     tracer: Option<Tracer>,
     tell: Listener,
     /// The program's processes, those that have exited too until their number is given to another.
     processes: HashSet<u32>,
-    /// Ports the program listens on.
-    listening: HashSet<u16>,
+    /// Ports the program listens on, by namespace.
+    listening: HashSet<(u64, u16)>,
     lives: HashMap<u64, Life>,
     /// Other programs' sockets.
     others: HashSet<u64>,
-    traced: HashMap<Pair, Traced>,
-    /// Why an end sent a RST: kept after the end is gone, for the other end on this host.
-    reset_reasons: HashMap<Pair, String>,
-    /// Who connects, by the kernel's name of the socket: a SYN that leaves has no port yet in its tracepoint.
-    connecting: HashMap<u64, Traced>,
+    traced: BySocket<Traced>,
+    /// Sockets whose connect has failed: the error is told a moment later.
+    failing: Vec<u64>,
+    reset_reasons: ResetReasons,
     /// The processes by number, as they were at the last look: what has exited is not asked any more.
     names: HashMap<u32, Owner>,
     aborts: AbortCounters,
-    resets: u64,
     looked_ns: u64,
     next_id: u64,
-    unseen: u64,
+    untold: Untold,
+}
+
+/// What the journal cannot tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Untold {
+    /// Connections that ended between two looks, so that nothing tells whether they were the program's.
+    pub(crate) unseen: u64,
+    /// Connections of the program that ended in a namespace of its own before that was looked at.
+    pub(crate) elsewhere: u64,
+    /// Namespaces of the program that could not be looked at.
+    pub(crate) closed: usize,
 }
 
 impl Watch {
     /// Begins, before the program does.
     pub(super) fn open(tell: Listener) -> io::Result<Self> {
-        let kernel = Kernel::open(&Scope::Own)?;
         let mut this = Self {
-            endings: Endings::open(&Scope::Own)?,
+            rooms: Rooms::open()?,
             // Not permitted to everybody; without it less is known.
-            tracer: Tracer::open(TraceOptions { forks: true, ..TraceOptions::default() }).ok(),
+            tracer: Tracer::open(TraceOptions { forks: true, ends: true, ..TraceOptions::default() }).ok(),
             tell,
             processes: HashSet::new(),
             listening: HashSet::new(),
             lives: HashMap::new(),
             others: HashSet::new(),
-            traced: HashMap::new(),
-            reset_reasons: HashMap::new(),
-            connecting: HashMap::new(),
+            traced: BySocket::new(TRACED),
+            failing: Vec::new(),
+            reset_reasons: ResetReasons::default(),
             names: HashMap::new(),
             aborts: AbortCounters::of_process(std::process::id()),
-            resets: resets(&kernel),
             looked_ns: clock::unix_ns(),
             next_id: 1,
-            unseen: 0,
-            kernel,
+            untold: Untold::default(),
         };
         // Whatever is there already is somebody else's.
         this.look(&[], Detail::Brief)?;
@@ -129,15 +127,19 @@ impl Watch {
         self.processes.extend(processes);
         // A name changes with exec: the last one is the one that counts.
         self.names.extend(processes.iter().filter_map(|pid| Some((*pid, Owner::of_process(*pid)?))));
+        let Self { rooms, lives, .. } = self;
+        rooms.follow(processes, |netns| lives.values().any(|life| life.netns == netns));
         self.look(processes, Detail::Brief)?;
         self.drain()
     }
 
-    /// Tells of those that are still open. Gives how many connections ended between two looks, so that nothing tells
-    /// whose they were.
-    pub(super) fn finish(mut self) -> u64 {
+    /// Tells of those that are still open. Gives what could not be told.
+    pub(super) fn finish(mut self) -> Untold {
         // What they have carried so far; without it they are told all the same.
         let _ = self.look(&[], Detail::Full);
+        for socket in std::mem::take(&mut self.failing) {
+            self.failed(socket);
+        }
         let now = clock::unix_ns();
         let mut left: Vec<Life> = self.lives.drain().map(|(_, life)| life).collect();
         left.sort_unstable_by_key(|life| life.id);
@@ -151,14 +153,25 @@ impl Watch {
             };
             (self.tell)(Note::Ended(Entry::Connection(life.record(verdict, now))));
         }
-        self.unseen
+        self.give_up(u64::MAX);
+        Untold { closed: self.rooms.closed(), ..self.untold }
+    }
+
+    /// Counts the program's connections that ended before `at_ns` and of which nobody told.
+    fn give_up(&mut self, at_ns: u64) {
+        let untold = self.traced.untold(at_ns);
+        self.untold.elsewhere += untold.iter().filter(|traced| traced.is_ours).count() as u64;
     }
 
     fn look(&mut self, processes: &[u32], detail: Detail) -> io::Result<()> {
         let without = StateSet::of(TcpState::TimeWait).or(StateSet::of(TcpState::SynRecv));
         let mut filter = Filter::everything();
         filter.states = StateSet::ALL.and(without.complement());
-        let rows = self.kernel.rows(&Query { filter, detail, owners: false, v6: None })?;
+        let query = Query { filter, detail, owners: false, v6: None };
+        let mut rows = Vec::new();
+        for room in &mut self.rooms.all {
+            rows.extend(room.kernel.rows(&query)?);
+        }
         let now = clock::unix_ns();
         let held = sockets_of(processes);
         let mut others = HashSet::new();
@@ -168,7 +181,7 @@ impl Watch {
             if holder.is_none() && !self.lives.contains_key(&cookie) {
                 others.insert(cookie);
             } else if row.socket.state == TcpState::Listen {
-                self.listening.insert(row.socket.local.port());
+                self.listening.insert((row.netns, row.socket.local.port()));
             } else if row.socket.remote.port() != 0 && row.socket.state != TcpState::Close {
                 let opened_ns = if self.lives.contains_key(&cookie) { now } else { self.looked_ns };
                 let owner = holder.and_then(|pid| self.names.get(pid).cloned());
@@ -192,59 +205,69 @@ impl Watch {
 
     fn life(&mut self, row: &Row, opened_ns: u64) -> &mut Life {
         let pair = pair(row.socket.local, row.socket.remote);
-        let direction = if self.listening.contains(&pair.0.port()) { Direction::In } else { Direction::Out };
+        let is_served = self.listening.contains(&(row.netns, pair.0.port()));
+        let direction = if is_served { Direction::In } else { Direction::Out };
         let next_id = &mut self.next_id;
         self.lives.entry(row.socket.cookie).or_insert_with(|| {
             let id = *next_id;
             *next_id += 1;
-            Life::new(id, pair, direction, opened_ns)
+            Life::new(id, row.netns, pair, direction, opened_ns)
         })
     }
 
     fn drain(&mut self) -> io::Result<()> {
         let mut ended = Vec::new();
-        self.endings.wait(Duration::ZERO, &mut |row| ended.push(row))?;
+        for room in &mut self.rooms.all {
+            room.endings.wait(Duration::ZERO, &mut |row| ended.push(row))?;
+        }
         // After the endings: what led to them has been told by then.
         let mut events = Vec::new();
         if let Some(tracer) = &mut self.tracer {
             tracer.wait(Duration::ZERO, &mut |event| events.push(event))?;
         }
+        let failed = std::mem::take(&mut self.failing);
         for event in events {
             self.event(&event);
         }
+        for socket in failed {
+            self.failed(socket);
+        }
         if ended.is_empty() {
+            self.give_up(clock::unix_ns().saturating_sub(UNTOLD.as_nanos() as u64));
             return Ok(());
         }
-        let now_resets = resets(&self.kernel);
-        let resets_counted = std::mem::replace(&mut self.resets, now_resets) != now_resets;
+        let reset: HashSet<u64> =
+            self.rooms.all.iter_mut().filter_map(|room| room.count_resets().then_some(room.netns)).collect();
         let mut told = HashSet::new();
         let mut nobodys = Vec::new();
         // Tracepoints have told who closed first.
         let time_waits = if self.tracer.is_none() { self.time_waits(&ended).ok() } else { None };
         for row in ended {
+            let traced = self.traced.ended(row.socket.cookie);
             // A connect that failed has no other end any more; a look may have seen it when it had.
-            let key = match self.lives.get(&row.socket.cookie) {
+            let (local, remote) = match self.lives.get(&row.socket.cookie) {
                 Some(life) => life.pair,
                 None if row.socket.remote.port() == 0 => continue,
                 None => pair(row.socket.local, row.socket.remote),
             };
-            let traced = self.traced.remove(&key);
+            let key = (row.netns, local, remote);
             let acted = traced.as_ref().is_some_and(|traced| traced.is_ours);
             if self.lives.contains_key(&row.socket.cookie) || acted {
                 told.insert(key);
-                let time_wait = time_waits.as_ref().map_or(TimeWait::Unasked, |pairs| side_of(pairs, key));
+                let time_wait = time_waits.as_ref().map_or(TimeWait::Unasked, |all| side_of(all, key));
+                let resets_counted = reset.contains(&row.netns);
                 self.ended(&row, traced.unwrap_or_default(), resets_counted, time_wait);
             } else if !self.others.remove(&row.socket.cookie) && self.tracer.is_none() {
                 nobodys.push(key);
             }
         }
         // The other end of one of ours, on this host, is no riddle, and both ends of another are one.
-        let strangers: HashSet<Pair> = nobodys
+        let strangers: HashSet<Key> = nobodys
             .into_iter()
-            .filter(|(local, remote)| !told.contains(&(*remote, *local)))
-            .map(|(local, remote)| (local.min(remote), local.max(remote)))
+            .filter(|(netns, local, remote)| !told.contains(&(*netns, *remote, *local)))
+            .map(|(netns, local, remote)| (netns, local.min(remote), local.max(remote)))
             .collect();
-        self.unseen += strangers.len() as u64;
+        self.untold.unseen += strangers.len() as u64;
         Ok(())
     }
 
@@ -254,6 +277,7 @@ impl Watch {
         self.life(row, opened_ns);
         let mut life = self.lives.remove(&row.socket.cookie).expect("made just now");
         let (local, remote) = life.pair;
+        let is_own = life.netns == self.rooms.all[0].netns;
         life.owner = life.owner.take().or_else(|| self.owner(&traced));
         // A connect that failed has been wiped by then.
         if let Some(info) = row.socket.info.as_deref().filter(|_| row.socket.remote.port() != 0) {
@@ -271,11 +295,11 @@ impl Watch {
             traced: self.tracer.is_some(),
             sent_reset: traced.sent_reset,
             got_reset: traced.got_reset,
-            peers_reason: self.reset_reasons.remove(&(remote, local)),
+            peers_reason: self.reset_reasons.get((remote, local), life.opened_ns),
             error: traced.error,
             time_wait,
             resets_counted,
-            abort: if resets_counted && !same_kernel {
+            abort: if resets_counted && !same_kernel && is_own {
                 self.aborts.claim(Instant::from_nanos(now))
             } else {
                 None
@@ -310,8 +334,13 @@ impl Watch {
     }
 
     /// A connect that came to nothing, or a socket that was disconnected: it ends without another end, if it ends.
-    fn failed(&mut self, key: Pair, traced: Traced) {
-        let seen = self.lives.iter().find(|(_, life)| life.pair == key).map(|(cookie, _)| *cookie);
+    fn failed(&mut self, socket: u64) {
+        // Told by its ending already, or without a port to the last.
+        let Some((cookie, Some(key), traced)) = self.traced.take(socket) else { return };
+        let place = traced.pid.and_then(|pid| self.rooms.place(pid));
+        let is_there = |life: &Life| life.pair == key && place.is_none_or(|netns| life.netns == netns);
+        let met = || self.lives.iter().find(|(_, life)| is_there(life)).map(|(cookie, _)| *cookie);
+        let seen = cookie.filter(|cookie| self.lives.contains_key(cookie)).or_else(met);
         if !traced.is_ours && seen.is_none() {
             return;
         }
@@ -319,7 +348,7 @@ impl Watch {
         let known = seen.and_then(|cookie| self.lives.remove(&cookie));
         let mut life = known.unwrap_or_else(|| {
             self.next_id += 1;
-            Life::new(self.next_id - 1, key, Direction::Out, opened_ns)
+            Life::new(self.next_id - 1, place.unwrap_or(0), key, Direction::Out, opened_ns)
         });
         life.owner = life.owner.take().or_else(|| self.owner(&traced));
         life.states.clone_from(&traced.states);
@@ -338,7 +367,7 @@ impl Watch {
     }
 
     /// The TIME-WAITs that may be of connections in `ended`: one look for all of them.
-    fn time_waits(&mut self, ended: &[Row]) -> io::Result<HashSet<Pair>> {
+    fn time_waits(&mut self, ended: &[Row]) -> io::Result<HashSet<Key>> {
         // As they were seen: a socket that was disconnected has no address left at its end.
         let ours = ended.iter().filter_map(|row| self.lives.get(&row.socket.cookie));
         let ports: BTreeSet<u16> = ours.map(|life| life.pair.0.port()).collect();
@@ -352,8 +381,16 @@ impl Watch {
             filter = Filter::parse(&[either.join(" or ")]).expect("a filter of our own");
         }
         filter.states = StateSet::of(TcpState::TimeWait);
-        let rows = self.kernel.rows(&Query { filter, detail: Detail::Brief, owners: false, v6: None })?;
-        Ok(rows.iter().map(|row| pair(row.socket.local, row.socket.remote)).collect())
+        let query = Query { filter, detail: Detail::Brief, owners: false, v6: None };
+        let mut found = HashSet::new();
+        for netns in ended.iter().map(|row| row.netns).collect::<BTreeSet<u64>>() {
+            let Some(room) = self.rooms.room(netns) else { continue };
+            found.extend(room.kernel.rows(&query)?.iter().map(|row| {
+                let (local, remote) = pair(row.socket.local, row.socket.remote);
+                (netns, local, remote)
+            }));
+        }
+        Ok(found)
     }
 
     fn event(&mut self, event: &Event) {
@@ -367,84 +404,30 @@ impl Watch {
             }
             return;
         }
-        let (Some(local), Some(peer)) = (event.local, event.peer) else { return };
         let is_ours = event.pid.is_some_and(|pid| self.processes.contains(&pid));
-        if event.state == Some(TcpState::SynSent)
-            && let Some(socket) = event.socket
+        if let (Some(local), Some(peer), "tcp_send_reset") = (event.local, event.peer, event.name) {
+            let reason = event.reason.as_deref().unwrap_or_default().to_owned();
+            self.reset_reasons.put(pair(local, peer), event.at_ns, reason, TRACED);
+        }
+        // Another life of the same socket, or its end.
+        if let Some(socket) = event.socket
+            && event.name != "inet_sk_error_report"
+            && let Some(place) = self.failing.iter().position(|failing| *failing == socket)
         {
-            bound(&mut self.connecting);
-            let mut traced = Traced::default();
-            traced.take(event, is_ours);
-            self.connecting.insert(socket, traced);
-            return;
+            self.failing.remove(place);
+            self.failed(socket);
         }
-        if local.port() == 0 || peer.port() == 0 {
-            return;
-        }
-        bound(&mut self.traced);
-        let key = pair(local, peer);
-        if let Some(begun) = event.socket.and_then(|socket| self.connecting.remove(&socket)) {
-            self.traced.insert(key, begun);
-        }
-        let traced = self.traced.entry(key).or_default();
-        traced.take(event, is_ours);
-        if let Some(reason) = traced.sent_reset.clone() {
-            if self.reset_reasons.len() >= TRACED {
-                self.reset_reasons.clear();
-            }
-            self.reset_reasons.insert(key, reason);
-        }
+        let Some(heard) = self.traced.of(event) else { return };
+        heard.value.take(event, is_ours);
+        let socket = heard.socket;
         // tcp_disconnect() wipes the other end's address before the socket's ending is told.
         let is_wiped = event.name == "tcp_send_reset"
             && event.reason.as_deref().is_some_and(|reason| reason.ends_with("TCP_STATE"))
-            && traced.has_ended();
-        let is_failed = event.old_state == Some(TcpState::SynSent) && event.state == Some(TcpState::Close);
-        if is_wiped || is_failed {
-            let traced = self.traced.remove(&key).expect("entered just now");
-            self.failed(key, traced);
-        }
-    }
-}
-
-/// Forgets the older half when there are too many.
-fn bound<K: Eq + std::hash::Hash>(all: &mut HashMap<K, Traced>) {
-    if all.len() >= TRACED {
-        let mut times: Vec<u64> = all.values().map(|traced| traced.at_ns).collect();
-        times.sort_unstable();
-        let middle = times[times.len() / 2];
-        all.retain(|_, traced| traced.at_ns > middle);
-    }
-}
-
-impl Traced {
-    fn has_ended(&self) -> bool {
-        self.states.last().is_some_and(|(last, _)| *last == TcpState::Close)
-    }
-
-    /// Takes over what `event` says; `is_ours`: who acted is one of the program's processes.
-    fn take(&mut self, event: &Event, is_ours: bool) {
-        self.at_ns = event.at_ns;
-        if event.pid.is_some() {
-            (self.pid, self.comm, self.is_ours) = (event.pid, event.comm.clone(), is_ours);
-        }
-        match (event.name, event.state) {
-            ("inet_sock_set_state", Some(state)) => {
-                // The same addresses again: what was told was another connection's.
-                if state == TcpState::Established && self.has_ended() {
-                    *self = Self { at_ns: event.at_ns, ..Self::default() };
-                } else if state == TcpState::Established && self.states.is_empty() {
-                    (self.sent_reset, self.got_reset, self.error) = (None, false, None);
-                }
-                self.states.push((state, event.at_ns));
-            }
-            // Of no socket any more: the answer to a segment that came late, after an end that was another.
-            ("tcp_send_reset", _) if event.socket.is_none() && self.has_ended() => {}
-            ("tcp_send_reset", _) => {
-                self.sent_reset = Some(event.reason.as_deref().unwrap_or_default().to_owned());
-            }
-            ("tcp_receive_reset", _) => self.got_reset = true,
-            ("inet_sk_error_report", _) => self.error = event.error.or(self.error),
-            _ => {}
+            && heard.value.has_ended();
+        if is_wiped {
+            self.failed(socket);
+        } else if event.old_state == Some(TcpState::SynSent) && event.state == Some(TcpState::Close) {
+            self.failing.push(socket);
         }
     }
 }
@@ -456,25 +439,14 @@ fn is_established(seen: &[TcpState], info: &TcpInfo) -> bool {
         || info.bytes_received > 0
 }
 
-/// Both ends as people know them: an IPv6 socket may carry IPv4.
-fn pair(local: SocketAddr, remote: SocketAddr) -> Pair {
-    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    (plain(local), plain(remote))
-}
-
 /// Whose end of the connection `(local, remote)` is among `time_waits`.
-fn side_of(time_waits: &HashSet<Pair>, (local, remote): Pair) -> TimeWait {
-    match (time_waits.contains(&(local, remote)), time_waits.contains(&(remote, local))) {
+fn side_of(time_waits: &HashSet<Key>, (netns, local, remote): Key) -> TimeWait {
+    match (time_waits.contains(&(netns, local, remote)), time_waits.contains(&(netns, remote, local))) {
         (true, true) => TimeWait::Of(ClosedBy::Both),
         (true, false) => TimeWait::Of(ClosedBy::Program),
         (false, true) => TimeWait::Of(ClosedBy::Remote),
         (false, false) => TimeWait::Nobodys,
     }
-}
-
-/// Connections of this namespace that a RST has ended so far.
-fn resets(kernel: &Kernel) -> u64 {
-    kernel.figures().iter().map(|namespace| namespace.counter("EstabResets")).sum()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use lastack_core::tcp::state::TcpState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::commands::{Commands, Told};
+use super::descriptors::Room;
 use super::tracefs::{self, Format};
 use super::{netlink::u32_at, netlink::u64_at};
 use crate::clock;
@@ -23,6 +24,8 @@ use crate::trace::Event;
 
 /// Sockets whose owner is remembered at most.
 const MOST_OWNERS: usize = 1 << 20;
+/// Rings that can end a wait when they fill.
+const MOST_POLLED: usize = 256;
 const RECORD_LOST: u32 = 2;
 const RECORD_COMM: u32 = 3;
 const RECORD_FORK: u32 = 7;
@@ -37,6 +40,8 @@ pub struct TraceOptions {
     pub stacks: bool,
     /// New processes, too ([`Event::FORK`]).
     pub forks: bool,
+    /// The end of each socket with its cookie, too ([`Event::DESTROYED`]).
+    pub ends: bool,
 }
 
 /// What a life is made of: state changes, resets, repeats, ends and errors.
@@ -49,11 +54,14 @@ const LIFE: [&str; 6] = [
     "sock/inet_sk_error_report",
 ];
 const DROPS: &str = "skb/kfree_skb";
+const ENDS: &str = "tcp/tcp_destroy_sock";
 
 /// An open trace.
 #[derive(Debug)]
 pub struct Tracer {
     rings: Vec<Ring>,
+    /// The last socket that each of the rings told of.
+    told: Vec<Option<(Ends, u64)>>,
     /// Those that write into another's ring: open for as long as it.
     others: Vec<Perf>,
     formats: BTreeMap<u64, (&'static str, Format)>,
@@ -73,11 +81,15 @@ impl Tracer {
     /// Opens the tracepoints on every processor.
     ///
     /// # Errors
-    /// `PermissionDenied` without root or `CAP_PERFMON`; `NotFound` without tracefs.
+    /// `PermissionDenied` without root or `CAP_PERFMON`; `NotFound` without tracefs; `QuotaExceeded` where this process may
+    /// not have as many descriptors as that takes.
     pub fn open(options: TraceOptions) -> io::Result<Self> {
         let mut wanted: Vec<String> = LIFE.iter().map(|name| (*name).to_owned()).collect();
         if options.drops {
             wanted.push(DROPS.to_owned());
+        }
+        if options.ends {
+            wanted.push(ENDS.to_owned());
         }
         let found = tracefs::formats(&wanted)?;
         if found.is_empty() {
@@ -85,6 +97,7 @@ impl Tracer {
         }
         let mut this = Self {
             rings: Vec::new(),
+            told: Vec::new(),
             others: Vec::new(),
             formats: BTreeMap::new(),
             stacks: options.stacks,
@@ -96,12 +109,14 @@ impl Tracer {
             lost: 0,
             epoch_ns: clock::unix_ns().saturating_sub(clock::monotonic_ns()),
         };
-        for cpu in cpus() {
+        let cpus = cpus();
+        let room = Room::make(found.len(), cpus.len())?;
+        for cpu in cpus {
             let mut ring: Option<Ring> = None;
             for (path, format) in &found {
                 // One for each ring tells of names; the others would say it again.
                 let mode = Mode::Sample { stacks: options.stacks, names: ring.is_none() };
-                let perf = Perf::open(format.id, cpu, mode)?;
+                let perf = open(format.id, cpu, mode, &room)?;
                 match &ring {
                     None => {
                         let first = Ring::new(perf)?;
@@ -124,6 +139,7 @@ impl Tracer {
         for (path, format) in found {
             this.formats.insert(format.id, (name_of(&path), format));
         }
+        this.told.resize(this.rings.len(), None);
         for ring in &this.rings {
             ring.enable()?;
         }
@@ -139,21 +155,38 @@ impl Tracer {
     /// When waiting fails.
     pub fn wait(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> io::Result<usize> {
         let timespec = Timespec::try_from(timeout).ok();
+        // poll(2) takes no more than the limit of descriptors; the rings of the others are read all the same.
+        let rings = self.rings.iter().take(MOST_POLLED);
         let mut fds: Vec<PollFd<'_>> =
-            self.rings.iter().map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)).collect();
+            rings.map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)).collect();
         match poll(&mut fds, timespec.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         // A ring that is read later may have older records than one that is read now: what is newer than this waits.
         let complete_ns = clock::monotonic_ns();
-        let Self { rings, formats, stacks, forks, symbols, commands, owners, early, lost, epoch_ns, .. } =
-            self;
+        let Self {
+            rings,
+            told,
+            formats,
+            stacks,
+            forks,
+            symbols,
+            commands,
+            owners,
+            early,
+            lost,
+            epoch_ns,
+            ..
+        } = self;
         let mut records = std::mem::take(early);
-        for ring in rings {
+        for (ring, told) in rings.iter_mut().zip(told) {
             ring.drain(&mut |kind, body| match kind {
                 RECORD_SAMPLE => {
-                    let event = decode(body, formats, *stacks, symbols.as_ref(), *epoch_ns);
+                    let mut event = decode(body, formats, *stacks, symbols.as_ref(), *epoch_ns);
+                    if let Some(event) = &mut event {
+                        name_socket(event, told);
+                    }
                     records.extend(u64_at(body, 8).zip(event.map(Record::Event)));
                 }
                 RECORD_LOST => *lost += u64_at(body, 8).unwrap_or(0),
@@ -190,7 +223,7 @@ impl Tracer {
 
     /// The events that are read, in perf's way of naming them (`tcp:tcp_send_reset`).
     pub fn names(&self) -> Vec<String> {
-        let known = LIFE.iter().chain([&DROPS]);
+        let known = LIFE.iter().chain([&DROPS, &ENDS]);
         let read = |path: &&&str| self.formats.values().any(|(name, _)| *name == name_of(path));
         known.filter(read).map(|path| path.replace('/', ":")).collect()
     }
@@ -225,6 +258,22 @@ impl Owners {
     }
 }
 
+/// Both ends of an event, as they are told.
+type Ends = (Option<SocketAddr>, Option<SocketAddr>);
+
+/// An error does not name its socket. Linux: tcp_done_with_error() reports it when it has changed the state, on the same
+/// processor, and nothing of the network comes in between.
+fn name_socket(event: &mut Event, told: &mut Option<(Ends, u64)>) {
+    let ends = (event.local, event.peer);
+    match event.socket {
+        Some(socket) => *told = Some((ends, socket)),
+        None if event.name == "inet_sk_error_report" => {
+            event.socket = told.filter(|(before, _)| *before == ends).map(|(_, socket)| socket);
+        }
+        None => {}
+    }
+}
+
 /// What one record of a ring says.
 #[derive(Debug)]
 enum Record {
@@ -252,10 +301,13 @@ impl Counting {
         let mut wanted = tracefs::names_of("tcp")?;
         wanted.push(LIFE[0].to_owned());
         let mut counters = Vec::new();
-        for (path, format) in tracefs::formats(&wanted)? {
-            let perfs = cpus()
-                .into_iter()
-                .map(|cpu| Perf::open(format.id, cpu, Mode::Count))
+        let (found, cpus) = (tracefs::formats(&wanted)?, cpus());
+        let room = Room::make(found.len(), cpus.len())?;
+        for (path, format) in found {
+            let perfs = cpus
+                .iter()
+                .copied()
+                .map(|cpu| open(format.id, cpu, Mode::Count, &room))
                 .collect::<io::Result<_>>()?;
             counters.push((path.replace('/', ":"), perfs));
         }
@@ -278,6 +330,14 @@ impl Counting {
                 Ok((name.clone(), count))
             })
             .collect()
+    }
+}
+
+fn open(id: u64, cpu: u32, mode: Mode, room: &Room) -> io::Result<Perf> {
+    let perf = Perf::open(id, cpu, mode)?;
+    match room.place() {
+        Some(place) => perf.moved_to(place),
+        None => Ok(perf),
     }
 }
 
@@ -306,7 +366,7 @@ fn filter_of(path: &str) -> Option<&'static str> {
 
 fn name_of(path: &str) -> &'static str {
     LIFE.iter()
-        .chain([&DROPS])
+        .chain([&DROPS, &ENDS])
         .find(|known| **known == path)
         .and_then(|known| known.split('/').nth(1))
         .unwrap_or("?")

@@ -9,13 +9,15 @@ use lastack_gateway::owner::Owner;
 use lastack_observe::row::Row;
 
 use super::super::judge::first_of;
-use super::Pair;
+use lastack_observe::trace::sockets::Pair;
 
 /// A connection that lives.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) id: u64,
     pub(super) owner: Option<Owner>,
+    /// The inode of its network namespace.
+    pub(super) netns: u64,
     pub(super) pair: Pair,
     direction: Direction,
     /// Unix time, nanoseconds.
@@ -27,10 +29,11 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(id: u64, pair: Pair, direction: Direction, opened_ns: u64) -> Self {
+    pub(super) fn new(id: u64, netns: u64, pair: Pair, direction: Direction, opened_ns: u64) -> Self {
         Self {
             id,
             owner: None,
+            netns,
             pair,
             direction,
             opened_ns,

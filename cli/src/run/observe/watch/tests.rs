@@ -6,7 +6,11 @@ const CHILD: u32 = PROGRAM + 1;
 const STRANGER: u32 = PROGRAM + 2;
 
 fn watch() -> Watch {
-    let mut watch = Watch::open(Box::new(|_| {})).expect("sock_diag");
+    watch_and_tell(Box::new(|_| {}))
+}
+
+fn watch_and_tell(tell: Listener) -> Watch {
+    let mut watch = Watch::open(tell).expect("sock_diag");
     watch.follow(PROGRAM);
     watch
 }
@@ -15,12 +19,13 @@ fn fork(parent: u32, child: u32) -> Event {
     Event { pid: Some(parent), child: Some(child), ..Event::new(1, Event::FORK) }
 }
 
-/// `pid` closes its end of the connection between these ports.
-fn closes(pid: u32, local: u16, peer: u16) -> Event {
+/// `pid` closes its end of the connection that the kernel calls `socket`.
+fn closes(pid: u32, socket: u64) -> Event {
     let at = |port| Some(SocketAddr::from(([10, 0, 0, 1], port)));
     Event {
-        local: at(local),
-        peer: at(peer),
+        local: at(4000),
+        peer: at(80),
+        socket: Some(socket),
         old_state: Some(TcpState::Established),
         state: Some(TcpState::FinWait1),
         pid: Some(pid),
@@ -29,50 +34,62 @@ fn closes(pid: u32, local: u16, peer: u16) -> Event {
     }
 }
 
-/// The end between ports 4000 and 80 enters `state`.
-fn enters(state: TcpState) -> Event {
-    Event { state: Some(state), pid: None, ..closes(PROGRAM, 4000, 80) }
-}
-
-fn is_ours(watch: &Watch, local: u16, peer: u16) -> bool {
-    let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
-    watch.traced[&(at(local), at(peer))].is_ours
+fn is_ours(watch: &mut Watch, socket: u64) -> bool {
+    watch.traced.take(socket).expect("told of").2.is_ours
 }
 
 #[test]
 fn children_are_the_programs_until_their_number_is_given_to_a_stranger() {
     let mut watch = watch();
     watch.event(&fork(PROGRAM, CHILD));
-    watch.event(&closes(CHILD, 4000, 80));
+    watch.event(&closes(CHILD, 7));
     watch.event(&fork(STRANGER, CHILD));
-    watch.event(&closes(CHILD, 4001, 80));
-    assert!(is_ours(&watch, 4000, 80), "it was the program's when it acted");
-    assert!(!is_ours(&watch, 4001, 80), "another has the number");
+    watch.event(&closes(CHILD, 8));
+    assert!(is_ours(&mut watch, 7), "it was the program's when it acted");
+    assert!(!is_ours(&mut watch, 8), "another has the number");
 }
 
 #[test]
 fn the_program_is_our_own_child() {
     let mut watch = watch();
     watch.event(&fork(std::process::id(), PROGRAM));
-    watch.event(&closes(PROGRAM, 4000, 80));
-    assert!(is_ours(&watch, 4000, 80));
+    watch.event(&closes(PROGRAM, 7));
+    assert!(is_ours(&mut watch, 7));
 }
 
 #[test]
 fn a_reset_that_answers_a_late_segment_is_not_how_it_ended() {
-    let mut traced = Traced::default();
-    let reset =
-        |socket| Event { socket, reason: Some("NO_SOCKET".into()), ..Event::new(3, "tcp_send_reset") };
-    for state in [TcpState::Established, TcpState::CloseWait, TcpState::LastAck, TcpState::Close] {
-        traced.take(&enters(state), false);
-    }
-    traced.take(&reset(None), false);
-    assert_eq!(traced.sent_reset, None);
+    let reset = |socket| Event {
+        reason: Some("NO_SOCKET".into()),
+        socket,
+        old_state: None,
+        state: Some(TcpState::Close),
+        pid: None,
+        ..Event { name: "tcp_send_reset", ..closes(PROGRAM, 7) }
+    };
+    let mut watch = watch();
+    watch.event(&closes(PROGRAM, 7));
+    watch.event(&reset(None));
+    assert_eq!(watch.traced.take(7).expect("told of").2.sent_reset, None);
     // Linux closes first and sends then, but the socket is still there.
-    traced.take(&reset(Some(7)), false);
-    assert!(traced.sent_reset.is_some());
-    // Nobody listened: there was no socket at any time.
-    let mut refused = Traced::default();
-    refused.take(&reset(None), false);
-    assert!(refused.sent_reset.is_some());
+    watch.event(&closes(PROGRAM, 7));
+    watch.event(&reset(Some(7)));
+    assert!(watch.traced.take(7).expect("told of").2.sent_reset.is_some());
+}
+
+#[test]
+fn the_error_of_a_connect_that_failed_comes_after_its_end() {
+    let told = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let ended = std::rc::Rc::clone(&told);
+    let mut watch = watch_and_tell(Box::new(move |note| ended.borrow_mut().push(note)));
+    let change = |old, new| Event { old_state: Some(old), state: Some(new), ..closes(PROGRAM, 7) };
+    watch.event(&change(TcpState::Close, TcpState::SynSent));
+    watch.event(&change(TcpState::SynSent, TcpState::Close));
+    let (name, error, plain) = ("inet_sk_error_report", Some(113), closes(PROGRAM, 7));
+    watch.event(&Event { name, error, socket: None, old_state: None, state: None, pid: None, ..plain });
+    watch.finish();
+    let told = told.borrow();
+    let [Note::Ended(Entry::Connection(connection))] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(connection.verdict.how, How::Unreachable);
+    assert_eq!(connection.host_errno, Some(113));
 }

@@ -1,0 +1,127 @@
+//! The network namespaces that the program's processes are in: ours, and those that its children made.
+//!
+//! Owns:    [`Rooms`]: for each a look at its sockets and a subscription to their endings; who is in which.
+//! Rules:   entering another namespace needs CAP_SYS_ADMIN. One that cannot be entered is counted and not told of.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
+
+use lastack_observe::clock;
+use lastack_observe::source::kernel::{Endings, Kernel, Scope};
+
+/// Namespaces looked at at a time, ours among them: a look at each takes a few system calls.
+const MOST: usize = 64;
+/// A namespace that nobody is in is left when nothing of it has been seen for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One namespace.
+pub(super) struct Room {
+    /// Its inode.
+    pub(super) netns: u64,
+    pub(super) kernel: Kernel,
+    pub(super) endings: Endings,
+    /// Connections that a RST has ended so far.
+    resets: u64,
+    lived_in: Instant,
+    /// Keeps it, and the way to it, when its processes have gone; `None`: our own.
+    _door: Option<File>,
+}
+
+/// The namespaces of a program.
+pub(super) struct Rooms {
+    /// Our own is the first.
+    pub(super) all: Vec<Room>,
+    /// Where each process was at the last look.
+    places: HashMap<u32, u64>,
+    closed: HashSet<u64>,
+}
+
+impl Room {
+    fn open(scope: &Scope, door: Option<File>) -> io::Result<Self> {
+        let kernel = Kernel::open(scope)?;
+        let mut room = Self {
+            netns: 0,
+            endings: Endings::open(scope)?,
+            resets: 0,
+            kernel,
+            lived_in: clock::monotonic(),
+            _door: door,
+        };
+        let figures = room.kernel.figures();
+        room.netns = figures.first().map_or(0, |namespace| namespace.inode);
+        room.count_resets();
+        Ok(room)
+    }
+
+    /// Whether connections have been reset since this was asked last.
+    pub(super) fn count_resets(&mut self) -> bool {
+        let now = self.kernel.figures().iter().map(|namespace| namespace.counter("EstabResets")).sum();
+        std::mem::replace(&mut self.resets, now) != now
+    }
+}
+
+impl Rooms {
+    /// Begins with our own namespace.
+    pub(super) fn open() -> io::Result<Self> {
+        let own = Room::open(&Scope::Own, None)?;
+        Ok(Self { all: vec![own], places: HashMap::new(), closed: HashSet::new() })
+    }
+
+    /// Enters the namespaces that `processes` are in, and leaves those where nobody is any more, unless something
+    /// still lives there.
+    pub(super) fn follow(&mut self, processes: &[u32], lives_in: impl Fn(u64) -> bool) {
+        let now = clock::monotonic();
+        for pid in processes {
+            // It has gone, or is another user's.
+            let Ok(found) = fs::metadata(format!("/proc/{pid}/ns/net")) else { continue };
+            self.places.insert(*pid, found.ino());
+            let place = self.all.iter().position(|room| room.netns == found.ino());
+            if let Some(place) = place {
+                self.all[place].lived_in = now;
+            } else if !self.closed.contains(&found.ino()) {
+                self.enter(*pid, found.ino());
+            }
+        }
+        let own = self.all[0].netns;
+        self.all.retain(|room| {
+            room.netns == own || now.duration_since(room.lived_in) < PATIENCE || lives_in(room.netns)
+        });
+    }
+
+    fn enter(&mut self, pid: u32, netns: u64) {
+        let open = || {
+            let door = File::open(format!("/proc/{pid}/ns/net"))?;
+            if door.metadata()?.ino() != netns {
+                // It has moved on: the next look finds where.
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let path = format!("/proc/self/fd/{}", door.as_raw_fd());
+            Room::open(&Scope::Named(path), Some(door))
+        };
+        let room = if self.all.len() < MOST { open() } else { Err(io::ErrorKind::QuotaExceeded.into()) };
+        match room {
+            Ok(room) => self.all.push(room),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => drop(self.closed.insert(netns)),
+        }
+    }
+
+    /// The namespace that a process was in at the last look that met it.
+    pub(super) fn place(&self, pid: u32) -> Option<u64> {
+        self.places.get(&pid).copied()
+    }
+
+    /// The namespace of that inode, if it is looked at.
+    pub(super) fn room(&mut self, netns: u64) -> Option<&mut Room> {
+        self.all.iter_mut().find(|room| room.netns == netns)
+    }
+
+    /// How many namespaces of the program could not be looked at.
+    pub(super) fn closed(&self) -> usize {
+        self.closed.len()
+    }
+}

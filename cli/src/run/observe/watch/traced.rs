@@ -1,0 +1,90 @@
+//! What tracepoints said about one end of a connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lastack_core::tcp::state::TcpState;
+use lastack_observe::trace::Event;
+use lastack_observe::trace::sockets::Pair;
+
+/// What tracepoints said about one end.
+#[derive(Debug, Default)]
+pub(super) struct Traced {
+    pub(super) at_ns: u64,
+    pub(super) states: Vec<(TcpState, u64)>,
+    pub(super) sent_reset: Option<String>,
+    pub(super) got_reset: bool,
+    pub(super) error: Option<i32>,
+    pub(super) pid: Option<u32>,
+    pub(super) comm: Option<Arc<str>>,
+    /// The one that acted was a process of the program then; its number may be another's now.
+    pub(super) is_ours: bool,
+}
+
+impl Traced {
+    pub(super) fn has_ended(&self) -> bool {
+        self.states.last().is_some_and(|(last, _)| *last == TcpState::Close)
+    }
+
+    /// Takes over what `event` says; `is_ours`: who acted is one of the program's processes.
+    pub(super) fn take(&mut self, event: &Event, is_ours: bool) {
+        self.at_ns = event.at_ns;
+        if event.pid.is_some() {
+            (self.pid, self.comm, self.is_ours) = (event.pid, event.comm.clone(), is_ours);
+        }
+        match (event.name, event.state) {
+            ("inet_sock_set_state", Some(state)) => self.states.push((state, event.at_ns)),
+            ("tcp_send_reset", _) => {
+                self.sent_reset = Some(event.reason.as_deref().unwrap_or_default().to_owned());
+            }
+            ("tcp_receive_reset", _) => self.got_reset = true,
+            ("inet_sk_error_report", _) => self.error = event.error.or(self.error),
+            _ => {}
+        }
+    }
+}
+
+/// Why an end sent a RST: kept after the end is gone, for the other end on this host.
+#[derive(Debug, Default)]
+pub(super) struct ResetReasons(HashMap<Pair, Vec<(u64, String)>>);
+
+/// Kept of one pair of ends: connections between them in one namespace after the other, and in several at once.
+const KEPT: usize = 8;
+
+impl ResetReasons {
+    pub(super) fn put(&mut self, from: Pair, at_ns: u64, reason: String, most: usize) {
+        if self.0.len() >= most {
+            self.0.clear();
+        }
+        let told = self.0.entry(from).or_default();
+        if told.len() >= KEPT {
+            told.remove(0);
+        }
+        told.push((at_ns, reason));
+    }
+
+    /// Why the end `from` has sent a RST since `opened_ns`. Where the same ends had one each in two namespaces, for
+    /// different reasons, nothing tells which is meant.
+    pub(super) fn get(&self, from: Pair, opened_ns: u64) -> Option<String> {
+        let told = self.0.get(&from)?.iter().filter(|(at_ns, _)| *at_ns >= opened_ns);
+        let mut reasons: Vec<&String> = told.map(|(_, reason)| reason).collect();
+        reasons.dedup();
+        if let [reason] = reasons[..] { Some(reason.clone()) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_may_be_another_namespace_s_is_not_told() {
+        let mut reasons = ResetReasons::default();
+        let ends: Pair = ("127.0.0.1:80".parse().unwrap(), "127.0.0.1:4000".parse().unwrap());
+        reasons.put(ends, 10, "TCP_ABORT_ON_LINGER".into(), 9);
+        reasons.put(ends, 20, "TCP_ABORT_ON_CLOSE".into(), 9);
+        assert_eq!(reasons.get(ends, 15).as_deref(), Some("TCP_ABORT_ON_CLOSE"), "the other was before it");
+        assert_eq!(reasons.get(ends, 5), None);
+        assert_eq!(reasons.get(ends, 21), None);
+    }
+}
