@@ -535,6 +535,11 @@ impl Sender {
         self.unsettled = true;
         let fired_at = self.timer.at;
         match self.timer.pending {
+            // Linux skb_still_in_host_queue(): what has not left yet is not sent again.
+            Some(Pending::Retransmit | Pending::LossProbe) if self.queue.first_plan().is_some() => {
+                self.timer.cancel();
+                self.rearm_rto(cx.now);
+            }
             Some(Pending::Reorder) => self.on_reorder_timer(cx),
             Some(Pending::LossProbe) => self.on_loss_probe_timer(cx),
             Some(Pending::Retransmit) => {

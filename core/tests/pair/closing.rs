@@ -140,6 +140,21 @@ fn linger_zero_resets_whatever_is_queued() {
     assert_nothing_left(&sim, &[client, server]);
 }
 
+/// The RST is where the peer waits, whatever was written and has not left: not a challenge for it.
+#[test]
+fn abort_right_after_a_write_resets_at_once() {
+    let (mut sim, [client, server], [a, b]) = open(207);
+    let now = sim.now();
+    assert!(sim.stack(client).send(now, a, &[7; 200_000]).expect("room") > 0);
+    sim.stack(client).abort(now, a);
+    sim.run_for(ms(100));
+    expect_error(&mut sim, server, b, SocketError::ConnectionReset);
+    let counters = sim.peek(server).counters();
+    assert_eq!((counters.tcp_challenge_ack, counters.estab_resets), (0, 1));
+    close(&mut sim, server, b);
+    assert_nothing_left(&sim, &[client, server]);
+}
+
 #[test]
 fn abort_discards_and_resets() {
     let (mut sim, [client, server], [a, b]) = open(206);

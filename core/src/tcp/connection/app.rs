@@ -272,7 +272,7 @@ impl Connection {
         self.error.take().or_else(|| self.soft_error.take())
     }
 
-    /// Takes what the error queue holds; the error itself is told with it (Linux `sock_dequeue_err_skb()`: `sk_err = 0`).
+    /// Takes what the error queue holds. The error itself stays: [`Connection::take_error`] tells it.
     pub(crate) fn take_queued_error(&mut self) -> Option<QueuedError> {
         self.queued_error.take().map(|queued| *queued)
     }

@@ -103,7 +103,16 @@ impl Connection {
             self.acks.on_data_sent(cx.now);
         }
         self.segs_out = self.segs_out.wrapping_add(plan.len.div_ceil(plan.segment_size.max(1)).max(1));
-        self.header(plan.seq, flags, cx)
+        // Written before there was anything to acknowledge by SACK, it may have no room for blocks.
+        let room = self.send.mss().saturating_sub(plan.len.min(plan.segment_size));
+        let blocks = (room.saturating_sub(4) / 8) as usize;
+        let mut header = self.header_with(plan.seq, flags, self.sack_room().min(blocks), cx);
+        if plan.len > plan.segment_size {
+            // An urgent pointer counts from its own segment.
+            header.urg = 0;
+            header.flags = header.flags.without(Flags::URG);
+        }
+        header
     }
 
     /// A segment without sequence space that acknowledges.
@@ -135,7 +144,8 @@ impl Connection {
 
     /// Linux `tcp_send_active_reset`: RST with ACK and the usual options.
     pub(super) fn send_active_reset(&mut self, reason: ResetReason, cx: &mut Cx<'_>) {
-        let seq = self.acceptable_seq();
+        // What has not left never will: the peer takes the RST where it waits.
+        let seq = self.acceptable_seq().min(self.send.next_on_wire());
         let blocks = self.reorder.peek_blocks(self.sack_room());
         let mut header = self.header(seq, Flags::RST | Flags::ACK, cx);
         header.options.sack = blocks;
@@ -178,13 +188,18 @@ impl Connection {
 
     /// The header of every segment but a SYN. It carries the current acknowledgment, so what was owed is settled.
     fn header(&mut self, seq: SeqNum, flags: Flags, cx: &mut Cx<'_>) -> SegmentHeader {
+        self.header_with(seq, flags, self.sack_room(), cx)
+    }
+
+    /// The same with at most so many SACK blocks.
+    fn header_with(&mut self, seq: SeqNum, flags: Flags, blocks: usize, cx: &mut Cx<'_>) -> SegmentHeader {
         let charge = self.reorder.charge();
         let (wnd, half_full) =
             self.recv.advertise(self.acks.rcv_mss(), charge, self.acks.no_memory, cx.sysctl, cx.counters);
         if half_full {
             self.acks.clear_quick();
         }
-        let sack = if self.sack { self.reorder.take_blocks(self.sack_room()) } else { SackBlocks::NONE };
+        let sack = if self.sack && blocks > 0 { self.reorder.take_blocks(blocks) } else { SackBlocks::NONE };
         cx.counters.tcp_ack_compressed += u64::from(self.acks.on_ack_sent());
         let urg = self.send.urgent_pointer(seq);
         SegmentHeader {

@@ -269,10 +269,13 @@ impl Sender {
         if burst.probed {
             return;
         }
-        if burst.sent_new {
+        if self.counts.packets_out == 0 {
+            // What was sent may have been acknowledged before the burst was over.
+            if self.has_unsent() {
+                self.arm_window_probe(cx.now);
+            }
+        } else if burst.sent_new {
             self.schedule_loss_probe(false, cx);
-        } else if self.counts.packets_out == 0 && self.has_unsent() {
-            self.arm_window_probe(cx.now);
         }
     }
 }

@@ -177,6 +177,20 @@ impl PayloadQueue {
         self.held.get_or_insert_default().planned.push_back(plan);
     }
 
+    /// The first of those.
+    pub(super) fn first_plan(&self) -> Option<&SendPlan> {
+        self.held.as_ref()?.planned.front()
+    }
+
+    /// Takes back those whose segments are larger than `size`; true: one of them was to tell of a reduced window.
+    pub(super) fn drop_plans_larger_than(&mut self, size: u32) -> bool {
+        let Some(held) = &mut self.held else { return false };
+        let is_too_large = |plan: &SendPlan| plan.len.min(plan.segment_size) > size;
+        let tells = held.planned.iter().any(|plan| plan.cwr && is_too_large(plan));
+        held.planned.retain(|plan| !is_too_large(plan));
+        tells
+    }
+
     /// The next of those, if its payload still waits for an acknowledgment.
     pub(super) fn take_plan(&mut self) -> Option<SendPlan> {
         let held = self.held.as_mut()?;

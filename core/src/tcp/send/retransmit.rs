@@ -220,6 +220,7 @@ impl Sender {
     /// The path takes less than was sent (Linux `tcp_simple_retransmit`): repeat it, the window is not to blame.
     pub(super) fn resend_too_big(&mut self, cx: &mut Cx<'_>) {
         let mss = u32::from(self.mss);
+        self.cwr_owed |= self.queue.drop_plans_larger_than(mss);
         for position in 0..self.segments.count() {
             let segment = self.segments.at(position).expect("counted");
             let size = if segment.segs == 1 { segment.len() } else { u32::from(segment.mss) };

@@ -68,6 +68,9 @@ impl Sender {
             if taken < data.len() {
                 // Linux, "wait_for_space": tcp_push() with TCP_NAGLE_PUSH and without MSG_MORE.
                 self.mark_push();
+                if write == Write::Urgent {
+                    self.mark_urgent();
+                }
                 self.send_on_paper(Hold::Nothing, mss, cx);
             }
             self.after_write(write);
@@ -149,6 +152,11 @@ impl Sender {
                 break;
             }
         }
+    }
+
+    /// Where the next new segment begins for the peer: what was sent on paper is not on the wire.
+    pub(crate) fn next_on_wire(&self) -> SeqNum {
+        self.queue.first_plan().map_or(self.snd_nxt, |plan| plan.seq.max(self.snd_una))
     }
 
     fn after_write(&mut self, write: Write) {

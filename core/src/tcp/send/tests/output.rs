@@ -2,7 +2,7 @@
 
 use super::harness::{Bench, config};
 use crate::tcp::options::TcpOptions;
-use crate::tcp::send::{AckVerdict, SenderConfig, Write};
+use crate::tcp::send::{AckVerdict, PlanKind, SenderConfig, Write};
 use crate::time::Duration;
 use crate::wire::segment::SackBlocks;
 
@@ -198,6 +198,53 @@ fn the_send_buffer_starts_and_grows_as_in_linux() {
     }
     assert!(bench.sender.sndbuf() >= 2 * 46_080, "{}: follows the window", bench.sender.sndbuf());
     assert!(bench.sender.is_writeable(&bench.options, &bench.world.cx()));
+}
+
+/// A bench whose application has written what no poll has asked for; the bytes that a write has sent on paper.
+fn written_and_not_polled() -> (Bench, u32) {
+    let mut bench = Bench::established(&config());
+    let data = vec![0u8; 2_000_000];
+    bench.sender.push_slice(&data, Write::Plain, &bench.options, 0, &mut bench.world.cx());
+    let sent = bench.sender.snd_nxt().since(Bench::seq(0));
+    assert!(sent > 0 && bench.sender.has_unsent(), "{sent}");
+    (bench, sent)
+}
+
+#[test]
+fn window_that_shuts_before_a_burst_is_over_is_probed() {
+    let (mut bench, sent) = written_and_not_polled();
+    assert_eq!(bench.ack_window(sent, 0, &[]), [], "all of it is acknowledged, and there is no window");
+    assert!(bench.sender.deadline().is_armed(), "nobody would ask for the window again");
+    bench.fire();
+    assert_eq!(bench.sent.last().map(|sent| sent.kind), Some(PlanKind::WindowProbe));
+}
+
+#[test]
+fn what_has_not_left_is_not_sent_again() {
+    let (mut bench, sent) = written_and_not_polled();
+    let at = bench.sender.deadline();
+    bench.wait(at.saturating_since(bench.world.now) + ms(1));
+    assert_eq!(bench.sent.iter().map(|sent| sent.len).sum::<u32>(), sent, "each byte once");
+    assert!(bench.sent.iter().all(|sent| sent.kind == PlanKind::New), "{:?}", bench.sent);
+    assert_eq!(bench.world.counters.tcp_timeouts, 0);
+}
+
+#[test]
+fn what_has_not_left_and_is_too_large_for_the_path_now_leaves_smaller() {
+    let (mut bench, sent) = written_and_not_polled();
+    bench.sender.set_mss(500, &mut bench.world.cx());
+    let plans = bench.poll();
+    assert!(
+        !plans.is_empty() && plans.iter().all(|plan| plan.len.min(plan.segment_size) <= 500),
+        "{plans:?}"
+    );
+    let mut acked = 0;
+    while acked < sent {
+        bench.wait(ms(4));
+        acked += 500;
+        bench.ack(acked);
+    }
+    assert_eq!(bench.sender.snd_una(), Bench::seq(sent));
 }
 
 /// A super-segment that is partly filled takes more bytes, but not another slice.
