@@ -208,11 +208,16 @@ impl Watch {
         let is_served = self.listening.contains(&(row.netns, pair.0.port()));
         let direction = if is_served { Direction::In } else { Direction::Out };
         let next_id = &mut self.next_id;
-        self.lives.entry(row.socket.cookie).or_insert_with(|| {
+        let life = self.lives.entry(row.socket.cookie).or_insert_with(|| {
             let id = *next_id;
             *next_id += 1;
             Life::new(id, row.netns, pair, direction, opened_ns)
-        })
+        });
+        // The kernel lists listeners first: the one of a connection that is made meanwhile is met by the next look.
+        if is_served {
+            life.direction = Direction::In;
+        }
+        life
     }
 
     fn drain(&mut self) -> io::Result<()> {
@@ -284,6 +289,7 @@ impl Watch {
             life.info = info.clone();
         }
         if !traced.states.is_empty() {
+            life.direction = direction_of(&traced.states).unwrap_or(life.direction);
             life.states.clone_from(&traced.states);
             life.opened_ns = life.opened_ns.min(opened_ns);
         }
@@ -429,6 +435,15 @@ impl Watch {
         } else if event.old_state == Some(TcpState::SynSent) && event.state == Some(TcpState::Close) {
             self.failing.push(socket);
         }
+    }
+}
+
+/// Who opened it, where its beginning was traced: a child of a listener is never in SYN-SENT.
+fn direction_of(states: &[(TcpState, u64)]) -> Option<Direction> {
+    match states.first()?.0 {
+        TcpState::SynSent => Some(Direction::Out),
+        TcpState::SynRecv | TcpState::Established => Some(Direction::In),
+        _ => None,
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Life {
     /// The inode of its network namespace.
     pub(super) netns: u64,
     pub(super) pair: Pair,
-    direction: Direction,
+    pub(super) direction: Direction,
     /// Unix time, nanoseconds.
     pub(super) opened_ns: u64,
     pub(super) states: Vec<(TcpState, u64)>,

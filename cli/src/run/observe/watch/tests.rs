@@ -93,3 +93,13 @@ fn the_error_of_a_connect_that_failed_comes_after_its_end() {
     assert_eq!(connection.verdict.how, How::Unreachable);
     assert_eq!(connection.host_errno, Some(113));
 }
+
+#[test]
+fn who_opened_it_is_seen_in_its_first_state() {
+    let direction =
+        |states: &[TcpState]| direction_of(&states.iter().map(|state| (*state, 1)).collect::<Vec<_>>());
+    assert_eq!(direction(&[TcpState::SynSent, TcpState::Established]), Some(Direction::Out));
+    assert_eq!(direction(&[TcpState::Established, TcpState::CloseWait]), Some(Direction::In));
+    assert_eq!(direction(&[TcpState::FinWait1]), None, "older than the trace");
+    assert_eq!(direction(&[]), None);
+}
