@@ -97,7 +97,7 @@ impl Connection {
     }
 
     pub(crate) fn send_space(&self) -> usize {
-        if self.can_send() && !self.snd_shutdown { self.send.free_space() } else { 0 }
+        if self.can_send() && !self.snd_shutdown { self.send.free_space(self.options_len()) } else { 0 }
     }
 
     pub(crate) fn recv(&mut self, buf: &mut [u8], cx: &mut Cx<'_>) -> Result<usize, RecvError> {

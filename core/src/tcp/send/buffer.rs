@@ -6,9 +6,9 @@
 use crate::sysctl::Sysctl;
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOptions;
-use crate::tcp::send::Sender;
 use crate::tcp::send::chrono::Limit;
 use crate::tcp::send::cwnd::INIT_CWND;
+use crate::tcp::send::{Sender, Write};
 
 /// What Linux charges beside the payload for each segment or super-segment it holds: the smallest head, `skb_shared_info` in it,
 /// and the `sk_buff`.
@@ -26,8 +26,8 @@ impl Sender {
 
     /// Bytes the application may still add (send buffer, auto-tuned like Linux's up to `tcp_wmem[2]`); more, if some of them leave
     /// while they are written.
-    pub(crate) fn free_space(&self) -> usize {
-        let goal = self.size_goal(u32::from(self.mss).max(1));
+    pub(crate) fn free_space(&self, options_len: u32) -> usize {
+        let (_, goal) = self.goal(Write::Plain, options_len);
         let room = u64::from(self.room_in_last_chunk(goal));
         let goal = u64::from(goal);
         let left = u64::from(self.sndbuf).saturating_sub(self.queued_bytes() + room);

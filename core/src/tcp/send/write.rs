@@ -207,13 +207,13 @@ impl Sender {
     }
 
     /// Payload of a segment now, and of a super-segment that is filled.
-    fn goal(&self, write: Write, options_len: u32) -> (u32, u32) {
+    pub(super) fn goal(&self, write: Write, options_len: u32) -> (u32, u32) {
         let mss = u32::from(self.mss).saturating_sub(options_len).max(1);
         (mss, if write == Write::Urgent { mss } else { self.size_goal(mss) })
     }
 
     /// Linux `tcp_xmit_size_goal`: no more than half of the largest window the peer ever had.
-    pub(super) fn size_goal(&self, mss: u32) -> u32 {
+    fn size_goal(&self, mss: u32) -> u32 {
         let bound = match self.max_window {
             0 => GSO_MAX,
             window if window > u32::from(super::MSS_DEFAULT) => GSO_MAX.min(window / 2),

@@ -294,9 +294,9 @@ impl Transfer {
         let mut pushed = 0;
         for step in 0.. {
             assert!(step < 3_000_000, "seed {}: no end: {:?}", self.path.seed, self.bench.sender);
-            while pushed < self.data.len() && self.bench.sender.free_space() > 0 {
+            while pushed < self.data.len() && self.bench.sender.free_space(0) > 0 {
                 let size = [7, 900, 5_000, 40_000][self.dice.below(4) as usize];
-                let size = size.min(self.bench.sender.free_space()).min(self.data.len() - pushed);
+                let size = size.min(self.bench.sender.free_space(0)).min(self.data.len() - pushed);
                 let piece = Bytes::copy_from_slice(&self.data[pushed..pushed + size]);
                 self.bench.sender.push(piece, 0, &mut self.bench.world.cx());
                 pushed += size;
