@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use lastack_e2e::binaries;
+use lastack_e2e::needs::long;
 use lastack_e2e::process::run;
 use lastack_e2e::runner::{HOST_V4, Runner, User};
 use lastack_e2e::servers::Server;
@@ -12,10 +13,6 @@ use crate::{LONG, assert_same_content, each_user, needs_run, write_noise};
 
 const BAD: [&str; 10] =
     ["--loss", "5%", "--delay", "20", "--reorder", "5%", "--duplicate", "1%", "--seed", "7"];
-
-fn long() -> bool {
-    std::env::var_os("LASTACK_E2E_LONG").is_some()
-}
 
 /// The account of the link in a run's journal.
 fn link(runner: &Runner) -> Value {

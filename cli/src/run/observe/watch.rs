@@ -65,7 +65,7 @@ pub(super) struct Watch {
     others: HashSet<u64>,
     traced: BySocket<Traced>,
     /// Sockets whose connect has failed: the error is told a moment later.
-    failing: Vec<u64>,
+    failing: BTreeSet<u64>,
     reset_reasons: ResetReasons,
     /// The processes by number, as they were at the last look: what has exited is not asked any more.
     names: HashMap<u32, Owner>,
@@ -99,7 +99,7 @@ impl Watch {
             lives: HashMap::new(),
             others: HashSet::new(),
             traced: BySocket::new(TRACED),
-            failing: Vec::new(),
+            failing: BTreeSet::new(),
             reset_reasons: ResetReasons::default(),
             names: HashMap::new(),
             aborts: AbortCounters::of_process(std::process::id()),
@@ -206,14 +206,13 @@ impl Watch {
     fn life(&mut self, row: &Row, opened_ns: u64) -> &mut Life {
         let pair = pair(row.socket.local, row.socket.remote);
         let is_served = self.listening.contains(&(row.netns, pair.0.port()));
-        let direction = if is_served { Direction::In } else { Direction::Out };
         let next_id = &mut self.next_id;
         let life = self.lives.entry(row.socket.cookie).or_insert_with(|| {
             let id = *next_id;
             *next_id += 1;
-            Life::new(id, row.netns, pair, direction, opened_ns)
+            Life::new(id, row.netns, pair, Direction::Out, opened_ns)
         });
-        // The kernel lists listeners first: the one of a connection that is made meanwhile is met by the next look.
+        // Looked at each time: the kernel lists listeners first, so that of a connection made meanwhile is met by the next look.
         if is_served {
             life.direction = Direction::In;
         }
@@ -418,9 +417,8 @@ impl Watch {
         // Another life of the same socket, or its end.
         if let Some(socket) = event.socket
             && event.name != "inet_sk_error_report"
-            && let Some(place) = self.failing.iter().position(|failing| *failing == socket)
+            && self.failing.remove(&socket)
         {
-            self.failing.remove(place);
             self.failed(socket);
         }
         let Some(heard) = self.traced.of(event) else { return };
@@ -433,7 +431,7 @@ impl Watch {
         if is_wiped {
             self.failed(socket);
         } else if event.old_state == Some(TcpState::SynSent) && event.state == Some(TcpState::Close) {
-            self.failing.push(socket);
+            self.failing.insert(socket);
         }
     }
 }
