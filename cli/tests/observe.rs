@@ -42,9 +42,8 @@ fn data_that_nobody_acknowledged_is_no_keepalive_time_out() {
         let text = std::fs::read_to_string(&journal).expect("a journal");
         let told: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("an object");
         assert_eq!((&told["how"], &told["closed_by"]), (&"timeout".into(), &"none".into()), "{told}");
-        if told["certainty"] != "observed" {
-            return support::skipped("no tracepoints");
-        }
+        // Without tracepoints, or with a kernel that loses one, the counters tell.
+        assert_ne!(told["certainty"], "possible", "{told}");
         assert_eq!(told["reason"], "retries-exhausted", "{told}");
         assert_eq!(told["outside"]["unacked_bytes"], 5, "{told}");
         drop(server);

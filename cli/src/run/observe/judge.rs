@@ -16,7 +16,7 @@ pub(super) struct Evidence {
     pub(super) first: Option<ClosedBy>,
     /// It was established.
     pub(super) established: bool,
-    /// Tracepoints are listened to: what they did not tell did not happen.
+    /// Tracepoints told of every state it was in: what they did not tell did not happen.
     pub(super) traced: bool,
     /// This side sent a RST, for this reason in Linux's word.
     pub(super) sent_reset: Option<String>,
@@ -30,6 +30,8 @@ pub(super) struct Evidence {
     pub(super) time_wait: TimeWait,
     /// Connections of this namespace have been reset since the last look.
     pub(super) resets_counted: bool,
+    /// It repeated something that nothing came to, and the kernel counted that somebody had given up.
+    pub(super) gave_up: Option<Certainty>,
     /// What the kernel counted for a RST it sent; `None`, too, where the other end is the same kernel's.
     pub(super) abort: Option<Match>,
     /// Bytes nobody had read, at the last look.
@@ -99,6 +101,9 @@ fn untraced(
         let certainty = if evidence.first.is_some() { Certainty::Observed } else { inferred };
         return verdict(How::Fin, None, certainty, evidence.first.unwrap_or(side));
     }
+    if let Some(certainty) = evidence.gave_up {
+        return verdict(How::Timeout, Some(given_up(&evidence.info)), certainty, ClosedBy::Nobody);
+    }
     match evidence.first {
         // It closed first and has no TIME-WAIT: the other end's RST spared it.
         Some(ClosedBy::Program | ClosedBy::Both) if evidence.time_wait == TimeWait::Nobodys => {
@@ -127,6 +132,13 @@ fn untraced(
             _ => verdict(How::Reset, Some(Reason::ResetByPeer), Certainty::Possible, ClosedBy::Remote),
         },
     }
+}
+
+/// What came to nothing: something to send, or the question whether anybody is there.
+fn given_up(info: &TcpInfo) -> Reason {
+    let sent = info.bytes_sent.saturating_sub(info.bytes_retrans);
+    let is_idle = info.retransmits == 0 && info.notsent_bytes == 0 && sent <= info.bytes_acked;
+    if is_idle { Reason::KeepaliveTimeout } else { Reason::RetriesExhausted }
 }
 
 fn never_established(evidence: &Evidence) -> Verdict {
@@ -225,6 +237,21 @@ mod tests {
         let last_ack = Evidence { first: Some(ClosedBy::Remote), ..lived() };
         assert_eq!(told(&last_ack), (ClosedBy::Remote, How::Fin, None, inferred));
         assert_eq!(told(&lived()).3, Certainty::Possible, "nothing is known");
+    }
+
+    #[test]
+    fn without_tracepoints_what_nobody_answered_was_given_up() {
+        let inferred = Certainty::Inferred;
+        let lived = |info| Evidence { gave_up: Some(inferred), resets_counted: true, info, ..lived() };
+        let repeated = lived(TcpInfo { retransmits: 4, bytes_sent: 5, ..TcpInfo::default() });
+        let gave_up = |reason| (ClosedBy::Nobody, How::Timeout, Some(reason), inferred);
+        assert_eq!(told(&repeated), gave_up(Reason::RetriesExhausted));
+        let closed = Evidence { first: Some(ClosedBy::Program), time_wait: TimeWait::Nobodys, ..repeated };
+        assert_eq!(told(&closed).1, How::Timeout, "no RST spared the TIME-WAIT");
+        let shut = lived(TcpInfo { probes: 3, notsent_bytes: 9, ..TcpInfo::default() });
+        assert_eq!(told(&shut), gave_up(Reason::RetriesExhausted), "the window stayed closed");
+        let asked = lived(TcpInfo { probes: 3, bytes_sent: 5, bytes_acked: 6, ..TcpInfo::default() });
+        assert_eq!(told(&asked), gave_up(Reason::KeepaliveTimeout));
     }
 
     #[test]

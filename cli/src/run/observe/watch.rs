@@ -28,19 +28,19 @@ use lastack_observe::source::kernel::{Detail, Query, TraceOptions, Tracer, socke
 use lastack_observe::trace::Event;
 use lastack_observe::trace::sockets::{BySocket, pair};
 
-use super::judge::{Evidence, TimeWait, first_of, judge};
+use super::judge::{Evidence, first_of, judge};
+use clues::Clues;
 use life::Life;
 use rooms::Rooms;
 use traced::{ResetReasons, Traced};
 
+mod clues;
 mod life;
 mod rooms;
 mod traced;
 
 /// Sockets of which tracepoints have told; other programs' and other namespaces' among them.
 const TRACED: usize = 50_000;
-/// Ports of one turn's endings that the kernel is asked for by number; of more, for all there are.
-const ASKED: usize = 16;
 
 /// One end of a connection: its namespace, its own address, the other's.
 type Key = (u64, SocketAddr, SocketAddr);
@@ -240,14 +240,18 @@ impl Watch {
             self.give_up(clock::unix_ns().saturating_sub(UNTOLD.as_nanos() as u64));
             return Ok(());
         }
-        let reset: HashSet<u64> =
-            self.rooms.all.iter_mut().filter_map(|room| room.count_resets().then_some(room.netns)).collect();
+        let ended: Vec<(Row, Option<Traced>)> = ended
+            .into_iter()
+            .map(|row| {
+                let traced = self.traced.ended(row.socket.cookie);
+                (row, traced)
+            })
+            .collect();
+        let riddles = ended.iter().filter(|(_, traced)| !traced.as_ref().is_some_and(Traced::is_whole));
+        let clues = Clues::gather(&mut self.rooms, &self.lives, riddles.map(|(row, _)| row));
         let mut told = HashSet::new();
         let mut nobodys = Vec::new();
-        // Tracepoints have told who closed first.
-        let time_waits = if self.tracer.is_none() { self.time_waits(&ended).ok() } else { None };
-        for row in ended {
-            let traced = self.traced.ended(row.socket.cookie);
+        for (row, traced) in ended {
             // A connect that failed has no other end any more; a look may have seen it when it had.
             let (local, remote) = match self.lives.get(&row.socket.cookie) {
                 Some(life) => life.pair,
@@ -258,9 +262,7 @@ impl Watch {
             let acted = traced.as_ref().is_some_and(|traced| traced.is_ours);
             if self.lives.contains_key(&row.socket.cookie) || acted {
                 told.insert(key);
-                let time_wait = time_waits.as_ref().map_or(TimeWait::Unasked, |all| side_of(all, key));
-                let resets_counted = reset.contains(&row.netns);
-                self.ended(&row, traced.unwrap_or_default(), resets_counted, time_wait);
+                self.ended(&row, traced.unwrap_or_default(), &clues);
             } else if !self.others.remove(&row.socket.cookie) && self.tracer.is_none() {
                 nobodys.push(key);
             }
@@ -275,7 +277,7 @@ impl Watch {
         Ok(())
     }
 
-    fn ended(&mut self, row: &Row, traced: Traced, resets_counted: bool, time_wait: TimeWait) {
+    fn ended(&mut self, row: &Row, traced: Traced, clues: &Clues) {
         let now = clock::unix_ns();
         let opened_ns = traced.states.first().map_or(self.looked_ns, |(_, at)| *at);
         self.life(row, opened_ns);
@@ -293,17 +295,19 @@ impl Watch {
             life.opened_ns = life.opened_ns.min(opened_ns);
         }
         let seen: Vec<TcpState> = life.states.iter().map(|(state, _)| *state).collect();
+        let resets_counted = clues.resets_counted(life.netns);
         let same_kernel = local.ip().is_loopback() || local.ip() == remote.ip();
         let evidence = Evidence {
             first: first_of(&seen),
             established: is_established(&seen, &life.info),
-            traced: self.tracer.is_some(),
+            traced: traced.is_whole(),
             sent_reset: traced.sent_reset,
             got_reset: traced.got_reset,
             peers_reason: self.reset_reasons.get((remote, local), life.opened_ns),
             error: traced.error,
-            time_wait,
+            time_wait: clues.time_wait((life.netns, local, remote)),
             resets_counted,
+            gave_up: clues.gave_up(life.netns, &life.info),
             abort: if resets_counted && !same_kernel && is_own {
                 self.aborts.claim(Instant::from_nanos(now))
             } else {
@@ -371,33 +375,6 @@ impl Watch {
         self.tell_of(life, &evidence, traced.at_ns);
     }
 
-    /// The TIME-WAITs that may be of connections in `ended`: one look for all of them.
-    fn time_waits(&mut self, ended: &[Row]) -> io::Result<HashSet<Key>> {
-        // As they were seen: a socket that was disconnected has no address left at its end.
-        let ours = ended.iter().filter_map(|row| self.lives.get(&row.socket.cookie));
-        let ports: BTreeSet<u16> = ours.map(|life| life.pair.0.port()).collect();
-        if ports.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let mut filter = Filter::everything();
-        if ports.len() <= ASKED {
-            let either: Vec<String> =
-                ports.iter().map(|port| format!("sport = :{port} or dport = :{port}")).collect();
-            filter = Filter::parse(&[either.join(" or ")]).expect("a filter of our own");
-        }
-        filter.states = StateSet::of(TcpState::TimeWait);
-        let query = Query { filter, detail: Detail::Brief, owners: false, v6: None };
-        let mut found = HashSet::new();
-        for netns in ended.iter().map(|row| row.netns).collect::<BTreeSet<u64>>() {
-            let Some(room) = self.rooms.room(netns) else { continue };
-            found.extend(room.kernel.rows(&query)?.iter().map(|row| {
-                let (local, remote) = pair(row.socket.local, row.socket.remote);
-                (netns, local, remote)
-            }));
-        }
-        Ok(found)
-    }
-
     fn event(&mut self, event: &Event) {
         if let (Some(parent), Some(child)) = (event.pid, event.child) {
             // The program itself is a child of this process, which has no other.
@@ -450,16 +427,6 @@ fn is_established(seen: &[TcpState], info: &TcpInfo) -> bool {
     seen.iter().any(|state| !matches!(state, TcpState::SynSent | TcpState::SynRecv | TcpState::Close))
         || info.bytes_acked > 0
         || info.bytes_received > 0
-}
-
-/// Whose end of the connection `(local, remote)` is among `time_waits`.
-fn side_of(time_waits: &HashSet<Key>, (netns, local, remote): Key) -> TimeWait {
-    match (time_waits.contains(&(netns, local, remote)), time_waits.contains(&(netns, remote, local))) {
-        (true, true) => TimeWait::Of(ClosedBy::Both),
-        (true, false) => TimeWait::Of(ClosedBy::Program),
-        (false, true) => TimeWait::Of(ClosedBy::Remote),
-        (false, false) => TimeWait::Nobodys,
-    }
 }
 
 #[cfg(test)]

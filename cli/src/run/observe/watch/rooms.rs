@@ -24,11 +24,19 @@ pub(super) struct Room {
     pub(super) netns: u64,
     pub(super) kernel: Kernel,
     pub(super) endings: Endings,
-    /// Connections that a RST has ended so far.
-    resets: u64,
+    counted: Counted,
     lived_in: Instant,
     /// Keeps it, and the way to it, when its processes have gone; `None`: our own.
     _door: Option<File>,
+}
+
+/// What a namespace has counted: so far, or since it was asked last.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counted {
+    /// `EstabResets`: connections that went from ESTABLISHED or CLOSE-WAIT to nothing.
+    pub(super) resets: u64,
+    /// `TCPAbortOnTimeout`: connections that were given up, attempts among them.
+    pub(super) timeouts: u64,
 }
 
 /// The namespaces of a program.
@@ -46,21 +54,27 @@ impl Room {
         let mut room = Self {
             netns: 0,
             endings: Endings::open(scope)?,
-            resets: 0,
+            counted: Counted::default(),
             kernel,
             lived_in: clock::monotonic(),
             _door: door,
         };
         let figures = room.kernel.figures();
         room.netns = figures.first().map_or(0, |namespace| namespace.inode);
-        room.count_resets();
+        room.count();
         Ok(room)
     }
 
-    /// Whether connections have been reset since this was asked last.
-    pub(super) fn count_resets(&mut self) -> bool {
-        let now = self.kernel.figures().iter().map(|namespace| namespace.counter("EstabResets")).sum();
-        std::mem::replace(&mut self.resets, now) != now
+    /// What has been counted since this was asked last.
+    pub(super) fn count(&mut self) -> Counted {
+        let figures = self.kernel.figures();
+        let sum = |name| figures.iter().map(|namespace| namespace.counter(name)).sum();
+        let now = Counted { resets: sum("EstabResets"), timeouts: sum("TCPAbortOnTimeout") };
+        let before = std::mem::replace(&mut self.counted, now);
+        Counted {
+            resets: now.resets.saturating_sub(before.resets),
+            timeouts: now.timeouts.saturating_sub(before.timeouts),
+        }
     }
 }
 

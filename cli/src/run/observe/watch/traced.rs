@@ -19,11 +19,19 @@ pub(super) struct Traced {
     pub(super) comm: Option<Arc<str>>,
     /// The one that acted was a process of the program then; its number may be another's now.
     pub(super) is_ours: bool,
+    /// A change of state was not told: it can be seen from the next one.
+    has_gap: bool,
 }
 
 impl Traced {
     pub(super) fn has_ended(&self) -> bool {
         self.states.last().is_some_and(|(last, _)| *last == TcpState::Close)
+    }
+
+    /// Every change of state was told, to the last: what was not told then did not happen. A kernel may lose some: a Linux
+    /// 6.18 was seen whose perf tells nothing of what happens while one of its processors is idle.
+    pub(super) fn is_whole(&self) -> bool {
+        self.has_ended() && !self.has_gap
     }
 
     /// Takes over what `event` says; `is_ours`: who acted is one of the program's processes.
@@ -33,7 +41,15 @@ impl Traced {
             (self.pid, self.comm, self.is_ours) = (event.pid, event.comm.clone(), is_ours);
         }
         match (event.name, event.state) {
-            ("inet_sock_set_state", Some(state)) => self.states.push((state, event.at_ns)),
+            ("inet_sock_set_state", Some(state)) => {
+                let last = self.states.last().map(|(last, _)| *last);
+                // It has been in the state that it leaves, whether that was told or not.
+                if let Some(left) = event.old_state.filter(|left| last.is_some_and(|last| last != *left)) {
+                    self.has_gap = true;
+                    self.states.push((left, event.at_ns));
+                }
+                self.states.push((state, event.at_ns));
+            }
             ("tcp_send_reset", _) => {
                 self.sent_reset = Some(event.reason.as_deref().unwrap_or_default().to_owned());
             }
@@ -76,6 +92,27 @@ impl ResetReasons {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn changes(states: &[(TcpState, TcpState)]) -> Traced {
+        let mut traced = Traced::default();
+        for (old, new) in states {
+            let event = Event::new(1, "inet_sock_set_state");
+            traced.take(&Event { old_state: Some(*old), state: Some(*new), ..event }, false);
+        }
+        traced
+    }
+
+    #[test]
+    fn a_state_that_was_not_told_is_seen_from_the_next_and_the_rest_is_no_proof() {
+        use TcpState::{Close, CloseWait, Established, LastAck, SynSent};
+        let whole = [(Close, SynSent), (SynSent, Established), (Established, Close)];
+        assert!(changes(&whole).is_whole());
+        assert!(!changes(&whole[..2]).is_whole(), "its end was not told");
+        let lacking = changes(&[(Close, SynSent), (CloseWait, LastAck), (LastAck, Close)]);
+        let states: Vec<TcpState> = lacking.states.iter().map(|(state, _)| *state).collect();
+        assert_eq!(states, [SynSent, CloseWait, LastAck, Close]);
+        assert!(!lacking.is_whole());
+    }
 
     #[test]
     fn a_reason_that_may_be_another_namespace_s_is_not_told() {
