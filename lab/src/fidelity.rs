@@ -23,8 +23,7 @@ const OTHER_DIFFERENCES: &[&str] = &[
      handshake at 1460 bytes is 46080; a kernel with wireless mesh networks reckons 640 and gives 87040.",
     "Each packet that waits to be read is charged its own head. Linux copies a small one behind the packet before it when that has \
      room and no sniffer holds it, so that windows of small segments are a little larger there on a link nobody watches.",
-    "The ACK of a FIN that ends out-of-order data carries no SACK block of that data.",
-    "An out-of-order segment that overlaps several others counts once in `TCPOFOMerge` and `TCPDSACKOfoSent`; Linux counts each.",
+    "An out-of-order segment over three pieces that overlap one another counts once in `TCPDSACKOfoSent`; Linux counts each of them that its search for a place passes.",
     "Linux's `backoff` of a SYN-ACK repeated in a simultaneous open lasts until a round trip is measured; the stack's ends \
      with the handshake.",
     "MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \

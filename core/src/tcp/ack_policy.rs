@@ -141,6 +141,14 @@ impl AckPolicy {
         self.scheduled
     }
 
+    /// An ACK that was held back leaves after all (Linux `tcp_sack_compress_send_ack`). False: none was.
+    pub(crate) fn release(&mut self) -> bool {
+        let held = self.compressed > 0;
+        // This one is sent, not withheld.
+        self.compressed = self.compressed.saturating_sub(1);
+        held
+    }
+
     /// Whatever else: acknowledge now (Linux `tcp_send_ack`).
     pub(crate) fn send_now(&mut self) {
         self.scheduled = true;
@@ -321,9 +329,7 @@ impl AckPolicy {
     pub(crate) fn on_timer(&mut self, env: &AckEnv) -> bool {
         if env.now >= self.compressed_at {
             self.compressed_at = Instant::FAR_FUTURE;
-            if self.compressed > 0 {
-                // This one is sent, not withheld.
-                self.compressed -= 1;
+            if self.release() {
                 self.send_now();
                 return false;
             }

@@ -4,7 +4,8 @@
 //! Input:   segments right of `rcv_nxt`; the new `rcv_nxt` when a hole fills.
 //! Output:  data in order; the blocks for the next ACK.
 //! Rules:   RFC 2018, RFC 2883. Linux: `tcp_data_queue_ofo`, `tcp_ofo_queue`, `tcp_sack_new_ofo_skb`, `tcp_dsack_set`.
-//! Differs: overlaps are trimmed when they arrive, not when they are delivered; the blocks are the same.
+//! Differs: Linux looks for a segment's place in a tree and reports what it overlaps on the way: with three pieces over one
+//!          another `TCPDSACKOfoSent` may count one more there.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ use crate::wire::segment::SackBlocks;
 
 /// Linux keeps at most four blocks (`TCP_NUM_SACKS`).
 const MAX_BLOCKS: usize = 4;
+/// Linux `TCP_SACK_BLOCKS_EXPECTED`.
+const BLOCKS_EXPECTED: usize = 2;
 
 /// A piece of the stream ahead of a hole.
 #[derive(Debug)]
@@ -82,72 +85,57 @@ impl Reorder {
             }
         }
         if self.charge != before {
-            self.block_count = 0;
+            self.reset_blocks();
         }
         self.charge != before
     }
 
-    /// Queues a segment right of `rcv_nxt`. What is there already is not stored again; with `dsack` it is reported.
-    /// False: all of it was there.
+    /// Queues a segment right of `rcv_nxt`, whole; what is there already is reported, if `dsack`. False: all of it was there.
+    ///
+    /// A piece overlaps its neighbours at most in part: each begins and ends right of the one before.
     pub(crate) fn insert(
         &mut self,
         rcv_nxt: SeqNum,
-        mut piece: Piece,
-        sack: bool,
+        piece: Piece,
         dsack: bool,
         counters: &mut Counters,
     ) -> bool {
         if self.pieces.is_empty() {
             self.origin = rcv_nxt;
         }
-        let whole = piece.range;
-        let key = whole.start.since(self.origin);
+        let range = piece.range;
+        let key = range.start.since(self.origin);
         if let Some((_, left)) = self.pieces.range(..=key).next_back()
-            && whole.start.before(left.range.end)
+            && range.start.before(left.range.end)
         {
             let left = left.range;
-            if whole.end.at_or_before(left.end) {
+            if range.end.at_or_before(left.end) {
                 counters.tcp_ofo_merge += 1;
-                self.set_dsack(whole, rcv_nxt, sack && dsack, counters);
-                self.remember(whole, sack);
+                self.set_dsack(range, rcv_nxt, dsack, counters);
                 return false;
             }
-            self.set_dsack(SeqRange::new(whole.start, left.end), rcv_nxt, sack && dsack, counters);
-            trim_front(&mut piece, left.end);
+            if range.start.after(left.start) {
+                self.set_dsack(SeqRange::new(range.start, left.end), rcv_nxt, dsack, counters);
+            }
         }
-        // Whatever the new piece covers on its right is dropped; a partly covered one shortens the new piece.
-        let mut cut_at = None;
-        loop {
-            let start = piece.range.start.since(self.origin);
-            let Some((&right_key, right)) = self.pieces.range(start..).next() else { break };
-            let right_range = right.range;
-            if right_range.start.at_or_after(piece.range.end) {
+        // What it covers it replaces.
+        while let Some((&right_key, right)) = self.pieces.range(key..).next() {
+            let right = right.range;
+            if right.start.at_or_after(range.end) {
                 break;
             }
-            if right_range.end.after(piece.range.end) {
-                self.extend_dsack(
-                    SeqRange::new(right_range.start, piece.range.end),
-                    rcv_nxt,
-                    sack && dsack,
-                    counters,
-                );
-                cut_at = Some(right_range.start);
+            if right.end.after(range.end) {
+                self.extend_dsack(SeqRange::new(right.start, range.end), rcv_nxt, dsack, counters);
                 break;
             }
-            self.extend_dsack(right_range, rcv_nxt, sack && dsack, counters);
+            self.extend_dsack(right, rcv_nxt, dsack, counters);
             counters.tcp_ofo_merge += 1;
             if let Some(gone) = self.pieces.remove(&right_key) {
                 self.charge -= charge_of(&gone);
             }
         }
-        if let Some(end) = cut_at {
-            trim_back(&mut piece, end);
-        }
-        if !piece.range.is_empty() {
-            self.charge += charge_of(&piece);
-            self.pieces.insert(piece.range.start.since(self.origin), piece);
-        }
-        self.remember(whole, sack);
+        self.charge += charge_of(&piece);
+        self.pieces.insert(key, piece);
         true
     }
 
@@ -185,8 +173,14 @@ impl Reorder {
         let count = self.pieces.len();
         self.pieces.clear();
         self.charge = 0;
-        self.block_count = 0;
+        self.reset_blocks();
         count
+    }
+
+    /// Linux `tcp_sack_reset`: nothing is told, neither of what is here nor of what came twice.
+    fn reset_blocks(&mut self) {
+        self.block_count = 0;
+        self.dsack = None;
     }
 
     /// Linux `tcp_sack_remove`: forgets blocks that `rcv_nxt` has passed.
@@ -270,19 +264,27 @@ impl Reorder {
         out
     }
 
-    /// Linux `tcp_sack_new_ofo_skb`: the block that grew moves to the front; adjacent blocks merge.
-    fn remember(&mut self, range: SeqRange, sack: bool) {
-        if !sack {
-            return;
-        }
+    /// Which block `range` belongs to; the number of blocks if to none.
+    fn block_of(&self, range: SeqRange) -> usize {
         let count = usize::from(self.block_count);
-        for n in 0..count {
-            if touches(self.blocks[n], range) {
-                self.blocks[n] = union(self.blocks[n], range);
-                self.blocks[..=n].rotate_right(1);
-                self.merge_into_first();
-                return;
-            }
+        self.blocks[..count].iter().position(|block| touches(*block, range)).unwrap_or(count)
+    }
+
+    /// Telling of `range` moves more than the two most recent blocks: an ACK that was held back leaves first, for it may be
+    /// the only one to tell of the others (Linux `tcp_sack_compress_send_ack`).
+    pub(crate) fn crowds(&self, range: SeqRange) -> bool {
+        self.block_of(range) >= BLOCKS_EXPECTED
+    }
+
+    /// Linux `tcp_sack_new_ofo_skb`: the block that grew moves to the front; adjacent blocks merge.
+    pub(crate) fn remember(&mut self, range: SeqRange) {
+        let count = usize::from(self.block_count);
+        let n = self.block_of(range);
+        if n < count {
+            self.blocks[n] = union(self.blocks[n], range);
+            self.blocks[..=n].rotate_right(1);
+            self.merge_into_first();
+            return;
         }
         let count = count.min(MAX_BLOCKS - 1);
         self.blocks[..=count].rotate_right(1);
@@ -323,12 +325,6 @@ fn trim_front(piece: &mut Piece, start: SeqNum) {
     piece.range.start = start;
 }
 
-fn trim_back(piece: &mut Piece, end: SeqNum) {
-    piece.data.truncate(end.since(piece.range.start) as usize);
-    piece.range.end = end;
-    piece.fin = false;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +346,8 @@ mod tests {
 
     fn insert(reorder: &mut Reorder, start: u32, end: u32) -> Counters {
         let mut counters = Counters::default();
-        reorder.insert(SeqNum(1), piece(start, end), true, true, &mut counters);
+        reorder.insert(SeqNum(1), piece(start, end), true, &mut counters);
+        reorder.remember(SeqRange::new(SeqNum(start), SeqNum(end)));
         counters
     }
 
@@ -372,6 +369,26 @@ mod tests {
         assert_eq!(blocks(&mut reorder), [(2001, 3001), (1001, 4001)]);
         assert_eq!((counters.tcp_dsack_ofo_sent, counters.tcp_ofo_merge), (1, 1));
         assert_eq!(blocks(&mut reorder), [(1001, 4001)], "a DSACK is told once");
+    }
+
+    #[test]
+    fn only_what_is_covered_whole_counts_as_merged() {
+        let mut reorder = Reorder::default();
+        let mut merged = |start, end| insert(&mut reorder, start, end).tcp_ofo_merge;
+        assert_eq!([merged(1001, 2001), merged(1501, 3001), merged(1601, 4001)], [0; 3]);
+        assert_eq!(merged(1601, 4501), 1, "the same beginning, and more");
+        assert_eq!(merged(501, 5001), 3, "all of them");
+        assert_eq!(merged(501, 5001), 1, "and again");
+    }
+
+    #[test]
+    fn a_third_block_is_one_too_many_to_wait() {
+        let mut reorder = Reorder::default();
+        insert(&mut reorder, 1001, 1101);
+        insert(&mut reorder, 2001, 2101);
+        let crowds = |start, end| reorder.crowds(SeqRange::new(SeqNum(start), SeqNum(end)));
+        assert!(!crowds(1101, 1201) && !crowds(2101, 2201), "each grows a block that is told already");
+        assert!(crowds(3001, 3101));
     }
 
     /// Every byte of the stream comes out once and in order, whatever overlaps arrive, across the wrap.
@@ -398,7 +415,8 @@ mod tests {
                 let data: Vec<u8> = (start..start + len).map(|n| n as u8).collect();
                 let charge = Charge::of(40 + len);
                 let piece = Piece { range, truesize: len, charge, data: data.into(), fin: false };
-                reorder.insert(rcv_nxt, piece, true, true, &mut counters);
+                reorder.insert(rcv_nxt, piece, true, &mut counters);
+                reorder.remember(range);
             }
             // Fill every hole one byte at a time.
             while rcv_nxt.since(base) < 700 {

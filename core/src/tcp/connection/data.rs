@@ -130,22 +130,33 @@ impl Connection {
             self.deliver(payload, segment.truesize, charge, cx);
             self.on_data_event(segment, charge, cx);
         }
-        let mut fin = segment.header.flags.fin();
-        let had_holes = !self.reorder.is_empty();
-        let (covered, dsack) = (self.recv.rcv_nxt, self.sack && cx.sysctl.tcp_dsack);
-        while !fin && let Some(piece) = self.reorder.pop(self.recv.rcv_nxt, covered, dsack, cx.counters) {
-            self.deliver(piece.data, piece.truesize, piece.charge, cx);
-            fin = piece.fin;
+        if segment.header.flags.fin() {
+            self.on_fin(cx)?;
         }
-        if had_holes && self.reorder.is_empty() {
-            // RFC 5681 4.2: "SHOULD send immediate ACK, when gap in queue is filled."
-            self.acks.send_now();
+        if !self.reorder.is_empty() {
+            self.fill_hole(cx)?;
         }
         self.reorder.forget_blocks(self.recv.rcv_nxt);
         if self.is_readable() {
             self.tell(Readiness::READABLE);
         }
-        if fin { self.on_fin(cx) } else { Step::Continue(()) }
+        Step::Continue(())
+    }
+
+    /// What `rcv_nxt` has reached is delivered (Linux `tcp_ofo_queue`).
+    fn fill_hole(&mut self, cx: &mut Cx<'_>) -> Step {
+        let (covered, dsack) = (self.recv.rcv_nxt, self.sack && cx.sysctl.tcp_dsack);
+        while let Some(piece) = self.reorder.pop(self.recv.rcv_nxt, covered, dsack, cx.counters) {
+            self.deliver(piece.data, piece.truesize, piece.charge, cx);
+            if piece.fin {
+                self.on_fin(cx)?;
+            }
+        }
+        if self.reorder.is_empty() && self.acks.is_scheduled() {
+            // RFC 5681 4.2: "SHOULD send immediate ACK, when gap in queue is filled."
+            self.acks.send_now();
+        }
+        Step::Continue(())
     }
 
     fn deliver(&mut self, payload: bytes::Bytes, truesize: u32, charge: Charge, cx: &mut Cx<'_>) {
@@ -272,8 +283,14 @@ impl Connection {
             self.measure_segment(segment, charge);
         }
         self.acks.schedule();
-        let (sack, dsack) = (self.sack, cx.sysctl.tcp_dsack);
-        let is_new = self.reorder.insert(self.recv.rcv_nxt, piece, sack, dsack, cx.counters);
+        let (range, dsack) = (piece.range, self.sack && cx.sysctl.tcp_dsack);
+        let is_new = self.reorder.insert(self.recv.rcv_nxt, piece, dsack, cx.counters);
+        if self.sack {
+            if self.reorder.crowds(range) && self.acks.release() {
+                self.push_ack(cx);
+            }
+            self.reorder.remember(range);
+        }
         // "For non sack flows, do not grow window to force DUPACK and trigger fast retransmit."
         if len > 0 && self.sack && is_new {
             self.grow_window(segment, charge, cx);
@@ -305,7 +322,6 @@ impl Connection {
         self.rcv_shutdown = true;
         self.life.fin_received_at = Some(cx.now);
         self.life.first_close = self.life.first_close.or(Some(Side::Remote));
-        self.reorder.purge();
         self.tell(Readiness(Readiness::READABLE.0 | Readiness::PEER_CLOSED.0));
         match self.state {
             TcpState::SynRecv | TcpState::Established => {
@@ -313,8 +329,9 @@ impl Connection {
                 // "enters ping-pong mode, the ACK of the FIN may be delayed about 40 ms"
                 self.acks.enter_pingpong(cx.sysctl.tcp_pingpong_thresh);
             }
+            // These two acknowledge before they forget what came ahead of the FIN.
             TcpState::FinWait1 => {
-                self.acks.send_now();
+                self.push_ack(cx);
                 self.set_state(TcpState::Closing, cx);
             }
             TcpState::FinWait2 => {
@@ -323,6 +340,8 @@ impl Connection {
             }
             _ => {}
         }
+        // "It _is_ possible, that we have something out-of-order _after_ FIN."
+        self.reorder.purge();
         Step::Continue(())
     }
 
