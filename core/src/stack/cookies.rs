@@ -181,7 +181,8 @@ impl Stack {
         let cookie = self.sockets.new_cookie();
         let Some(half_open) = self.new_half_open(now, id, packed, tuple, &syn, iss) else { return true };
         let half_open = half_open.of_cookie();
-        let child = self.child(now, id, &half_open, cookie, tuple, Holder::AcceptQueue(id));
+        let setup = self.child_setup(now, &half_open, cookie, tuple);
+        let child = self.child(now, id, &setup, &half_open, &segment.header, Holder::AcceptQueue(id));
         let Some(child) = child else { return true };
         self.enqueue_child(id, child);
         self.first_segment(now, child, segment);

@@ -227,7 +227,8 @@ impl Stack {
                 let Some((half_open, _)) = self.sockets.remove_half_open(key) else { return };
                 listener.half_open_gone(&half_open);
                 let holder = if pending == NOT_PENDING { Holder::AcceptQueue(id) } else { Holder::App };
-                let child = self.child(now, id, &half_open, cookie, tuple, holder);
+                let setup = self.child_setup(now, &half_open, cookie, tuple);
+                let child = self.child(now, id, &setup, &half_open, &segment.header, holder);
                 let Some(child) = child else { return };
                 if pending == NOT_PENDING {
                     self.enqueue_child(id, child);

@@ -27,7 +27,7 @@ use crate::tcp::half_open::{HalfOpen, SynQueue, default_mss};
 use crate::tcp::options::{TcpOption, TcpOptions};
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
-use crate::wire::segment::Segment;
+use crate::wire::segment::{Segment, SegmentHeader};
 
 /// One listener.
 #[derive(Debug)]
@@ -418,24 +418,24 @@ impl Stack {
         }
     }
 
-    /// A finished half-open connection becomes a connection, which takes the segment that finished it.
+    /// A finished half-open connection becomes a connection, which takes the segment that finished it (`answer`).
     pub(crate) fn child(
         &mut self,
         now: Instant,
         id: ListenerId,
+        setup: &ConnectionSetup,
         half_open: &HalfOpen,
-        cookie: u64,
-        tuple: &FourTuple,
+        answer: &SegmentHeader,
         holder: Holder,
     ) -> Option<ConnectionId> {
-        let setup = self.child_setup(now, half_open, cookie, tuple);
         let options = Arc::clone(&self.listeners.get(id)?.options);
         let port = Use { reuseaddr: options.reuseaddr, bound: false };
-        let mut connection = Connection::from_half_open(&setup, half_open, options, &mut self.world.cx(now));
+        let mut connection =
+            Connection::from_half_open(setup, half_open, Some(answer), options, &mut self.world.cx(now));
         if holder == Holder::App {
             connection.on_accepted();
         }
-        self.ports.acquire(tuple.local.port(), port);
+        self.ports.acquire(setup.tuple.local.port(), port);
         Some(self.sockets.add_connection(Box::new(connection), holder, port))
     }
 

@@ -237,7 +237,7 @@ impl Connection {
         if !acked.old || predicted {
             self.store_timestamp(segment, cx.now);
         }
-        self.finish_opening(cx);
+        self.finish_opening(header, &view, cx);
         self.finish_handshake(header, cx);
         self.life.bytes_acked += u64::from(acked.bytes);
         self.tell_room(cx);
@@ -283,6 +283,7 @@ impl Connection {
             takes_sequence: segment.seq_len() > 0,
             ece: header.flags.ece() && !header.flags.syn() && self.ecn.is_on(),
             predicted: false,
+            opening: self.is_opening(),
             segs: segment.segs,
         }
     }

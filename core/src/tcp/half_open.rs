@@ -63,7 +63,7 @@ pub(crate) struct HalfOpen {
     /// SYN-ACK timer firings (Linux `num_timeout`); 0: "young".
     pub(crate) timeouts: u8,
     /// SYN-ACKs sent again.
-    retransmits: u8,
+    pub(crate) retransmits: u8,
     agreed: Agreed,
     /// An ACK came that could not complete (accept queue full, or defer accept).
     pub(crate) acked: bool,
@@ -92,12 +92,21 @@ pub(crate) struct Handover {
     /// In force when timestamps are agreed on.
     pub(crate) ts: TsState,
     pub(crate) opened: Instant,
-    /// The SYN-ACK was sent once: its round trip is a sample.
+    /// Of the SYN-ACK.
     pub(crate) round_trip: Option<Duration>,
-    pub(crate) repeated: bool,
-    /// Time-outs of the SYN-ACK, and when it was first sent.
-    pub(crate) timeouts: (u8, Instant),
+    pub(crate) repeats: Option<SynAckRepeats>,
     pub(crate) initial: InitialWindow,
+}
+
+/// A SYN-ACK that was sent more than once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SynAckRepeats {
+    pub(crate) count: u8,
+    /// Of these, because nothing had come in time.
+    pub(crate) timeouts: u8,
+    pub(crate) first_sent: Instant,
+    /// The answer echoes the very first one (Linux `tcp_try_undo_spurious_syn`).
+    pub(crate) needless: bool,
 }
 
 /// What a segment did to a half-open connection. Answers were put into `cx.replies`.
@@ -448,15 +457,31 @@ impl HalfOpen {
         HalfOpenTimeout::Keep
     }
 
-    /// Round trip of the SYN-ACK, when it was sent once.
-    pub(crate) fn round_trip(&self, now: Instant) -> Option<Duration> {
-        // None after a SYN cookie: nobody remembers when it was sent.
-        let sent = (self.retransmits == 0 && self.first_sent.is_armed()).then_some(self.first_sent);
-        sent.map(|sent| now.saturating_since(sent))
+    /// Round trip of the SYN-ACK that `answer` acknowledges (Linux `tcp_synack_rtt_meas`): where it was repeated, or nobody remembers
+    /// when it was sent (a SYN cookie), the echo tells, in whole milliseconds and at least one.
+    pub(crate) fn round_trip(&self, answer: &SegmentHeader, now: Instant) -> Option<Duration> {
+        if self.retransmits == 0 && self.first_sent.is_armed() {
+            return Some(now.saturating_since(self.first_sent));
+        }
+        let elapsed = ts_clock(now, self.ts_offset).wrapping_sub(self.echo(answer)?).max(1);
+        (elapsed < i32::MAX as u32 / 1000).then(|| Duration::from_millis(elapsed.into()))
     }
 
-    /// What the connection begins with.
-    pub(crate) fn handover(&self, options: &TcpOptions, sysctl: &Sysctl, now: Instant) -> Handover {
+    /// Of our timestamp clock, in an answer.
+    fn echo(&self, answer: &SegmentHeader) -> Option<u32> {
+        let tsecr = answer.options.timestamps.filter(|_| self.agreed.timestamps)?.tsecr;
+        (tsecr != 0).then_some(tsecr)
+    }
+
+    /// What the connection begins with. `answer` acknowledges the SYN-ACK; a Fast Open child begins without.
+    pub(crate) fn handover(
+        &self,
+        answer: Option<&SegmentHeader>,
+        options: &TcpOptions,
+        sysctl: &Sysctl,
+        now: Instant,
+    ) -> Handover {
+        let first = ts_clock(self.first_sent, self.ts_offset);
         Handover {
             irs: self.irs,
             mss: self.mss,
@@ -466,9 +491,13 @@ impl HalfOpen {
             agreed: self.agreed,
             ts: TsState { recent: self.ts_recent, stored: now, offset: self.ts_offset },
             opened: self.opened,
-            round_trip: self.round_trip(now),
-            repeated: self.retransmits > 1,
-            timeouts: (self.timeouts, self.first_sent),
+            round_trip: answer.and_then(|answer| self.round_trip(answer, now)),
+            repeats: (self.retransmits > 0).then(|| SynAckRepeats {
+                count: self.retransmits,
+                timeouts: self.timeouts,
+                first_sent: self.first_sent,
+                needless: answer.is_some_and(|answer| self.echo(answer) == Some(first)),
+            }),
             initial: self.initial_window(options, sysctl),
         }
     }
@@ -637,7 +666,7 @@ mod tests {
         let header = world.replies.pop().expect("a SYN-ACK").header;
         assert_eq!(header.options, Options { mss: Some(1460), ..Options::default() });
         assert_eq!((header.wnd, header.ack), (64_240, SeqNum(1001)));
-        assert_eq!(half_open.handover(&options, &world.sysctl, world.now).mss, 48, "tcp_min_snd_mss");
+        assert_eq!(half_open.handover(None, &options, &world.sysctl, world.now).mss, 48, "tcp_min_snd_mss");
 
         let full = segment(Flags::SYN, 1000, 0, syn_options());
         let mut half_open = HalfOpen::new(&full, SeqNum(7), 5, 1460, MSS_DEFAULT, &options, &world.cx());

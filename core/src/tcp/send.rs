@@ -46,6 +46,7 @@ use crate::observe::CaState;
 use crate::observe::event::{Event, EventKind, EventMask};
 use crate::tcp::congestion::{Congestion, INFINITE_SSTHRESH};
 use crate::tcp::context::Cx;
+use crate::tcp::half_open::SynAckRepeats;
 use crate::tcp::metrics::Way;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::send::chrono::{Chrono, Limit};
@@ -83,8 +84,8 @@ pub(crate) struct SenderConfig {
     pub(crate) handshake_rtt: Option<Duration>,
     /// What earlier connections learnt about the way.
     pub(crate) way: Option<Way>,
-    /// SYN or SYN-ACK was repeated: first cwnd is 1 (Linux `tcp_init_cwnd` after `undo_marker`).
-    pub(crate) syn_was_repeated: bool,
+    /// Our SYN-ACK had to be repeated.
+    pub(crate) syn_ack_repeats: Option<SynAckRepeats>,
 }
 
 /// The parts of a received segment that concern the sender.
@@ -106,6 +107,8 @@ pub(crate) struct AckView<'a> {
     pub(crate) ece: bool,
     /// Header prediction would have taken it (Linux `tcp_rcv_established`).
     pub(crate) predicted: bool,
+    /// A Fast Open child whose SYN-ACK is not acknowledged before this (Linux `fastopen_rsk`).
+    pub(crate) opening: bool,
     /// Wire segments merged into this one, at least 1.
     pub(crate) segs: u16,
 }
@@ -267,6 +270,8 @@ enum Phase {
     SynOwed,
     /// The SYN is on the wire.
     SynSent,
+    /// So is the peer's, and ours again with ACK: a simultaneous open.
+    SynReceived,
     /// Data may flow.
     Established,
 }
@@ -348,6 +353,9 @@ impl Sender {
         if let Some(rtt) = config.handshake_rtt {
             sender.handshake_sample(rtt, cx);
         }
+        if let Some(repeats) = &config.syn_ack_repeats {
+            sender.take_over_repeats(repeats, cx.now);
+        }
         sender.begin(config, cx);
         sender
     }
@@ -373,8 +381,7 @@ impl Sender {
 
     /// Linux `tcp_init_transfer`.
     fn begin(&mut self, config: &SenderConfig, cx: &Cx<'_>) {
-        let syn_was_lost = config.syn_was_repeated
-            || (self.recovery.totals.retrans > 1 && self.recovery.undo_marker.is_some());
+        let syn_was_lost = self.recovery.totals.retrans > 1 && self.recovery.undo_marker.is_some();
         self.phase = Phase::Established;
         self.sack = config.sack;
         self.header_len = if config.timestamps { 32 } else { 20 };
@@ -384,10 +391,7 @@ impl Sender {
         self.sync_mss();
         self.cwnd.window.snd_cwnd = if syn_was_lost { 1 } else { cwnd::INIT_CWND };
         self.cwnd.stamp = cx.now;
-        if let Some(trouble) = self.recovery.trouble() {
-            trouble.undo_marker = None;
-            trouble.retrans_stamp = None;
-        }
+        self.recovery.forget_retrans_stamp();
         if self.recovery.ca_state != CaState::Open {
             // Linux tcp_process_loss(): the handshake's losses are over; without SACK the state is held until something above
             // `high_seq` is acknowledged. tcp_init_metrics(): "ssthresh may have been reduced unnecessarily during 3WHS."
@@ -410,8 +414,10 @@ impl Sender {
         }
     }
 
-    /// The window of the peer's SYN in a simultaneous open, and the segment that told it.
-    pub(crate) fn set_peer_window(&mut self, seq: SeqNum, wnd: u32) {
+    /// The window of the peer's SYN in a simultaneous open, the segment that told it, and whether SACK is agreed on.
+    pub(crate) fn set_peer_window(&mut self, seq: SeqNum, wnd: u32, sack: bool) {
+        self.phase = Phase::SynReceived;
+        self.sack = sack;
         self.snd_wl1 = Some(seq);
         self.snd_wnd = wnd;
         self.max_window = wnd;

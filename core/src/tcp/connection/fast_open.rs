@@ -16,6 +16,7 @@ use crate::tcp::fast_open::{Attempt, CLIENT_NO_COOKIE, ClientFail, Opening, Over
 use crate::tcp::half_open::{HalfOpen, HalfOpenTimeout, HalfOpenVerdict};
 use crate::tcp::metrics::Metrics;
 use crate::tcp::options::TcpOptions;
+use crate::tcp::send::AckView;
 use crate::tcp::state::TcpState;
 use crate::time::Instant;
 use crate::wire::segment::{FastOpen, Segment, SegmentHeader};
@@ -36,7 +37,7 @@ impl Connection {
         fast_open: Option<FastOpen>,
         cx: &mut Cx<'_>,
     ) -> Self {
-        let mut connection = Self::from_half_open(setup, &half_open, options, cx);
+        let mut connection = Self::from_half_open(setup, &half_open, None, options, cx);
         connection.send.uncount_syn_ack();
         connection.settle_receiver(cx);
         connection.segs_in = u32::from(syn.segs);
@@ -76,7 +77,11 @@ impl Connection {
             return ControlFlow::Continue(());
         };
         let (cookie, tuple) = (self.cookie, self.tuple);
+        let repeats = opening.half_open.retransmits;
         let verdict = opening.half_open.on_segment(cookie, &tuple, segment, &self.options, true, cx);
+        if opening.half_open.retransmits != repeats {
+            self.send.count_syn_ack_repeat();
+        }
         self.opening = Some(opening);
         match verdict {
             HalfOpenVerdict::Keep => ControlFlow::Break(Disposition::Keep),
@@ -89,16 +94,18 @@ impl Connection {
     }
 
     /// The final ACK was taken.
-    pub(super) fn finish_opening(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn finish_opening(&mut self, header: &SegmentHeader, view: &AckView<'_>, cx: &mut Cx<'_>) {
         if !self.is_opening() {
             return;
         }
-        if let Some(rtt) = self.opening.as_ref().and_then(|opening| opening.half_open.round_trip(cx.now)) {
+        let half_open = self.opening.as_ref().map(|opening| &opening.half_open);
+        if let Some(rtt) = half_open.and_then(|half_open| half_open.round_trip(header, cx.now)) {
             self.send.measure_syn_ack(rtt, cx);
         }
         self.end_opening(Over::Done);
         self.send.count_syn_ack();
-        self.send.release_timer(cx);
+        self.send.end_opening(view, cx);
+        cx.events.sign(self.cookie, &self.tuple, self.state);
     }
 
     pub(super) fn end_opening(&mut self, how: Over) {
@@ -123,14 +130,11 @@ impl Connection {
 
     pub(super) fn on_opening_timeout(&mut self, cx: &mut Cx<'_>) -> Disposition {
         let Some(opening) = &mut self.opening else { return Disposition::Keep };
-        // Linux: "Lower cwnd after certain SYNACK timeout like tcp_init_transfer()".
-        let lowers_cwnd = opening.half_open.timeouts == 1;
         let (cookie, tuple) = (self.cookie, self.tuple);
         match opening.half_open.on_childs_timeout(cookie, &tuple, &self.options, cx) {
             HalfOpenTimeout::Keep => {
-                if lowers_cwnd {
-                    self.send.lose_syn_ack(cx);
-                }
+                self.send.syn_ack_timed_out(cx);
+                self.send.count_syn_ack_repeat();
                 Disposition::Keep
             }
             HalfOpenTimeout::Expire => {

@@ -10,7 +10,7 @@ use crate::tcp::ack_policy::{AckPolicy, MAX_QUICKACKS};
 use crate::tcp::connection::{Connection, ConnectionSetup, Disposition, Step};
 use crate::tcp::context::Cx;
 use crate::tcp::ecn::Ecn;
-use crate::tcp::half_open::{HalfOpen, TIMESTAMPS_LEN, checked_mss, default_mss};
+use crate::tcp::half_open::{HalfOpen, SynAckRepeats, TIMESTAMPS_LEN, checked_mss, default_mss};
 use crate::tcp::options::TcpOptions;
 use crate::tcp::paws::TsState;
 use crate::tcp::rate_limit::RateLimit;
@@ -53,15 +53,17 @@ impl Connection {
         connection
     }
 
-    /// Passive open done: SYN-RECV about to take the segment that completed it. Give it that segment next.
+    /// Passive open done: SYN-RECV about to take the segment that completed it, whose header is `answer`. Give it that segment next.
+    /// Without `answer`: a Fast Open child.
     pub(crate) fn from_half_open(
         setup: &ConnectionSetup,
         half_open: &HalfOpen,
+        answer: Option<&SegmentHeader>,
         options: impl Into<Arc<TcpOptions>>,
         cx: &mut Cx<'_>,
     ) -> Self {
         let options = options.into();
-        let handover = half_open.handover(&options, cx.sysctl, cx.now);
+        let handover = half_open.handover(answer, &options, cx.sysctl, cx.now);
         let rcvbuf = options.rcvbuf.unwrap_or(cx.sysctl.tcp_rmem[1]);
         let mut recv = Receiver::new(handover.initial, rcvbuf, options.rcvbuf.is_some());
         recv.synchronise(handover.irs);
@@ -82,12 +84,9 @@ impl Connection {
         // Linux tcp_create_openreq_child(): the SYN.
         connection.segs_in = 1;
         connection.life.opened_at = handover.opened;
-        let config = connection.sender_config(handover.round_trip, handover.repeated, cx);
+        let config = connection.sender_config(handover.round_trip, handover.repeats, cx);
         connection.send =
             Sender::established(setup.iss, u32::from(handover.wnd), &config, &connection.options, cx);
-        if let (timeouts @ 1.., since) = handover.timeouts {
-            connection.send.count_syn_ack_timeouts(timeouts, since, cx.now);
-        }
         connection.set_state(TcpState::SynRecv, cx);
         connection
     }
@@ -146,7 +145,7 @@ impl Connection {
     fn sender_config(
         &self,
         handshake_rtt: Option<Duration>,
-        syn_was_repeated: bool,
+        syn_ack_repeats: Option<SynAckRepeats>,
         cx: &Cx<'_>,
     ) -> SenderConfig {
         let most_segs =
@@ -159,7 +158,7 @@ impl Connection {
             gso_max_segs: self.gso_max_segs.min(most_segs.min(65_535) as u16),
             handshake_rtt,
             way: cx.metrics.get(&self.tuple, cx.now),
-            syn_was_repeated,
+            syn_ack_repeats,
         }
     }
 
@@ -228,7 +227,7 @@ impl Connection {
         self.last_received = cx.now;
         self.recv.synchronise(header.seq);
         self.irs = header.seq;
-        let config = self.sender_config(None, false, cx);
+        let config = self.sender_config(None, None, cx);
         self.send.finish_connect(u32::from(header.wnd), &config, cx);
         self.enter_established(cx);
         if self.on_fast_open_answer(segment, cx) {
@@ -257,7 +256,7 @@ impl Connection {
         self.ecn.on_syn(header.flags);
         self.recv.synchronise(header.seq);
         self.irs = header.seq;
-        self.send.set_peer_window(header.seq, u32::from(header.wnd));
+        self.send.set_peer_window(header.seq, u32::from(header.wnd), self.sack);
         self.set_state(TcpState::SynRecv, cx);
         self.send.set_first_mss(self.current_mss(cx), self.has_timestamps);
         self.acks.init_rcv_mss(self.advmss.into(), self.send.mss(), self.recv.rcv_wnd);
@@ -286,7 +285,7 @@ impl Connection {
     pub(super) fn finish_handshake(&mut self, header: &SegmentHeader, cx: &mut Cx<'_>) {
         if self.send.is_connecting() {
             // Simultaneous open: our SYN came first, and nothing passive settled the sender.
-            let config = self.sender_config(None, false, cx);
+            let config = self.sender_config(None, None, cx);
             self.send.finish_connect(u32::from(header.wnd) << self.snd_wscale, &config, cx);
             self.send.count_syn_ack();
         } else if self.state == TcpState::SynRecv {

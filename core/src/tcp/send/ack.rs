@@ -15,7 +15,7 @@ use crate::tcp::send::chrono::Limit;
 use crate::tcp::send::output::Due;
 use crate::tcp::send::recovery::Rexmit;
 use crate::tcp::send::segments::{Marks, SentSegment};
-use crate::tcp::send::{AckVerdict, Acked, Sender};
+use crate::tcp::send::{AckVerdict, Acked, Phase, Sender};
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
 
@@ -58,6 +58,41 @@ impl core::ops::BitOr for Flag {
     }
 }
 
+/// The echo of our timestamp clock that a segment brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Echo {
+    tsecr: Option<u32>,
+    ts_now: u32,
+    now: Instant,
+}
+
+impl Echo {
+    pub(super) fn of(view: &AckView<'_>, now: Instant) -> Self {
+        Self { tsecr: view.tsecr.filter(|echo| *echo != 0), ts_now: view.ts_now, now }
+    }
+
+    /// Our timestamp clock at `at`.
+    fn ts_at(&self, at: Instant) -> u32 {
+        self.ts_now.wrapping_sub(self.now.as_millis().saturating_sub(at.as_millis()) as u32)
+    }
+
+    /// It is what our clock told at `at`.
+    fn is_of(&self, at: Instant) -> bool {
+        self.tsecr == Some(self.ts_at(at))
+    }
+
+    /// It was taken before `at` (Linux `tcp_tsopt_ecr_before`): it answers something sent earlier.
+    pub(super) fn is_before(&self, at: Instant) -> bool {
+        self.tsecr.is_some_and(|echo| (echo.wrapping_sub(self.ts_at(at)) as i32) < 0)
+    }
+
+    /// RTT by it, microseconds (Linux `tcp_rtt_tsopt_us`): at least 1 ms, the clock's tick.
+    pub(super) fn rtt_us(&self) -> Option<u32> {
+        let delta = self.ts_now.wrapping_sub(self.tsecr?).max(1);
+        (delta < i32::MAX as u32 / 1000).then(|| delta * 1000)
+    }
+}
+
 /// What the steps have found in this ACK so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Work {
@@ -70,9 +105,9 @@ pub(super) struct Work {
     pub(super) last_sackt: Instant,
     /// The most recently sent segment this ACK delivered.
     pub(super) newest: Option<SentSegment>,
-    tsecr: Option<u32>,
-    ts_now: u32,
-    now: Instant,
+    pub(super) echo: Echo,
+    /// [`AckView::opening`].
+    pub(super) opening: bool,
 }
 
 impl Work {
@@ -85,9 +120,8 @@ impl Work {
             first_sackt: None,
             last_sackt: now,
             newest: None,
-            tsecr: view.tsecr.filter(|echo| *echo != 0),
-            ts_now: view.ts_now,
-            now,
+            echo: Echo::of(view, now),
+            opening: view.opening,
         }
     }
 
@@ -99,25 +133,6 @@ impl Work {
     }
     pub(super) fn clear(&mut self, flag: Flag) {
         self.flags &= !flag.0;
-    }
-    pub(super) fn syn_acked(&self) -> bool {
-        self.has(Flag::SYN_ACKED)
-    }
-
-    /// Our timestamp clock at `at`.
-    fn ts_at(&self, at: Instant) -> u32 {
-        self.ts_now.wrapping_sub(self.now.as_millis().saturating_sub(at.as_millis()) as u32)
-    }
-
-    /// The echo was taken before `at` (Linux `tcp_tsopt_ecr_before`): it answers something sent earlier.
-    pub(super) fn echo_is_before(&self, at: Instant) -> bool {
-        self.tsecr.is_some_and(|echo| (echo.wrapping_sub(self.ts_at(at)) as i32) < 0)
-    }
-
-    /// RTT by the echo, microseconds (Linux `tcp_rtt_tsopt_us`): at least 1 ms, the clock's tick.
-    fn echo_rtt_us(&self) -> Option<u32> {
-        let delta = self.ts_now.wrapping_sub(self.tsecr?).max(1);
-        (delta < i32::MAX as u32 / 1000).then(|| delta * 1000)
     }
 
     /// `delivered` when that segment was sent.
@@ -319,7 +334,7 @@ impl Sender {
             } else if self.sack {
                 self.totals.delivered = self.totals.delivered.wrapping_add(segs);
                 // Linux tcp_skb_spurious_retrans(): the echo answers an earlier copy.
-                let spurious = head.marks.has(Marks::EVER_RETRANS) && work.echo_is_before(head.sent_at);
+                let spurious = head.marks.has(Marks::EVER_RETRANS) && work.echo.is_before(head.sent_at);
                 if !spurious {
                     self.rack_advance(0, cx.now);
                 }
@@ -401,13 +416,15 @@ impl Sender {
             let sample = RttSample { rtt_us, snd_una: self.snd_una, snd_nxt: self.snd_nxt };
             self.congestion.on_rtt(&sample, &mut self.cwnd.window, cx.now, cx.counters);
         }
-        work.syn_acked()
+        work.has(Flag::SYN_ACKED)
     }
 
     fn on_syn_acked(&mut self, work: &Work) {
-        // Linux tcp_try_undo_spurious_syn(): the echo of the very first SYN, so the repeats were needless.
+        // Linux tcp_try_undo_spurious_syn(): the echo of the very first SYN, so the repeats were needless. In a simultaneous open
+        // tcp_ack() has forgotten the stamp by then.
         if let Some(first) = self.recovery.retrans_stamp
-            && work.tsecr == Some(work.ts_at(first))
+            && self.phase == Phase::SynSent
+            && work.echo.is_of(first)
         {
             self.recovery.undo_marker = None;
         }
@@ -426,7 +443,7 @@ impl Sender {
         let mut sample = seq_rtt_us.or(sack_rtt_us);
         // RTTM rule: the echo counts only when new data is acknowledged.
         if sample.is_none() && work.has(Flag::ACKED) {
-            sample = work.echo_rtt_us();
+            sample = work.echo.rtt_us();
             *ca_rtt_us = sample;
         }
         let (Some(rtt_us), Some(latest_us)) = (sample, *ca_rtt_us) else { return false };

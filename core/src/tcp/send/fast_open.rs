@@ -2,9 +2,11 @@
 //!
 //! Rules:   Linux `tcp_send_syn_data`, `tcp_rcv_fastopen_synack`, `tcp_rcv_synrecv_state_fastopen`.
 
+use crate::observe::CaState;
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOptions;
-use crate::tcp::send::{Phase, Sender, Write};
+use crate::tcp::send::ack::Echo;
+use crate::tcp::send::{AckView, Phase, Sender, Write};
 use crate::time::Duration;
 
 impl Sender {
@@ -22,15 +24,37 @@ impl Sender {
         }
     }
 
-    /// The SYN-ACK's timer ends and the sender's own begins: data may be on the wire.
-    pub(crate) fn release_timer(&mut self, cx: &Cx<'_>) {
+    /// The SYN-ACK is acknowledged (Linux `tcp_rcv_synrecv_state_fastopen`): its timer ends and the sender's own begins, because data may
+    /// be on the wire.
+    pub(crate) fn end_opening(&mut self, view: &AckView<'_>, cx: &mut Cx<'_>) {
+        if self.recovery.ca_state == CaState::Loss && self.counts.packets_out == 0 {
+            self.try_undo_recovery(&Echo::of(view, cx.now), cx);
+        }
+        if let Some(trouble) = self.recovery.trouble() {
+            trouble.totals.end_of_timeouts(cx.now);
+        }
         self.retransmits = 0;
+        if !self.any_retrans_done() {
+            self.recovery.forget_retrans_stamp();
+        }
         self.rearm_rto(cx.now);
     }
 
-    /// The SYN-ACK timed out twice: as a time-out of data (Linux: `tcp_enter_loss`), of which nothing is sent again yet.
-    pub(crate) fn lose_syn_ack(&mut self, cx: &mut Cx<'_>) {
-        self.enter_loss(cx);
+    /// The SYN-ACK timed out and goes again (Linux `tcp_fastopen_synack_timer`). The second time counts as a time-out of data, of which
+    /// nothing is sent again yet.
+    pub(crate) fn syn_ack_timed_out(&mut self, cx: &mut Cx<'_>) {
+        if self.retransmits == 1 {
+            self.enter_loss(cx);
+        }
+        let trouble = &mut *self.recovery;
+        trouble.totals.timed_out(self.retransmits == 0, cx.now);
+        trouble.retrans_stamp.get_or_insert(cx.now);
+        self.retransmits = self.retransmits.saturating_add(1);
+    }
+
+    /// The SYN-ACK was sent again (Linux `tcp_rtx_synack`).
+    pub(crate) fn count_syn_ack_repeat(&mut self) {
+        self.recovery.totals.retrans += 1;
     }
 
     // ---- the client's side

@@ -1,6 +1,7 @@
 //! What the sending half shows: its fields of `TCP_INFO`, its timer row, and the sums behind them.
 
 use crate::observe::info::{TcpInfo, TimerKind, TimerRow};
+use crate::tcp::half_open::SynAckRepeats;
 use crate::tcp::send::Sender;
 use crate::tcp::send::timer::Pending;
 use crate::time::Instant;
@@ -58,10 +59,13 @@ impl LossTotals {
     }
 
     /// Linux `tcp_create_openreq_child`: the time-outs of a SYN-ACK are one run.
-    fn of_syn_ack(&mut self, timeouts: u8, since: Instant, now: Instant) {
-        self.total_rto = timeouts.into();
-        self.total_rto_recoveries = 1;
-        self.total_rto_time_ms = now.saturating_since(since).as_millis() as u32;
+    fn of_syn_ack(&mut self, repeats: &SynAckRepeats, now: Instant) {
+        self.retrans = repeats.count.into();
+        if repeats.timeouts > 0 {
+            self.total_rto = repeats.timeouts.into();
+            self.total_rto_recoveries = 1;
+            self.total_rto_time_ms = now.saturating_since(repeats.first_sent).as_millis() as u32;
+        }
     }
 
     /// Linux `tcp_update_rto_time`.
@@ -96,9 +100,12 @@ impl Left {
 }
 
 impl Sender {
-    /// A passive open's SYN-ACK had to be repeated.
-    pub(crate) fn count_syn_ack_timeouts(&mut self, timeouts: u8, since: Instant, now: Instant) {
-        self.recovery.totals.of_syn_ack(timeouts, since, now);
+    /// A passive open's SYN-ACK had to be repeated. Linux `tcp_create_openreq_child`: `undo_marker` is where it began, `undo_retrans` 0.
+    pub(super) fn take_over_repeats(&mut self, repeats: &SynAckRepeats, now: Instant) {
+        self.recovery.totals.of_syn_ack(repeats, now);
+        if repeats.timeouts > 0 && !repeats.needless {
+            self.recovery.undo_marker = Some(self.snd_una - 1);
+        }
     }
 
     /// Remembers what the queue that is thrown away had in it.

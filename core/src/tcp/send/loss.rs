@@ -204,7 +204,7 @@ impl Sender {
     pub(super) fn process_loss(&mut self, work: &mut Work, cx: &mut Cx<'_>) {
         let recovered = self.snd_una.at_or_after(self.recovery.high_seq);
         let advanced = work.has(Flag::SND_UNA_ADVANCED);
-        if advanced && self.try_undo_loss(work, false, cx) {
+        if (advanced || work.opening) && self.try_undo_loss(work, false, cx) {
             return;
         }
         if self.recovery.frto {
@@ -227,7 +227,7 @@ impl Sender {
             }
         }
         if recovered {
-            self.try_undo_recovery(work, cx);
+            self.try_undo_recovery(&work.echo, cx);
             return;
         }
         if !self.sack {

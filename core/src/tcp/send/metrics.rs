@@ -88,7 +88,7 @@ mod tests {
             timestamps: false,
             gso_max_segs: 1,
             handshake_rtt: rtt,
-            syn_was_repeated: false,
+            syn_ack_repeats: None,
             way,
             net_header_len: 20,
         };

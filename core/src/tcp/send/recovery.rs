@@ -201,7 +201,7 @@ impl Sender {
                     if !self.sack {
                         self.counts.sacked_out = 0;
                     }
-                    if self.try_undo_recovery(work, cx) {
+                    if self.try_undo_recovery(&work.echo, cx) {
                         return;
                     }
                     self.end_cwnd_reduction(cx.now);

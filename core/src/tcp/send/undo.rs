@@ -4,10 +4,10 @@
 
 use crate::observe::CaState;
 use crate::tcp::context::Cx;
-use crate::tcp::send::Sender;
-use crate::tcp::send::ack::Work;
+use crate::tcp::send::ack::{Echo, Work};
 use crate::tcp::send::rack::RECOVERY_THRESH;
 use crate::tcp::send::segments::Marks;
+use crate::tcp::send::{Phase, Sender};
 use crate::time::Instant;
 
 impl Sender {
@@ -24,19 +24,19 @@ impl Sender {
     }
 
     /// Linux `tcp_packet_delayed`: the ACK answers the original, not the repeat.
-    fn packet_delayed(&self, work: &Work) -> bool {
+    fn packet_delayed(&self, echo: &Echo) -> bool {
         match self.recovery.retrans_stamp {
-            Some(stamp) => work.echo_is_before(stamp),
-            // No repeat has left yet. Without SACK the stamp may have been cleared at high_seq.
-            None => self.sack || self.snd_una.before(self.recovery.high_seq),
+            Some(stamp) => echo.is_before(stamp),
+            // No repeat has left yet. Without SACK the stamp may have been cleared at high_seq; in SYN-SENT the SYN-ACK clears it.
+            None => {
+                (self.sack || self.snd_una.before(self.recovery.high_seq)) && self.phase != Phase::SynSent
+            }
         }
     }
 
     /// Linux `tcp_may_undo`.
-    fn may_undo(&self, work: &Work) -> bool {
-        self.recovery.undo_marker.is_some()
-            && !work.syn_acked()
-            && (self.recovery.undo_retrans == 0 || self.packet_delayed(work))
+    fn may_undo(&self, echo: &Echo) -> bool {
+        self.recovery.undo_marker.is_some() && (self.recovery.undo_retrans == 0 || self.packet_delayed(echo))
     }
 
     /// Linux `tcp_undo_cwnd_reduction`.
@@ -73,8 +73,8 @@ impl Sender {
     }
 
     /// Everything up to `high_seq` is acknowledged (Linux `tcp_try_undo_recovery`); true: NewReno holds the state.
-    pub(super) fn try_undo_recovery(&mut self, work: &Work, cx: &mut Cx<'_>) -> bool {
-        if self.may_undo(work) {
+    pub(super) fn try_undo_recovery(&mut self, echo: &Echo, cx: &mut Cx<'_>) -> bool {
+        if self.may_undo(echo) {
             let state = self.recovery.ca_state;
             self.undo_cwnd_reduction(false, cx.now);
             if state == CaState::Loss {
@@ -106,7 +106,7 @@ impl Sender {
 
     /// A time-out was spurious (Linux `tcp_try_undo_loss`); `proven`: by F-RTO.
     pub(super) fn try_undo_loss(&mut self, work: &Work, proven: bool, cx: &mut Cx<'_>) -> bool {
-        if !proven && !self.may_undo(work) {
+        if !proven && !self.may_undo(&work.echo) {
             return false;
         }
         self.undo_cwnd_reduction(true, cx.now);
@@ -130,7 +130,7 @@ impl Sender {
 
     /// A partial ACK in Recovery that answers an original (Linux `tcp_try_undo_partial`); true: send nothing again now.
     pub(super) fn try_undo_partial(&mut self, work: &mut Work, cx: &mut Cx<'_>) -> bool {
-        if self.recovery.undo_marker.is_none() || !self.packet_delayed(work) {
+        if self.recovery.undo_marker.is_none() || !self.packet_delayed(&work.echo) {
             return false;
         }
         self.check_reordering(work.prior_una, true, cx);

@@ -55,7 +55,7 @@ pub(super) fn config() -> SenderConfig {
         timestamps: true,
         gso_max_segs: 1,
         handshake_rtt: Some(Duration::from_micros(4_000)),
-        syn_was_repeated: false,
+        syn_ack_repeats: None,
     }
 }
 
@@ -186,6 +186,7 @@ impl Bench {
             takes_sequence: false,
             ece: false,
             predicted: false,
+            opening: false,
             segs: 1,
         }
     }
