@@ -4,6 +4,7 @@
 //! Rules:  the command-line contract; a broken pipe is success.
 
 use std::io;
+use std::num::IntErrorKind;
 use std::process::ExitCode;
 
 /// Usage errors and failures of the operator's commands.
@@ -55,7 +56,7 @@ impl Failure {
             Self::Said(said) => {
                 let Said { error, cause, next, code } = *said;
                 let [error, cause, next] = [error, cause, next].map(|text| one_line(&text));
-                eprintln!("error: {error}\ncause: {cause}\ntry:   {next}");
+                say!("error: {error}\ncause: {cause}\ntry:   {next}");
                 ExitCode::from(code)
             }
         }
@@ -79,8 +80,14 @@ impl From<io::Error> for Failure {
 }
 
 /// Turns clap's verdict on the arguments into our three lines; help and version are printed as they are.
-pub(crate) fn usage(error: &clap::Error, command: Option<&str>) -> ExitCode {
+pub(crate) fn usage(error: &clap::Error, words: impl Iterator<Item = String>) -> ExitCode {
     use clap::error::ErrorKind;
+    let known = known(words);
+    let code = if matches!(known.get(1).map(String::as_str), Some("run" | "demo" | "lab")) {
+        EXIT_OURS
+    } else {
+        EXIT_USAGE
+    };
     if matches!(
         error.kind(),
         ErrorKind::DisplayHelp
@@ -89,16 +96,26 @@ pub(crate) fn usage(error: &clap::Error, command: Option<&str>) -> ExitCode {
     ) {
         let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         let _ = error.print();
-        return if missing { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        return if missing { ExitCode::from(code) } else { ExitCode::SUCCESS };
     }
     let (what, cause) = what_and_cause(error);
-    let known = command.filter(|name| !name.starts_with('-'));
-    let help = match known {
-        Some(name) if error.kind() != ErrorKind::InvalidSubcommand => format!("lastack {name} --help"),
-        _ => "lastack --help".to_owned(),
-    };
-    let code = if matches!(known, Some("run" | "demo" | "lab")) { EXIT_OURS } else { EXIT_USAGE };
+    // `lastack`, then the commands that are known, the innermost last.
+    let help = format!("{} --help", known.join(" "));
     Failure::new(what, cause, help).code(code).report()
+}
+
+/// The program's name and the commands that `words` begins with.
+fn known(words: impl Iterator<Item = String>) -> Vec<String> {
+    use clap::CommandFactory as _;
+    let mut command = crate::args::Cli::command();
+    let mut known = vec!["lastack".to_owned()];
+    // Flags of all commands may stand before one.
+    for word in words.skip(1).filter(|word| !word.starts_with('-')) {
+        let Some(inner) = command.find_subcommand(&word).cloned() else { break };
+        known.push(word);
+        command = inner;
+    }
+    known
 }
 
 /// The first two lines for clap's verdict, which has more or fewer.
@@ -113,10 +130,31 @@ fn what_and_cause(error: &clap::Error) -> (String, String) {
         return (format!("{} is missing", names.join(" ")), "the command cannot do without".to_owned());
     }
     // A value's own reader says what it takes.
-    if let Some(why) = std::error::Error::source(error).map(ToString::to_string)
-        && let Some(what) = first.strip_suffix(&format!(": {why}"))
+    if let Some(source) = std::error::Error::source(error)
+        && let Some(what) = first.strip_suffix(&format!(": {source}"))
     {
+        let why = match source.downcast_ref::<std::num::ParseIntError>().map(|error| error.kind()) {
+            None => source.to_string(),
+            Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
+                "the number is too large".to_owned()
+            }
+            Some(_) => "a whole number is needed".to_owned(),
+        };
         return (what.to_owned(), why);
+    }
+    if error.kind() == ErrorKind::InvalidValue && first.ends_with("but none was supplied") {
+        return (first.to_owned(), "the value is empty".to_owned());
+    }
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+        && error.get(ContextKind::SuggestedArg).is_none()
+    {
+        let cause = match flag.strip_prefix('-').map(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+            Some(true) => "it reads as a flag; no number here may be negative",
+            Some(false) => "there is no such flag",
+            None => "nothing more is taken after the flags",
+        };
+        return (first.to_owned(), cause.to_owned());
     }
     if error.kind() == ErrorKind::ArgumentConflict {
         let with = lines.collect::<Vec<_>>();
@@ -155,10 +193,45 @@ mod tests {
                 "invalid value 'blue' for '--color <WHEN>'",
                 "it is one of auto, always, never",
             ),
+            (&["ss", "--zzz"], "unexpected argument '--zzz' found", "there is no such flag"),
+            (
+                &["run", "--loss", "-1%"],
+                "unexpected argument '-1' found",
+                "it reads as a flag; no number here may be negative",
+            ),
+            (
+                &["doctor", "this"],
+                "unexpected argument 'this' found",
+                "nothing more is taken after the flags",
+            ),
+            (
+                &["run", "--seed", "x", "true"],
+                "invalid value 'x' for '--seed <N>'",
+                "a whole number is needed",
+            ),
+            (
+                &["run", "--pcap", "", "true"],
+                "a value is required for '--pcap <FILE>' but none was supplied",
+                "the value is empty",
+            ),
         ] {
             let error =
                 Cli::try_parse_from([&["lastack"], words].concat()).expect_err("no such command line");
             assert_eq!(what_and_cause(&error), (what.to_owned(), cause.to_owned()));
+        }
+    }
+
+    #[test]
+    fn the_innermost_command_is_the_one_whose_help_is_named() {
+        for (line, last) in [
+            ("lastack", "lastack"),
+            ("lastack frob", "lastack"),
+            ("lastack --json ss --frob", "lastack ss"),
+            ("lastack lab", "lastack lab"),
+            ("lastack lab frob run", "lastack lab"),
+            ("lastack lab run --frob", "lastack lab run"),
+        ] {
+            assert_eq!(known(line.split(' ').map(str::to_owned)).join(" "), last);
         }
     }
 

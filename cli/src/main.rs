@@ -2,6 +2,18 @@
 //!
 //! [`args`] is the command line, [`cmd`] has a file a subcommand, [`failure`] is how it fails.
 #![forbid(unsafe_code)]
+// They panic where the reader has gone or the disk is full.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+/// Says a line on standard error, to whoever reads it: where nobody can, nothing is lost but the line.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        // At once: a line that is not torn by another's.
+        let line = format!("{}\n", format_args!($($words)*));
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }};
+}
 
 mod args;
 mod cmd;
@@ -30,7 +42,11 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return failure::usage(&error, std::env::args().nth(1).as_deref()),
+        Err(error) => {
+            // Words in no encoding name no command of ours.
+            let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+            return failure::usage(&error, words);
+        }
     };
     let globals = cli.globals;
     let done = match cli.command {

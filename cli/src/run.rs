@@ -2,7 +2,8 @@
 //!
 //! [`session`] runs a program behind the stack from start to end, [`observe`] one that stays where it is; [`journal`] takes down what happens, [`words`]
 //! explains it in two languages, [`report`] is the text at the end; [`rules`] reads `--allow` and `--deny`,
-//! [`publish`] `--publish`, [`impair`] and [`inject`] what is to go wrong, [`quantity`] their numbers; [`impaired`] is the account of the link.
+//! [`publish`] `--publish`, [`impair`] and [`inject`] what is to go wrong, [`quantity`] their numbers; [`impaired`] is the account of the link,
+//! [`pcap_file`] the file of `--pcap`.
 //! [`scenes`] are the connections that `demo` shows.
 
 pub(crate) mod impair;
@@ -10,6 +11,7 @@ pub(crate) mod impaired;
 pub(crate) mod inject;
 pub(crate) mod journal;
 pub(crate) mod observe;
+pub(crate) mod pcap_file;
 pub(crate) mod publish;
 mod quantity;
 pub(crate) mod report;

@@ -1,5 +1,7 @@
 //! Which sockets a command looks at: the kernel's, another namespace's, a running lastack's, a file's.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+
 use lastack_observe::json;
 use lastack_observe::snapshot::Snapshot;
 use lastack_observe::source::Source;
@@ -151,16 +153,23 @@ impl SourceArgs {
             retain(&mut now, query);
             return Ok(now);
         }
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::new(format!("cannot read {}", path.display()), error.to_string(), "a file that exists")
-        })?;
-        let mut snapshot = json::read_snapshot(&text).map_err(|error| {
+        let no_snapshot = |cause: String| {
             Failure::new(
-                format!("{} is not a snapshot", path.display()),
-                error.to_string(),
-                "lastack ss -a --json > snapshot.json makes one",
+                format!("{} is neither a snapshot nor a capture", path.display()),
+                cause,
+                "lastack ss -a --json > FILE, tcpdump -w FILE or lastack run --pcap FILE makes one",
             )
-        })?;
+        };
+        let unread = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::InvalidData => no_snapshot("it is no text".to_owned()),
+            _ => Failure::new(
+                format!("cannot read {}", path.display()),
+                error.to_string(),
+                "a file that exists",
+            ),
+        };
+        let text = text_of(path).map_err(unread)?;
+        let mut snapshot = json::read_snapshot(&text).map_err(|error| no_snapshot(error.to_string()))?;
         retain(&mut snapshot, query);
         Ok(snapshot)
     }
@@ -174,12 +183,28 @@ impl SourceArgs {
         };
         let next = match error.kind() {
             _ if self.stack_name().is_some() => "lastack run --name NAME -- CMD, and NAME while it runs",
-            std::io::ErrorKind::NotFound => "ls /run/netns; lsns -t net",
+            // What is named is no namespace.
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput if self.netns.is_some() => {
+                "ls /run/netns; lsns -t net"
+            }
             std::io::ErrorKind::PermissionDenied => "sudo lastack … (CAP_SYS_ADMIN enters another namespace)",
             _ => "modprobe tcp_diag inet_diag; in a container, allow AF_NETLINK sockets",
         };
         Failure::new(what, error.to_string(), next)
     }
+}
+
+/// All of a snapshot. One begins with `{`: what does not is not read to its end, which it may not have.
+fn text_of(path: &std::path::Path) -> std::io::Result<String> {
+    let mut file = BufReader::new(std::fs::File::open(path)?);
+    let begin = file.fill_buf()?.trim_ascii_start().first().copied();
+    let mut text = String::new();
+    match begin {
+        Some(b'{') => file.read_to_string(&mut text)?,
+        // Enough for the reader of JSON to say where it is wrong.
+        _ => file.take(64).read_to_string(&mut text)?,
+    };
+    Ok(text)
 }
 
 /// A running lastack, looked up by name or process id.

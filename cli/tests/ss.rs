@@ -32,7 +32,7 @@ fn lines(text: &str) -> BTreeSet<Vec<String>> {
 fn tables_have_the_lines_of_ss() {
     in_namespace(|| {
         let _zoo = zoo();
-        for flags in ["-Htn", "-Htan", "-Htln", "-Htan4", "-Htan6", "-Htano", "-tn"] {
+        for flags in ["-Htn", "-Htan", "-Htln", "-Htanl", "-Htlan", "-Htan4", "-Htan6", "-Htano", "-tn"] {
             let (mut theirs, mut ours) = (lines(&run("ss", &[flags])), lines(&text(&["ss", flags])));
             if flags == "-tn" {
                 // The header: theirs runs two columns together.

@@ -125,6 +125,10 @@ impl Recorder {
     /// # Errors
     /// When the directory or the file cannot be written.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        // The file takes the place of the one before: a device or a directory in its place would be lost.
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
@@ -133,8 +137,12 @@ impl Recorder {
         let document =
             Document { schema: SCHEMA, boot_id: boot_id(), updated_ns: clock::unix_ns(), connections };
         let next = path.with_extension("new");
-        fs::write(&next, serde_json::to_vec(&document)?)?;
-        fs::rename(&next, path)
+        fs::write(&next, serde_json::to_vec(&document)?).and_then(|()| fs::rename(&next, path)).inspect_err(
+            |_| {
+                // Half a file helps nobody; where it cannot be removed, it could not be written either.
+                let _ = fs::remove_file(&next);
+            },
+        )
     }
 }
 

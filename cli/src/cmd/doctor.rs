@@ -38,19 +38,19 @@ pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
     /// Sockets that make a pile; each rule's own (usually 20) unless set
-    #[arg(long, value_name = "N")]
-    min_count: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    min_count: Option<u32>,
     /// For how long they must have been so
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     min_age: u64,
     /// Share of a limit that counts as near it
-    #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u64).range(..=1000))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..=1000))]
     near_percent: u64,
     /// Share of repeated segments that counts as a storm
-    #[arg(long, value_name = "PERCENT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(..=1000))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
     retransmit_percent: u64,
     /// Resets a second that count as a storm
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     resets_per_second: u64,
     /// After how long idle a middlebox may have forgotten a connection
     #[arg(long, value_name = "TIME", default_value = "350s", value_parser = duration)]
@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
 impl Args {
     fn limits(&self) -> Limits {
         Limits {
-            min_count: self.min_count,
+            min_count: self.min_count.map(|count| count as usize),
             usual_pile: doctor::PILE,
             min_age_ms: self.min_age,
             near_percent: self.near_percent,
@@ -449,7 +449,9 @@ fn predict(
     paint: &Paint,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let Some((name, value)) = assignment.split_once('=') else {
+    let Some((name, value)) =
+        assignment.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
+    else {
         return Err(Failure::new(
             format!("`{assignment}` sets nothing"),
             "--what-if takes NAME=VALUE",

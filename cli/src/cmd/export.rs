@@ -79,15 +79,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let refused = |error: io::Error| args.source.refused(&error);
     let mut live = Live::open(&scope, args.interval).map_err(refused)?;
     if let Some(error) = live.refused() {
-        eprintln!(
-            "note: reasons of resets and how connections end are not seen: {error}; sudo lastack export"
-        );
+        say!("note: reasons of resets and how connections end are not seen: {error}; sudo lastack export");
     }
     let url = format!("http://{}/metrics", listener.local_addr()?);
     if globals.json {
-        println!("{}", serde_json::json!({"schema": 1, "event": "serving", "url": url}));
+        writeln!(io::stdout(), "{}", serde_json::json!({"schema": 1, "event": "serving", "url": url}))?;
     } else {
-        eprintln!("serving {url}");
+        say!("serving {url}");
     }
     let mut exporter = Exporter::new(live.refused().is_none());
     let (interrupt, start) = (Interrupt::catch(), clock::monotonic());

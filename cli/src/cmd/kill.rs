@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             out.flush()?;
         }
         if !asked(rows.len(), lang)? {
-            eprintln!("{}", if lang == Lang::En { "nothing was ended" } else { "没有结束任何连接" });
+            say!("{}", if lang == Lang::En { "nothing was ended" } else { "没有结束任何连接" });
             return Ok(ExitCode::from(EXIT_SOME));
         }
     }
@@ -157,10 +157,11 @@ fn asked(count: usize, lang: Lang) -> Result<bool, Failure> {
             "the same with --yes, or with --dry-run",
         ));
     }
-    match lang {
-        Lang::En => eprint!("End these {count}? [y/N] "),
-        Lang::Zh => eprint!("结束这 {count} 个连接吗？[y/N] "),
-    }
+    let question = match lang {
+        Lang::En => format!("End these {count}? [y/N] "),
+        Lang::Zh => format!("结束这 {count} 个连接吗？[y/N] "),
+    };
+    io::stderr().write_all(question.as_bytes())?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "是"))

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use lastack_lab::runner::TargetKind;
 
 use crate::args::Globals;
-use crate::failure::Failure;
+use crate::failure::{EXIT_OURS, Failure};
 
 /// The command line of `lab`.
 #[derive(clap::Args, Debug)]
@@ -67,10 +67,12 @@ impl TargetArg {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
-    match &args.command {
+    let done = match &args.command {
         Command::List => stories::list(globals),
         Command::Show(args) => stories::show(args, globals),
         Command::Run(args) => stories::run(args, globals),
         Command::Check(args) => check::run(args, globals),
-    }
+    };
+    // 1 says that a story or a script went another way.
+    done.map_err(|failure| failure.code(EXIT_OURS))
 }

@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let refused = |error: io::Error| args.source.refused(&error);
     let mut live = Live::open(&scope, args.interval).map_err(refused)?;
     if let Some(error) = live.refused() {
-        eprintln!("note: how connections end is not seen: {error}; sudo lastack record");
+        say!("note: how connections end is not seen: {error}; sudo lastack record");
     }
     let (interrupt, start) = (Interrupt::catch(), clock::monotonic());
     let mut ended = 0u64;
@@ -81,14 +81,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         }
     }
     let (known, unfit, lost) = (live.recorder().len(), live.recorder().overflow(), live.lost());
+    let mut out = io::stdout();
     if globals.json {
-        println!(
-            "{}",
-            serde_json::json!({"event": "summary", "remembered": known, "not_remembered": unfit, "ended": ended, "lost": lost})
-        );
+        let summary = serde_json::json!({"event": "summary", "remembered": known, "not_remembered": unfit, "ended": ended, "lost": lost});
+        writeln!(out, "{summary}")?;
     } else {
         let unfit = if unfit > 0 { format!(", {unfit} more were too many") } else { String::new() };
-        println!("{known} connections remembered{unfit}, {ended} ended, {lost} losses");
+        writeln!(out, "{known} connections remembered{unfit}, {ended} ended, {lost} losses")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,13 +1,13 @@
 //! `lastack run`: runs a program behind the stack.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lastack_core::observe::control;
 use lastack_gateway::addresses;
 use lastack_gateway::sandbox::DeviceChoice;
 use lastack_gateway::signals::Signals;
@@ -18,6 +18,7 @@ use crate::run::impair::ImpairFlags;
 use crate::run::inject;
 use crate::run::journal::{Form, Journal, Output};
 use crate::run::observe::{self, Untold};
+use crate::run::pcap_file::PcapFile;
 use crate::run::publish;
 use crate::run::report::Style;
 use crate::run::rules::RuleFlags;
@@ -101,7 +102,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", value_parser = resolver)]
     dns: Option<SocketAddr>,
     /// Name under which ss, kill and trace find this run (otherwise its process id)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
     /// The program sees itself as root
     #[arg(long)]
@@ -164,6 +165,19 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn name(text: &str) -> Result<String, String> {
+    if text == "kernel" {
+        return Err("--source kernel means the kernel's own connections".into());
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        return Err("digits alone are a process id".into());
+    }
+    match control::file_name(text) {
+        Some(_) => Ok(text.into()),
+        None => Err("1 to 64 letters, digits, dots, dashes or underscores are needed, no dot first".into()),
+    }
+}
+
 fn resolver(text: &str) -> Result<SocketAddr, String> {
     let with_port = text.parse::<SocketAddr>().ok();
     let bare = text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53));
@@ -176,7 +190,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let published = publish::read(&args.publish)?;
     let impairments = args.impair.read()?;
     let injections = inject::read(&args.inject)?;
-    let pcap = args.pcap.as_deref().map(create).transpose()?;
+    let pcap = args.pcap.as_deref().map(PcapFile::create).transpose()?;
     let style = Style { lang: globals.lang(), color: globals.colored_on(&io::stderr()) };
     let output = args.output.as_deref().map_or(Output::Stderr, Output::File);
     let signals = session::block_signals()?;
@@ -209,7 +223,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         injections,
         seed: args.seed,
         sysctls: args.sysctl.clone(),
-        pcap,
+        pcap: pcap.clone(),
         name: args.name.clone(),
         is_last: true,
     };
@@ -224,9 +238,14 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             return Err(failure);
         }
     };
-    let lost = journal.close().map_err(|error| unwritable(args.output.as_deref(), &error))?;
+    let lost = closed(journal, args.output.as_deref())?;
+    if let Some(pcap) = &pcap
+        && let Some(error) = pcap.refused()
+    {
+        say!("warning: {} ends before the program did: {error}", pcap.path().display());
+    }
     if let Some(error) = &ended.unconfined {
-        eprintln!(
+        say!(
             "warning: lastack carried the program's bytes without a filter of its own system calls: this kernel refuses one ({error})"
         );
     }
@@ -251,33 +270,42 @@ fn observe(
             return Err(failure);
         }
     };
-    let lost = journal.close().map_err(|error| unwritable(args.output.as_deref(), &error))?;
+    let lost = closed(journal, args.output.as_deref())?;
     if form != Form::None {
         if lost > 0 {
-            eprintln!("warning: {lost} journal entries were lost: the output was too slow");
+            say!("warning: {lost} journal entries were lost: the output was too slow");
         }
         warn_of_untold(observed.untold);
     }
     Ok(ExitCode::from(observed.status))
 }
 
+/// Completes the journal; gives the number of entries it lacks.
+fn closed(journal: Journal, output: Option<&Path>) -> Result<u64, Failure> {
+    match journal.close() {
+        // Whoever read it has gone: the exit status is the program's all the same.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        closed => closed.map_err(|error| unwritable(output, &error)),
+    }
+}
+
 /// What the journal of an observed program lacks.
 fn warn_of_untold(untold: Untold) {
     let Untold { unseen, elsewhere, closed } = untold;
     if unseen > 0 {
-        eprintln!(
+        say!(
             "warning: {unseen} short connections of this host ended between two looks; nothing tells whether they were the \
              program's: as root every one of its is told"
         );
     }
     if elsewhere > 0 {
-        eprintln!(
+        say!(
             "warning: {elsewhere} connections of the program ended in a network namespace of its own before it was looked \
              at: the journal lacks them"
         );
     }
     if closed > 0 {
-        eprintln!(
+        say!(
             "warning: the program's processes were in {closed} network namespaces that could not be looked at: the journal \
              lacks their connections; as root it has them"
         );
@@ -288,34 +316,23 @@ fn warn_of_untold(untold: Untold) {
 fn warn(lost: u64, ended: &Ended) {
     let Ended { status: _, facts, dropped, unconfined: _ } = ended;
     if lost > 0 {
-        eprintln!("warning: {lost} journal entries were lost: the output was too slow");
+        say!("warning: {lost} journal entries were lost: the output was too slow");
     }
     if *dropped > 0 {
-        eprintln!(
+        say!(
             "warning: {dropped} packets of the program found no room in the link's buffer and had to be sent again: \
              sudo sysctl net.core.rmem_max=8388608 makes it larger, a TUN (--device tun) has no such limit"
         );
     }
     if !facts.resolver {
-        eprintln!(
-            "warning: /etc/resolv.conf could not be replaced inside: names were looked up by the host's"
-        );
+        say!("warning: /etc/resolv.conf could not be replaced inside: names were looked up by the host's");
     }
     if !facts.sysctls {
-        eprintln!(
-            "warning: port range and tcp_tw_reuse could not be set inside: /proc/sys is read-only here"
-        );
+        say!("warning: port range and tcp_tw_reuse could not be set inside: /proc/sys is read-only here");
     }
 }
 
-fn create(path: &Path) -> Result<File, Failure> {
-    File::create(path).map_err(|error| unwritable(Some(path), &error))
-}
-
-fn unwritable(path: Option<&Path>, error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return Failure::BrokenPipe;
-    }
+pub(crate) fn unwritable(path: Option<&Path>, error: &io::Error) -> Failure {
     let what = path.map_or_else(|| "standard error".to_owned(), |path| path.display().to_string());
     Failure::new(format!("cannot write {what}"), error.to_string(), "another file, or space on the disk")
         .code(EXIT_OURS)
@@ -332,5 +349,9 @@ mod tests {
         assert_eq!(resolver("192.0.2.53"), Ok("192.0.2.53:53".parse().unwrap()));
         assert_eq!(resolver("[::1]:5353"), Ok("[::1]:5353".parse().unwrap()));
         assert!(resolver("example.org").is_err());
+        assert_eq!(name("web-2.eu"), Ok("web-2.eu".into()));
+        for wrong in ["", "kernel", "4711", "a/b", "../x", ".x", "名字", &"x".repeat(65)] {
+            assert!(name(wrong).is_err(), "{wrong}");
+        }
     }
 }

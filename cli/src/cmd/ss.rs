@@ -35,11 +35,11 @@ uid, cookie, orphan. Ages are lower bounds inferred from timers unless `lastack 
 pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
-    /// Sockets of every state
-    #[arg(short, long)]
+    /// Sockets of every state; of -a and -l the later counts, as in iproute2
+    #[arg(short, long, overrides_with = "listening")]
     all: bool,
     /// Only listening sockets
-    #[arg(short, long)]
+    #[arg(short, long, overrides_with = "all")]
     listening: bool,
     /// TCP, which is all there is here
     #[arg(short, long)]
@@ -63,9 +63,9 @@ pub(crate) struct Args {
     #[arg(short, long)]
     memory: bool,
     /// Counts by state instead of sockets
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with_all = ["options", "info", "processes", "extended", "memory"])]
     summary: bool,
-    /// No header
+    /// No header; JSON never has one
     #[arg(short = 'H', long)]
     no_header: bool,
     /// Only IPv4
@@ -93,7 +93,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     args.elsewhere()?;
-    let keys = keys(&args.group_by)?;
+    let keys = keys(&args.group_by, args.processes)?;
     let keys = if args.summary { vec![Key::State] } else { keys };
     let filter = args.filter()?;
     // A count by state needs no more than the states.
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     } else {
         let (groups, rest) = args.sums(&query, &keys)?;
         if args.summary {
-            summary(groups, &rest, globals.json, out)?;
+            summary(groups, &rest, args.no_header, globals.json, out)?;
         } else {
             self::groups(&groups, &rest, &keys, args.no_header, globals.json, out)?;
         }
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     out.flush()?;
     if !globals.json {
         for missing in &rest.missing {
-            eprintln!("note: {}; {}", missing.what, missing.grant);
+            say!("note: {}; {}", missing.what, missing.grant);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -151,7 +151,7 @@ impl Args {
             return other("-N", "every command has the same flag for it", format!("--netns {name}"));
         }
         if self.udp {
-            eprintln!("note: TCP only; for UDP: ss -u");
+            say!("note: TCP only; for UDP: ss -u");
         }
         Ok(())
     }
@@ -290,22 +290,35 @@ impl Args {
     }
 }
 
-fn keys(names: &[String]) -> Result<Vec<Key>, Failure> {
-    names
-        .iter()
-        .map(|name| {
-            Key::by_name(name).ok_or_else(|| {
-                Failure::new(
-                    format!("cannot group by `{name}`"),
-                    "the keys are state, peer, process, sport, dport, timer, netns",
-                    "--group-by state,peer",
-                )
-            })
-        })
-        .collect()
+fn keys(names: &[String], owners: bool) -> Result<Vec<Key>, Failure> {
+    let mut keys = Vec::new();
+    for name in names {
+        let refused =
+            |cause| Failure::new(format!("cannot group by `{name}`"), cause, "--group-by state,peer");
+        let key = Key::by_name(name)
+            .ok_or_else(|| refused("the keys are state, peer, process, sport, dport, timer, netns"))?;
+        if keys.contains(&key) {
+            return Err(refused("it is named twice"));
+        }
+        keys.push(key);
+    }
+    if owners && !keys.is_empty() && !keys.contains(&Key::Process) {
+        return Err(Failure::new(
+            format!("--processes and --group-by {} leave no place for the owners", names.join(",")),
+            "sockets of several owners are in one sum",
+            format!("--group-by {},process", names.join(",")),
+        ));
+    }
+    Ok(keys)
 }
 
-fn summary(mut groups: Vec<Group>, rest: &Snapshot, as_json: bool, out: &mut dyn Write) -> io::Result<()> {
+fn summary(
+    mut groups: Vec<Group>,
+    rest: &Snapshot,
+    no_header: bool,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     groups.sort_by_key(|group| {
         TcpState::ALL.iter().position(|state| state.name() == group.values[0]).unwrap_or(usize::MAX)
     });
@@ -336,7 +349,7 @@ fn summary(mut groups: Vec<Group>, rest: &Snapshot, as_json: bool, out: &mut dyn
         table.push(figures(group));
     }
     table.push(vec!["total".to_owned(), total.to_string()]);
-    table.write(out, true)?;
+    table.write(out, !no_header)?;
     writeln!(
         out,
         "\nin use {inuse}, mini sockets {timewait} (TIME-WAIT and orphaned FIN-WAIT-2)\n\

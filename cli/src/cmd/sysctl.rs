@@ -48,6 +48,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         None => (None, None),
         Some(text) => {
             let (name, value) = match text.split_once('=') {
+                Some((name, value)) if value.trim().is_empty() => return Err(no_value(name.trim())),
                 Some((name, value)) => (name.trim(), Some(value.trim())),
                 None => (text.as_str(), None),
             };
@@ -97,6 +98,14 @@ fn unknown(name: &str) -> Failure {
     };
     let next = if close.is_empty() { "lastack sysctl".to_owned() } else { close.join(" ") };
     Failure::new(format!("there is no knob `{name}`"), cause, next)
+}
+
+fn no_value(name: &str) -> Failure {
+    Failure::new(
+        format!("`{name}=` sets nothing"),
+        "no value stands behind the =",
+        format!("lastack sysctl {name} shows its value"),
+    )
 }
 
 fn refused(knob: &Knob, value: &str, error: &io::Error) -> Failure {

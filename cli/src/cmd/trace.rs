@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "count")]
     per_process: bool,
     /// Stop after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = seconds::length)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::length, conflicts_with = "from")]
     duration: Option<Duration>,
     /// Dropped IP packets with their reasons, too
     #[arg(long)]
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         }
         Err(error) if args.drops || args.stacks => Err(refused(&error)),
         Err(error) => {
-            eprintln!("note: only the ends of connections are seen: {}; {}", error, grant(&error));
+            say!("note: only the ends of connections are seen: {}; {}", error, grant(&error));
             args.ends_only(&mut shown)
         }
     }

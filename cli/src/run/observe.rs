@@ -64,7 +64,7 @@ async fn watch(
     let mut watch = Watch::open(Box::new(journal.listener())).map_err(unreadable)?;
     let signals = signals.stream().map_err(unreadable)?;
     let program = Program::start(program, arguments)
-        .map_err(|error| session::not_started(error.raw_os_error().unwrap_or(0)))?;
+        .map_err(|error| session::not_started(program, error.raw_os_error().unwrap_or(0)))?;
     watch.follow(program.pid());
     let mut pause = PAUSE;
     let status = loop {

@@ -141,13 +141,13 @@ pub(crate) fn client_command(ports: &Ports) -> (&'static str, Vec<String>) {
 
 /// Plays over the kernel's sockets when this process was started as the client.
 pub(crate) fn enter_if_asked() -> Option<ExitCode> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != CLIENT {
         return None;
     }
     // Started as /proc/self/exe: without a name of its own it would be `exe` in the journal.
     let _ = rustix::thread::set_name(c"demo-client");
-    let ports: Vec<u16> = arguments.filter_map(|port| port.parse().ok()).collect();
+    let ports: Vec<u16> = arguments.filter_map(|port| port.to_str()?.parse().ok()).collect();
     let Ok(ports) = Ports::try_from(ports) else { return Some(ExitCode::from(125)) };
     play(&ports, &|to| {
         let stream = TcpStream::connect_timeout(&to, PATIENCE)?;

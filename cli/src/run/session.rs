@@ -7,8 +7,7 @@
 //! Not here: what is written down (`journal`).
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -39,7 +38,9 @@ use super::impair::Asked;
 use super::impaired::Account;
 use super::inject;
 use super::journal::Journal;
+use super::pcap_file::PcapFile;
 use super::publish;
+use crate::cmd::run::unwritable;
 use crate::failure::{EXIT_OURS, Failure};
 
 /// How long what is on its way may make no progress after the program's end.
@@ -72,7 +73,7 @@ pub(crate) struct Plan {
     pub(crate) injections: Vec<Injection>,
     pub(crate) seed: Option<u64>,
     pub(crate) sysctls: Vec<(String, String)>,
-    pub(crate) pcap: Option<File>,
+    pub(crate) pcap: Option<PcapFile>,
     /// Name of the control socket; the process id without one.
     pub(crate) name: Option<String>,
     /// Carrying is the last thing this process does, so it gives up for good what that does not take.
@@ -227,7 +228,7 @@ async fn serve(
 
     let mut tick = tokio::time::interval(HAND_OVER);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let run = Run { sandbox: &sandbox, gateway: &gateway, events: &events };
+    let run = Run { sandbox: &sandbox, gateway: &gateway, events: &events, program: &plan.program };
     let result = tokio::select! {
         result = run.to_the_end(&signals) => result,
         died = &mut driver => Err(stack_died(died)),
@@ -283,9 +284,9 @@ fn start_stack(
         any_address: true,
         ..Config::default()
     };
-    let started = match plan.pcap.as_ref().map(File::try_clone).transpose() {
-        Ok(None) => start_on(device, plan, known, config),
-        Ok(Some(file)) => Capture::new(device, file, interface).and_then(|capture| {
+    let started = match &plan.pcap {
+        None => start_on(device, plan, known, config),
+        Some(file) => Capture::new(device, file.clone(), interface).and_then(|capture| {
             let names = names.clone();
             start_on(
                 capture.annotate(move |direction, packet| names.comment(direction, packet)),
@@ -294,9 +295,11 @@ fn start_stack(
                 config,
             )
         }),
-        Err(error) => Err(error),
     };
-    started.map_err(|error| ours("cannot start the stack", &error))
+    started.map_err(|error| match plan.pcap.as_ref().filter(|pcap| pcap.refused().is_some()) {
+        Some(pcap) => unwritable(Some(pcap.path()), &error),
+        None => ours("cannot start the stack", &error),
+    })
 }
 
 /// A stack on `device`, or on a bad link to it: what is captured is the program's side of that.
@@ -382,6 +385,7 @@ struct Run<'a> {
     sandbox: &'a Sandbox,
     gateway: &'a Gateway,
     events: &'a ProgramEvents,
+    program: &'a OsStr,
 }
 
 impl Run<'_> {
@@ -392,7 +396,7 @@ impl Run<'_> {
             tokio::select! {
                 event = self.events.next() => match event {
                     ProgramEvent::Started(_) => {}
-                    ProgramEvent::NotStarted(errno) => return Err(not_started(errno)),
+                    ProgramEvent::NotStarted(errno) => return Err(not_started(self.program, errno)),
                     ProgramEvent::Stopped(_) => {
                         signals::stop_self();
                         self.sandbox.signal(SIGCONT);
@@ -442,15 +446,34 @@ async fn interrupted(signals: &signals::SignalStream) {
     while signals.next().await.number == SIGTSTP {}
 }
 
-pub(crate) fn not_started(errno: i32) -> Failure {
+/// The three lines for a program that the kernel did not start.
+pub(crate) fn not_started(program: &OsStr, errno: i32) -> Failure {
     let error = io::Error::from_raw_os_error(errno);
-    let failure = |code, remedy: &str| {
-        Failure::new("the program was not started", error.to_string(), remedy).code(code)
+    let name = program.display();
+    // Without a slash it was looked for in PATH.
+    let path = std::env::var_os("PATH").filter(|_| !program.as_encoded_bytes().contains(&b'/'));
+    let file = match &path {
+        None => Some(PathBuf::from(program)),
+        Some(path) => {
+            std::env::split_paths(path).map(|directory| directory.join(program)).find(|file| file.is_file())
+        }
     };
-    match error.kind() {
-        io::ErrorKind::NotFound => failure(127, "its full path, or check PATH"),
-        _ => failure(126, "chmod +x, or name its interpreter: lastack run -- sh FILE"),
-    }
+    let (code, cause, remedy) = match (error.kind(), file.filter(|file| file.exists())) {
+        (io::ErrorKind::NotFound, Some(file)) => (
+            127,
+            "the file is there; the interpreter or the loader it names is not".to_owned(),
+            format!("head -1 {0}; ldd {0}", file.display()),
+        ),
+        (io::ErrorKind::NotFound, None) if path.is_some() => {
+            (127, "no directory of PATH has it".to_owned(), "its full path, or check PATH".to_owned())
+        }
+        (io::ErrorKind::NotFound, None) => (127, error.to_string(), "the path of a program".to_owned()),
+        (_, Some(file)) if file.is_dir() => {
+            (126, "it is a directory".to_owned(), "the path of a program".to_owned())
+        }
+        _ => (126, error.to_string(), format!("chmod +x, or name its interpreter: lastack run -- sh {name}")),
+    };
+    Failure::new(format!("`{name}` was not started"), cause, remedy).code(code)
 }
 
 pub(crate) const SIGCONT: i32 = 18;
@@ -538,7 +561,7 @@ mod tests {
         let own = format!("{}.sock", std::process::id());
         // Process ids end at 2^22.
         for name in ["4194305.sock", own.as_str(), "named.sock", "note"] {
-            File::create(directory.path().join(name)).unwrap();
+            std::fs::File::create(directory.path().join(name)).unwrap();
         }
         remove_stale(directory.path());
         let mut left: Vec<_> = directory
@@ -551,6 +574,25 @@ mod tests {
         let mut expected = vec![own, "named.sock".to_owned(), "note".to_owned()];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn what_was_not_started_is_named_with_its_own_cause() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("script");
+        std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+        let said = |program: &OsStr, errno| format!("{:?}", not_started(program, errno));
+        for (program, errno, parts) in [
+            (OsStr::new("nosuch"), 2, ["`nosuch` was not started", "no directory of PATH", "127"]),
+            (OsStr::new("./nosuch"), 2, ["`./nosuch`", "No such file", "127"]),
+            (OsStr::new(""), 2, ["`` was not started", "no directory of PATH", "127"]),
+            (script.as_os_str(), 2, ["script", "the interpreter", "127"]),
+            (script.as_os_str(), 13, ["script", "Permission denied", "126"]),
+            (directory.path().as_os_str(), 13, ["` was not", "it is a directory", "126"]),
+        ] {
+            let said = said(program, errno);
+            assert!(parts.iter().all(|part| said.contains(part)), "{program:?} {errno}: {said}");
+        }
     }
 
     #[test]

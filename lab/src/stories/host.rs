@@ -127,6 +127,7 @@ impl Host<'_> {
                 TargetError(match error {
                     SysctlError::NotApplicable(why) => format!("{name} has no use in a stack: {why}"),
                     SysctlError::Unknown => format!("there is no setting {name}"),
+                    SysctlError::Invalid(range) => format!("{name} cannot be `{value}`: {range}"),
                     error => format!("{name} cannot be `{value}`: {error:?}"),
                 })
             }),

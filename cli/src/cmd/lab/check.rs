@@ -13,7 +13,7 @@ use lastack_lab::runner::{Case, TargetKind, Verdict, check_all, find_scripts};
 
 use super::TargetArg;
 use crate::args::Globals;
-use crate::failure::{EXIT_OURS, Failure};
+use crate::failure::Failure;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -24,8 +24,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = TargetArg::Stack)]
     target: TargetArg,
     /// Scripts run at a time; default 16 on the kernel (they mostly wait), one a core on the stack
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// Run each script so many times; it passes when it passes every time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
@@ -40,12 +40,10 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             "--short leaves scripts out on Linux only",
             "in virtual time none of them takes long",
             "--target kernel or both, or without --short",
-        )
-        .code(EXIT_OURS));
+        ));
     }
     let unreadable = |error: io::Error| {
         Failure::new("cannot read the scripts", error.to_string(), "lastack lab check lab/scripts")
-            .code(EXIT_OURS)
     };
     let files = find_scripts(&args.paths).map_err(unreadable)?;
     if files.is_empty() {
@@ -54,8 +52,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             "no script to check",
             format!("there is no *.pkt under {where_}"),
             "name a file",
-        )
-        .code(EXIT_OURS));
+        ));
     }
     let cases =
         files.iter().map(|file| Case::load(file)).collect::<io::Result<Vec<_>>>().map_err(unreadable)?;
@@ -64,12 +61,12 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         let on_kernel = *kind == TargetKind::Kernel;
         let cubic = if on_kernel { Some(allow_cubic()?) } else { None };
         if let Some(notice) = cubic.as_ref().and_then(|cubic| cubic.notice.as_ref()) {
-            eprintln!("lab: {notice}");
+            say!("lab: {notice}");
         }
         let once = cases.iter().filter(|case| !(on_kernel && args.short && case.is_long));
         let work: Vec<(Case, TargetKind)> =
             (0..args.repeat).flat_map(|_| once.clone().map(|case| (case.clone(), *kind))).collect();
-        let jobs = args.jobs.unwrap_or_else(|| if on_kernel { 16 } else { cores() });
+        let jobs = args.jobs.map_or_else(|| if on_kernel { 16 } else { cores() }, usize::from);
         verdicts.extend(check_all(&work, jobs, |verdict| {
             if globals.json {
                 print_json_line(verdict);
@@ -93,7 +90,6 @@ fn allow_cubic() -> Result<CubicAllowed, Failure> {
             error.to_string(),
             "run as root, or use --target stack, which needs no privilege",
         )
-        .code(EXIT_OURS)
     })
 }
 

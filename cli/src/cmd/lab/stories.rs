@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::TargetArg;
 use crate::args::{self, Globals};
-use crate::failure::{EXIT_OURS, EXIT_USAGE, Failure};
+use crate::failure::Failure;
 use crate::story::chart::Chart;
 use crate::story::{Layout, lanes, svg};
 use crate::text::{Paint, columns, paragraph_within};
@@ -63,7 +63,6 @@ fn find(id: &str) -> Result<&'static Story, Failure> {
             "stories have the names that `lab list` shows",
             next,
         )
-        .code(EXIT_USAGE)
     })
 }
 
@@ -252,7 +251,6 @@ pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Result<ExitCode, Failure
     if let Some(path) = &args.svg {
         std::fs::write(path, telling.picture()).map_err(|error| {
             Failure::new(format!("cannot write {}", path.display()), error.to_string(), "--svg story.svg")
-                .code(EXIT_OURS)
         })?;
     }
     let mut out = BufWriter::new(io::stdout().lock());
@@ -269,7 +267,9 @@ pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Result<ExitCode, Failure
 
 fn assignment(text: &str) -> Result<(String, String), Failure> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
         _ => Err(Failure::new(
             format!("`{text}` sets nothing"),
             "--sysctl takes NAME=VALUE",
@@ -280,16 +280,14 @@ fn assignment(text: &str) -> Result<(String, String), Failure> {
 
 fn play(story: &Story, options: &Options, on_kernel: bool) -> Result<Run, Failure> {
     let played = if on_kernel { story.on_kernel(options) } else { story.on_stack(options) };
-    let record =
-        played.map_err(|error| {
-            let next = if on_kernel {
-                format!("run as root, or without Linux: lastack lab run {}", story.id)
-            } else {
-                "lastack sysctl shows the settings there are".to_owned()
-            };
-            Failure::new(format!("{} cannot be played", story.id), error.to_string(), next)
-                .code(if on_kernel { EXIT_OURS } else { EXIT_USAGE })
-        })?;
+    let record = played.map_err(|error| {
+        let next = if on_kernel {
+            format!("run as root, or without Linux: lastack lab run {}", story.id)
+        } else {
+            "lastack sysctl shows the settings there are".to_owned()
+        };
+        Failure::new(format!("{} cannot be played", story.id), error.to_string(), next)
+    })?;
     Ok(Run { on_kernel, options: options.clone(), record })
 }
 
@@ -304,8 +302,8 @@ fn progress(story: &Story, short: bool, length: Duration, layout: &Layout) {
         (Lang::Zh, true) => format!("，缩短形式{}；--full 使用默认设置", with(story.short_settings())),
     };
     match layout.lang {
-        Lang::En => eprintln!("lab: Linux plays this in real time, about {length}{how}"),
-        Lang::Zh => eprintln!("lab：Linux 以真实时间播放，约 {length}{how}"),
+        Lang::En => say!("lab: Linux plays this in real time, about {length}{how}"),
+        Lang::Zh => say!("lab：Linux 以真实时间播放，约 {length}{how}"),
     }
 }
 

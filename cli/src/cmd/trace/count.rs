@@ -38,7 +38,7 @@ pub(super) fn run(
             "the same command without --count",
         ));
     }
-    let begun = || eprintln!("counting for {}; Ctrl-C ends it", words::duration(length.as_millis() as u64));
+    let begun = || say!("counting for {}; Ctrl-C ends it", words::duration(length.as_millis() as u64));
     let out = &mut BufWriter::new(io::stdout().lock());
     let everything = filter.is_empty() && filter.states == StateSet::ALL;
     if everything && !args.per_process && !args.drops {
