@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         eprintln!("{notice}");
     }
     std::panic::set_hook(Box::new(|_| {}));
-    if args.show {
+    if args.show && args.files.is_empty() {
         return show(&args);
     }
     if !args.files.is_empty() {
@@ -210,6 +210,10 @@ fn ask_file(judge: &Judge, file: &Path, args: &Args) -> Result<String, String> {
         }
         Judgement::Unplayable(why) => format!("not playable: {why}"),
         Judgement::Unsteady => "not steady on Linux".to_owned(),
+        Judgement::Same | Judgement::SameLater if args.show => {
+            let [linux, stack] = judge.both(&script).map_err(|error| error.to_string())?;
+            format!("alike\n-- linux\n{linux}-- stack\n{stack}")
+        }
         Judgement::Same | Judgement::SameLater => "alike".to_owned(),
     })
 }

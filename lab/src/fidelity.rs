@@ -21,8 +21,8 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "What a segment is charged beside its payload depends on how Linux was built (the headroom of its largest link type): when the send \
      buffer grows by itself, the stack reckons 512 bytes as the kernel that judges the scripts does, so that `SO_SNDBUF` after a \
      handshake at 1460 bytes is 46080; a kernel with wireless mesh networks reckons 640 and gives 87040.",
-    "Each packet that waits to be read is charged its own head. Linux copies a small one behind the packet before it when that has \
-     room and no sniffer holds it, so that windows of small segments are a little larger there on a link nobody watches.",
+    "A small packet goes behind the one before it, as in Linux, when that has room and no sniffer holds it: the stack reckons with a sniffer \
+     that reads at once, so that only the packet that has just come is held. One that reads late makes windows of small segments smaller in Linux.",
     "An out-of-order segment over three pieces that overlap one another counts once in `TCPDSACKOfoSent`; Linux counts each of them that its search for a place passes.",
     "Linux's `backoff` of a SYN-ACK repeated in a simultaneous open lasts until a round trip is measured; the stack's ends \
      with the handshake.",

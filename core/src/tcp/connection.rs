@@ -185,18 +185,23 @@ impl Connection {
         self.validate(segment, cx)?;
         self.ecn.on_segment(segment.ecn);
         // Fifth: ACK.
-        let acked = self.on_ack(segment, cx)?;
+        let predicted = self.is_predicted(segment);
+        let acked = self.on_ack(segment, predicted, cx)?;
         self.after_our_fin_acked(&acked, segment, cx)?;
         // Sixth: URG.
         self.on_urgent(segment, cx);
         // Seventh and eighth: text and FIN.
-        self.on_text(segment, cx)
+        self.on_text(segment, predicted, cx)
     }
 
     /// "fifth, check the ACK field".
-    fn on_ack(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> ControlFlow<Disposition, Acked> {
+    fn on_ack(
+        &mut self,
+        segment: &Segment,
+        predicted: bool,
+        cx: &mut Cx<'_>,
+    ) -> ControlFlow<Disposition, Acked> {
         let header = &segment.header;
-        let predicted = self.is_predicted(segment);
         cx.counters.tcp_hp_hits += u64::from(predicted && !segment.payload.is_empty());
         let mut view = self.ack_view(segment, cx.now);
         view.predicted = predicted;
@@ -248,7 +253,8 @@ impl Connection {
         ControlFlow::Continue(acked)
     }
 
-    /// Header prediction (Linux `tcp_rcv_established`, `tcp_fast_path_on`): just what was expected next.
+    /// Header prediction (Linux `tcp_rcv_established`, `tcp_fast_path_on`): just what was expected next, and memory for it is
+    /// reserved.
     fn is_predicted(&self, segment: &Segment) -> bool {
         let header = &segment.header;
         let timestamps = match (self.ts(), header.options.timestamps) {
@@ -265,6 +271,7 @@ impl Connection {
             && u32::from(header.wnd) << self.snd_wscale == self.send.snd_wnd()
             && header.options.sack.is_empty()
             && timestamps
+            && (segment.payload.is_empty() || self.charge_of(segment).truesize <= self.forward_alloc())
     }
 
     fn ack_view<'a>(&self, segment: &'a Segment, now: Instant) -> AckView<'a> {

@@ -267,14 +267,23 @@ impl Receiver {
         self.memory.collapse(|space| window_at(space, ratio))
     }
 
-    /// In-order payload. `truesize`: bytes of the buffer it keeps alive.
-    pub(crate) fn push(&mut self, payload: Bytes, truesize: u32, charge: Charge, counters: &mut Counters) {
+    /// In-order payload. `truesize`: bytes of the buffer it keeps alive; `joins`: it may go behind the packet before it. True
+    /// when it did.
+    pub(crate) fn push(
+        &mut self,
+        payload: Bytes,
+        truesize: u32,
+        charge: Charge,
+        joins: bool,
+        counters: &mut Counters,
+    ) -> bool {
         let len = payload.len();
+        let joined = self.memory.push(len as u32, charge, joins);
+        counters.tcp_rcv_coalesce += u64::from(joined);
         if len == 0 {
-            return;
+            return joined;
         }
         self.queued += len as u32;
-        self.memory.push(len as u32, charge);
         self.rcv_nxt += len as u32;
         // A payload smaller than half of its buffer would pin more than twice its bytes: copied.
         if len * 2 < truesize as usize {
@@ -284,14 +293,23 @@ impl Receiver {
                     len.next_power_of_two().max((self.tail_size as usize * 2).clamp(TAIL_MIN, TAIL_MAX));
                 self.tail_size = size as u32;
                 self.tail = BytesMut::with_capacity(size);
-            } else {
-                counters.tcp_rcv_coalesce += 1;
             }
             self.tail.extend_from_slice(&payload);
         } else {
             self.seal_tail();
             self.queue.push_back(payload);
         }
+        joined
+    }
+
+    /// Memory that is reserved and holds nothing, `elsewhere` charged in other queues.
+    pub(crate) fn forward_alloc(&self, elsewhere: u64) -> u32 {
+        self.memory.forward_alloc(elsewhere)
+    }
+
+    /// A page was reserved for a packet that went behind another one: the next ones find it.
+    pub(crate) fn keep_reserve(&mut self) {
+        self.memory.keep_reserve();
     }
 
     fn seal_tail(&mut self) {
@@ -618,7 +636,7 @@ mod tests {
             if len == 0 {
                 break;
             }
-            receiver.push(Bytes::from(vec![0; len as usize]), len, Charge::of(len + 40), &mut counters);
+            receiver.push(Bytes::from(vec![0; len as usize]), len, Charge::of(len + 40), true, &mut counters);
             receiver.advertise(1460, 0, false, &sysctl, &mut counters);
             let edge = receiver.rcv_wup + receiver.rcv_wnd;
             assert!(edge.at_or_after(right_edge), "the right edge moved left");
@@ -642,13 +660,13 @@ mod tests {
         let mut counters = Counters::default();
         let packet = Bytes::from(vec![7; 65_536]);
         for n in 0..100 {
-            receiver.push(packet.slice(n * 10..n * 10 + 40), 65_536, Charge::of(80), &mut counters);
+            receiver.push(packet.slice(n * 10..n * 10 + 40), 65_536, Charge::of(80), true, &mut counters);
         }
         assert!(packet.is_unique(), "every slice was copied");
         let mut buf = [0; 8000];
         assert_eq!(receiver.read(&mut buf, false), 4000);
         assert_eq!(receiver.tail.capacity(), 0, "no buffer is kept when all is read");
-        receiver.push(packet.slice(..40_000), 65_536, Charge::of(40_040), &mut counters);
+        receiver.push(packet.slice(..40_000), 65_536, Charge::of(40_040), true, &mut counters);
         assert!(!packet.is_unique(), "a large slice is shared");
     }
 
@@ -662,7 +680,13 @@ mod tests {
             let mut left = receiver.receive_window();
             while left > 0 {
                 let len = left.min(1448);
-                receiver.push(Bytes::from(vec![0; len as usize]), len, Charge::of(len + 40), &mut counters);
+                receiver.push(
+                    Bytes::from(vec![0; len as usize]),
+                    len,
+                    Charge::of(len + 40),
+                    true,
+                    &mut counters,
+                );
                 receiver.grow_window(len, Charge::of(1500), 1448, 1448, 0, &Sysctl::default());
                 left -= len;
             }

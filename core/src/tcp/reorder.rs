@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::observe::Counters;
 use crate::tcp::receive::Charge;
@@ -32,6 +32,36 @@ pub(crate) struct Piece {
     pub(crate) truesize: u32,
     /// What its packet costs.
     pub(crate) charge: Charge,
+}
+
+impl Piece {
+    /// What is left of `start` is gone.
+    pub(crate) fn trim_front(&mut self, start: SeqNum) {
+        let cut = start.since(self.range.start).min(self.data.len() as u32);
+        self.data.advance(cut as usize);
+        self.range.start = start;
+    }
+
+    /// `next` follows and goes where this one has room (Linux `tcp_ooo_try_coalesce`).
+    fn takes(&mut self, next: &Piece) -> bool {
+        let takes =
+            self.range.end == next.range.start && !self.fin && self.charge.takes(next.data.len() as u32);
+        if takes {
+            append(&mut self.data, &next.data);
+            self.truesize = self.truesize.max(self.data.len() as u32);
+            self.range.end = next.range.end;
+            self.fin |= next.fin;
+        }
+        takes
+    }
+}
+
+/// Copies only where somebody else holds `data` too, or its buffer is full.
+fn append(data: &mut Bytes, more: &[u8]) {
+    let mut joined =
+        core::mem::take(data).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    joined.extend_from_slice(more);
+    *data = joined.freeze();
 }
 
 /// The out-of-order queue of one connection. Empty, it owns no memory.
@@ -105,16 +135,20 @@ impl Reorder {
         }
         let range = piece.range;
         let key = range.start.since(self.origin);
-        if let Some((_, left)) = self.pieces.range(..=key).next_back()
-            && range.start.before(left.range.end)
+        if let Some((_, left)) = self.pieces.range_mut(..=key).next_back()
+            && range.start.at_or_before(left.range.end)
         {
+            if left.takes(&piece) {
+                counters.tcp_rcv_coalesce += 1;
+                return true;
+            }
             let left = left.range;
             if range.end.at_or_before(left.end) {
                 counters.tcp_ofo_merge += 1;
                 self.set_dsack(range, rcv_nxt, dsack, counters);
                 return false;
             }
-            if range.start.after(left.start) {
+            if range.start.after(left.start) && range.start.before(left.end) {
                 self.set_dsack(SeqRange::new(range.start, left.end), rcv_nxt, dsack, counters);
             }
         }
@@ -139,7 +173,7 @@ impl Reorder {
         true
     }
 
-    /// The next piece that `rcv_nxt` reaches, trimmed to begin there.
+    /// The next piece that `rcv_nxt` reaches; it may begin left of it.
     ///
     /// `covered`: how far in-order data reached when it arrived; what lies left of it came twice (a DSACK, if `dsack`).
     pub(crate) fn pop(
@@ -154,17 +188,15 @@ impl Reorder {
             if entry.get().range.start.after(rcv_nxt) {
                 return None;
             }
-            let mut piece = entry.remove();
+            let piece = entry.remove();
             self.charge -= charge_of(&piece);
             if piece.range.start.before(covered) {
                 let twice = SeqRange::new(piece.range.start, piece.range.end.min(covered));
                 self.extend_dsack(twice, rcv_nxt, dsack, counters);
             }
-            if piece.range.end.at_or_before(rcv_nxt) {
-                continue;
+            if piece.range.end.after(rcv_nxt) {
+                return Some(piece);
             }
-            trim_front(&mut piece, rcv_nxt);
-            return Some(piece);
         }
     }
 
@@ -319,12 +351,6 @@ fn charge_of(piece: &Piece) -> u32 {
     piece.charge.truesize
 }
 
-fn trim_front(piece: &mut Piece, start: SeqNum) {
-    let cut = start.since(piece.range.start).min(piece.data.len() as u32);
-    let _ = piece.data.split_to(cut as usize);
-    piece.range.start = start;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,8 +446,8 @@ mod tests {
             }
             // Fill every hole one byte at a time.
             while rcv_nxt.since(base) < 700 {
-                while let Some(piece) = reorder.pop(rcv_nxt, rcv_nxt, false, &mut counters) {
-                    assert_eq!(piece.range.start, rcv_nxt);
+                while let Some(mut piece) = reorder.pop(rcv_nxt, rcv_nxt, false, &mut counters) {
+                    piece.trim_front(rcv_nxt);
                     assert_eq!(piece.range.len() as usize, piece.data.len());
                     got.extend_from_slice(&piece.data);
                     rcv_nxt = piece.range.end;

@@ -39,7 +39,6 @@ const NOT_COMPARED: &[&str] = &[
     "TcpExtTCPHPHits",
     "TcpExtTCPHPAcks",
     "TcpExtTCPPureAcks",
-    "TcpExtTCPRcvCoalesce",
     "TcpExtTCPBacklogCoalesce",
     "TcpExtTCPAutoCorking",
     "TcpExtTCPWantZeroWindowAdv",

@@ -1,5 +1,7 @@
 //! Text and FIN: into the receive queue, or ahead of a hole (Linux `tcp_data_queue`, `tcp_data_queue_ofo`, `tcp_fin`).
 
+use bytes::Bytes;
+
 use crate::observe::life::Side;
 use crate::observe::reason::{DropReason, ResetReason};
 use crate::stack::Readiness;
@@ -31,7 +33,7 @@ impl Connection {
     }
 
     /// "seventh, process the segment text" and "eighth, check the FIN bit".
-    pub(super) fn on_text(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+    pub(super) fn on_text(&mut self, segment: &Segment, predicted: bool, cx: &mut Cx<'_>) -> Step {
         let header = &segment.header;
         match self.state {
             // Only what is old may still come: it is acknowledged again.
@@ -57,10 +59,10 @@ impl Connection {
         if segment.seq_len() == 0 {
             return Step::Continue(());
         }
-        self.queue_text(segment, cx)
+        self.queue_text(segment, predicted, cx)
     }
 
-    fn queue_text(&mut self, segment: &Segment, cx: &mut Cx<'_>) -> Step {
+    fn queue_text(&mut self, segment: &Segment, predicted: bool, cx: &mut Cx<'_>) -> Step {
         let (seq, end_seq) = (segment.header.seq, segment.end_seq());
         let (rcv_nxt, window) = (self.recv.rcv_nxt, self.recv.receive_window());
         let dsack = self.sack && cx.sysctl.tcp_dsack;
@@ -77,7 +79,7 @@ impl Connection {
                 self.out_of_window(DropReason::TcpZeroWindow, cx);
                 return Step::Continue(());
             }
-            return self.queue_in_order(segment, 0, cx);
+            return self.queue_in_order(segment, 0, predicted, cx);
         }
         if end_seq.at_or_before(rcv_nxt) {
             // "A retransmit, 2nd most common case. Force an immediate ack."
@@ -99,7 +101,7 @@ impl Connection {
                 self.out_of_window(DropReason::TcpZeroWindow, cx);
                 return Step::Continue(());
             }
-            return self.queue_in_order(segment, rcv_nxt.since(seq), cx);
+            return self.queue_in_order(segment, rcv_nxt.since(seq), false, cx);
         }
         self.queue_out_of_order(segment, cx);
         Step::Continue(())
@@ -112,11 +114,12 @@ impl Connection {
     }
 
     /// The first `skip` bytes are there already.
-    fn queue_in_order(&mut self, segment: &Segment, skip: u32, cx: &mut Cx<'_>) -> Step {
+    fn queue_in_order(&mut self, segment: &Segment, skip: u32, predicted: bool, cx: &mut Cx<'_>) -> Step {
         let payload = segment.payload.slice(skip.min(segment.payload.len() as u32) as usize..);
         let len = payload.len() as u32;
         let charge = self.charge_of(segment);
-        if !self.make_room(segment.header.seq, cx) {
+        // Linux: what was predicted goes into memory that is reserved already, whatever the buffer's limit is.
+        if !predicted && !self.make_room(segment.header.seq, cx) {
             // Linux: ICSK_ACK_NOMEM: the ACK says window 0, and the segment is dropped unless the queue is empty.
             self.acks.no_memory = true;
             self.acks.send_now();
@@ -126,15 +129,19 @@ impl Connection {
                 return Step::Continue(());
             }
         }
+        let reserves = charge.truesize > self.forward_alloc();
+        let joined = self.deliver(payload, segment.truesize, charge, skip == 0, cx);
+        if joined && reserves {
+            self.recv.keep_reserve();
+        }
         if len > 0 {
-            self.deliver(payload, segment.truesize, charge, cx);
             self.on_data_event(segment, charge, cx);
         }
         if segment.header.flags.fin() {
             self.on_fin(cx)?;
         }
         if !self.reorder.is_empty() {
-            self.fill_hole(cx)?;
+            self.fill_hole(joined, cx)?;
         }
         self.reorder.forget_blocks(self.recv.rcv_nxt);
         if self.is_readable() {
@@ -143,11 +150,15 @@ impl Connection {
         Step::Continue(())
     }
 
-    /// What `rcv_nxt` has reached is delivered (Linux `tcp_ofo_queue`).
-    fn fill_hole(&mut self, cx: &mut Cx<'_>) -> Step {
+    /// What `rcv_nxt` has reached is delivered (Linux `tcp_ofo_queue`). `joins`: it may go behind the packet before it. That
+    /// cannot be the packet that has just come: a sniffer of it, as every judge of packets is one, has not let go of it.
+    fn fill_hole(&mut self, mut joins: bool, cx: &mut Cx<'_>) -> Step {
         let (covered, dsack) = (self.recv.rcv_nxt, self.sack && cx.sysctl.tcp_dsack);
-        while let Some(piece) = self.reorder.pop(self.recv.rcv_nxt, covered, dsack, cx.counters) {
-            self.deliver(piece.data, piece.truesize, piece.charge, cx);
+        while let Some(mut piece) = self.reorder.pop(self.recv.rcv_nxt, covered, dsack, cx.counters) {
+            let whole = piece.range.start == self.recv.rcv_nxt;
+            piece.trim_front(self.recv.rcv_nxt);
+            self.deliver(piece.data, piece.truesize, piece.charge, whole && joins, cx);
+            joins = true;
             if piece.fin {
                 self.on_fin(cx)?;
             }
@@ -159,9 +170,23 @@ impl Connection {
         Step::Continue(())
     }
 
-    fn deliver(&mut self, payload: bytes::Bytes, truesize: u32, charge: Charge, cx: &mut Cx<'_>) {
+    /// `joins`: it may go behind the packet before it. True when it did.
+    fn deliver(
+        &mut self,
+        payload: Bytes,
+        truesize: u32,
+        charge: Charge,
+        joins: bool,
+        cx: &mut Cx<'_>,
+    ) -> bool {
         self.life.bytes_received += payload.len() as u64;
-        self.recv.push(payload, truesize, charge, cx.counters);
+        self.recv.push(payload, truesize, charge, joins, cx.counters)
+    }
+
+    /// Memory that is reserved and holds nothing (Linux `sk_forward_alloc`).
+    pub(super) fn forward_alloc(&self) -> u32 {
+        let elsewhere = u64::from(self.reorder.charge()) + self.send.queued_bytes();
+        self.recv.forward_alloc(elsewhere)
     }
 
     /// What the packet that brought `segment` costs.
@@ -268,7 +293,7 @@ impl Connection {
         self.rcv_ooopack = self.rcv_ooopack.wrapping_add(u32::from(segment.segs));
         // A small payload would pin its packet's buffer: copied.
         let (data, truesize) = if len * 2 < segment.truesize {
-            (bytes::Bytes::copy_from_slice(&segment.payload), len)
+            (Bytes::copy_from_slice(&segment.payload), len)
         } else {
             (segment.payload.clone(), segment.truesize)
         };

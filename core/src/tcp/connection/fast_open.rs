@@ -60,7 +60,7 @@ impl Connection {
         self.syn_data_acked = true;
         self.life.bytes_received += segment.payload.len() as u64;
         let charge = self.charge_of(segment);
-        self.recv.push(segment.payload.clone(), segment.truesize, charge, cx.counters);
+        self.recv.push(segment.payload.clone(), segment.truesize, charge, true, cx.counters);
         if self.is_readable() {
             self.tell(Readiness::READABLE);
         }

@@ -142,6 +142,7 @@ mod tests {
                 Bytes::from_static(piece.as_bytes()),
                 truesize,
                 Charge::of(43),
+                true,
                 &mut Counters::default(),
             );
         }
