@@ -17,7 +17,7 @@ use crate::failure::{EXIT_OURS, Failure};
 use crate::run::impair::ImpairFlags;
 use crate::run::inject;
 use crate::run::journal::{Form, Journal, Output};
-use crate::run::observe::{self, Untold};
+use crate::run::observe::{self, MOST_ROOMS, Untold};
 use crate::run::pcap_file::PcapFile;
 use crate::run::publish;
 use crate::run::report::Style;
@@ -291,7 +291,7 @@ fn closed(journal: Journal, output: Option<&Path>) -> Result<u64, Failure> {
 
 /// What the journal of an observed program lacks.
 fn warn_of_untold(untold: Untold) {
-    let Untold { unseen, elsewhere, closed } = untold;
+    let Untold { unseen, elsewhere, closed, crowded } = untold;
     if unseen > 0 {
         say!(
             "warning: {unseen} short connections of this host ended between two looks; nothing tells whether they were the \
@@ -308,6 +308,12 @@ fn warn_of_untold(untold: Untold) {
         say!(
             "warning: the program's processes were in {closed} network namespaces that could not be looked at: the journal \
              lacks their connections; as root it has them"
+        );
+    }
+    if crowded > 0 {
+        say!(
+            "warning: the program was in more than {MOST_ROOMS} network namespaces at a time: {crowded} of them had to wait \
+             until another was left, and the journal lacks what happened there till then"
         );
     }
 }

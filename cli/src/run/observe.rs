@@ -18,8 +18,8 @@ use lastack_observe::clock;
 use super::journal::Journal;
 use super::session::{self, SIGCONT, SIGTSTP};
 use crate::failure::{EXIT_OURS, Failure};
-pub(crate) use watch::Untold;
 use watch::Watch;
+pub(crate) use watch::{MOST_ROOMS, Untold};
 
 /// Between two looks at the sockets; a look that costs much is followed by a longer pause, so that at most a quarter of
 /// a processor is spent.

@@ -31,6 +31,7 @@ use lastack_observe::trace::sockets::{BySocket, pair};
 use super::judge::{Evidence, first_of, judge};
 use clues::Clues;
 use life::Life;
+pub(crate) use rooms::MOST as MOST_ROOMS;
 use rooms::Rooms;
 use traced::{ResetReasons, Traced};
 
@@ -84,6 +85,8 @@ pub(crate) struct Untold {
     pub(crate) elsewhere: u64,
     /// Namespaces of the program that could not be looked at.
     pub(crate) closed: usize,
+    /// Namespaces of the program that had to wait, because it was in so many at a time.
+    pub(crate) crowded: usize,
 }
 
 impl Watch {
@@ -154,7 +157,7 @@ impl Watch {
             (self.tell)(Note::Ended(Entry::Connection(life.record(verdict, now))));
         }
         self.give_up(u64::MAX);
-        Untold { closed: self.rooms.closed(), ..self.untold }
+        Untold { closed: self.rooms.closed(), crowded: self.rooms.crowded(), ..self.untold }
     }
 
     /// Counts the program's connections that ended before `at_ns` and of which nobody told.

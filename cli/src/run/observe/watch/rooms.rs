@@ -1,7 +1,8 @@
 //! The network namespaces that the program's processes are in: ours, and those that its children made.
 //!
 //! Owns:    [`Rooms`]: for each a look at its sockets and a subscription to their endings; who is in which.
-//! Rules:   entering another namespace needs CAP_SYS_ADMIN. One that cannot be entered is counted and not told of.
+//! Rules:   entering another namespace needs CAP_SYS_ADMIN. One that cannot be entered is counted and not told of; one
+//!          beyond [`MOST`] is counted, and entered when another has been left.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -14,7 +15,7 @@ use lastack_observe::clock;
 use lastack_observe::source::kernel::{Endings, Kernel, Scope};
 
 /// Namespaces looked at at a time, ours among them: a look at each takes a few system calls.
-const MOST: usize = 64;
+pub(crate) const MOST: usize = 64;
 /// A namespace that nobody is in is left when nothing of it has been seen for so long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -46,6 +47,8 @@ pub(super) struct Rooms {
     /// Where each process was at the last look.
     places: HashMap<u32, u64>,
     closed: HashSet<u64>,
+    /// Those that have waited for a place.
+    crowded: HashSet<u64>,
 }
 
 impl Room {
@@ -82,7 +85,7 @@ impl Rooms {
     /// Begins with our own namespace.
     pub(super) fn open() -> io::Result<Self> {
         let own = Room::open(&Scope::Own, None)?;
-        Ok(Self { all: vec![own], places: HashMap::new(), closed: HashSet::new() })
+        Ok(Self { all: vec![own], places: HashMap::new(), closed: HashSet::new(), crowded: HashSet::new() })
     }
 
     /// Enters the namespaces that `processes` are in, and leaves those where nobody is any more, unless something
@@ -116,8 +119,11 @@ impl Rooms {
             let path = format!("/proc/self/fd/{}", door.as_raw_fd());
             Room::open(&Scope::Named(path), Some(door))
         };
-        let room = if self.all.len() < MOST { open() } else { Err(io::ErrorKind::QuotaExceeded.into()) };
-        match room {
+        if self.all.len() >= MOST {
+            self.crowded.insert(netns);
+            return;
+        }
+        match open() {
             Ok(room) => self.all.push(room),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => drop(self.closed.insert(netns)),
@@ -137,5 +143,10 @@ impl Rooms {
     /// How many namespaces of the program could not be looked at.
     pub(super) fn closed(&self) -> usize {
         self.closed.len()
+    }
+
+    /// How many had to wait until another was left, some for ever.
+    pub(super) fn crowded(&self) -> usize {
+        self.crowded.len()
     }
 }

@@ -103,3 +103,23 @@ fn who_opened_it_is_seen_in_its_first_state() {
     assert_eq!(direction(&[TcpState::FinWait1]), None, "older than the trace");
     assert_eq!(direction(&[]), None);
 }
+
+#[test]
+fn what_ended_in_a_namespace_that_was_never_looked_at_is_counted_where_it_was_the_programs() {
+    let cut = |pid, socket| Event { state: Some(TcpState::Close), ..closes(pid, socket) };
+    let destroyed = |socket| Event {
+        old_state: None,
+        state: None,
+        pid: None,
+        ..Event { name: "tcp_destroy_sock", ..closes(PROGRAM, socket) }
+    };
+    let mut watch = watch();
+    for (pid, socket) in [(PROGRAM, 7), (PROGRAM, 8), (STRANGER, 9)] {
+        watch.event(&cut(pid, socket));
+    }
+    // What lives on has not ended untold.
+    for socket in [7, 9] {
+        watch.event(&destroyed(socket));
+    }
+    assert_eq!(watch.finish(), Untold { elsewhere: 1, ..Untold::default() });
+}
