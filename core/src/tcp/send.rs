@@ -248,6 +248,8 @@ pub(crate) struct Sender {
     probes_since: Instant,
     timer: Timer,
     last_sent: Instant,
+    /// Linux `sk_pacing_rate`, bytes a second, as the last ACK left it.
+    pacing_rate: u64,
     counts: Counts,
     rtt: Rtt,
     cwnd: Cwnd,
@@ -318,6 +320,7 @@ impl Sender {
             probes_since: Instant::FAR_FUTURE,
             timer: Timer::IDLE,
             last_sent: cx.now,
+            pacing_rate: u64::MAX,
             counts: Counts::default(),
             rtt,
             cwnd: Cwnd::new(iss, cx.now),
@@ -371,6 +374,7 @@ impl Sender {
         self.begin(config, cx);
         self.begin_mtu_search(cx);
         self.sync_mss();
+        self.update_pacing_rate(cx.sysctl);
     }
 
     fn handshake_sample(&mut self, rtt: Duration, cx: &Cx<'_>) {
@@ -428,6 +432,7 @@ impl Sender {
         self.snd_wnd = wnd;
         self.max_window = wnd;
         self.sync_mss();
+        self.update_pacing_rate(cx.sysctl);
         // Linux tcp_init_transfer(): the search begins, and the segment size is looked at with the next larger window only.
         self.begin_mtu_search(cx);
     }
@@ -538,6 +543,7 @@ impl Sender {
         self.refresh(env.options);
         self.more = false;
         self.deferred = false;
+        self.burst.new_stamp();
         self.unsettled = true;
         let fired_at = self.timer.at;
         match self.timer.pending {

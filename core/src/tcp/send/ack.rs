@@ -146,6 +146,7 @@ impl Sender {
     /// congestion, window update, timers.
     pub(crate) fn on_ack(&mut self, view: &AckView<'_>, options: &TcpOptions, cx: &mut Cx<'_>) -> AckVerdict {
         self.refresh(options);
+        self.burst.new_stamp();
         let prior_una = self.snd_una;
         let mut work = Work::new(view, prior_una, self.snd_nxt, cx.now);
         let delivered = self.totals.delivered;
@@ -226,6 +227,7 @@ impl Sender {
         let newly_delivered = self.count_delivered(delivered, view.ece, cx);
         self.sample_rate(newly_delivered, reneged, &work, cx.now);
         self.control_cwnd(newly_delivered, self.recovery.totals.lost != lost, &work, cx);
+        self.update_pacing_rate(cx.sysctl);
         self.check_space(options, cx);
         AckVerdict::Taken(acked)
     }
@@ -303,7 +305,8 @@ impl Sender {
         while let Some(head) = self.segments.front().copied() {
             let mut segs = u32::from(head.segs);
             if head.end.after(self.snd_una) {
-                if !self.snd_una.after(head.start) {
+                // Linux: a lone segment stays whole until all of it is acknowledged.
+                if segs == 1 || !self.snd_una.after(head.start) {
                     break;
                 }
                 // Linux tcp_tso_acked(): whole segments of a super-segment count.
@@ -361,6 +364,10 @@ impl Sender {
             trouble.sacked.trim(snd_una);
         }
         if self.segments.is_empty() {
+            if self.sack {
+                // Linux, "Leak r=": what was counted twice is forgotten.
+                (self.counts.sacked_out, self.counts.lost_out, self.counts.retrans_out) = (0, 0, 0);
+            }
             self.chrono.stop(Limit::Busy, self.is_idle(), cx.now);
         } else if self.segments.front().is_some_and(|head| head.marks.has(Marks::SACKED)) {
             work.set(Flag::SACK_RENEGING);

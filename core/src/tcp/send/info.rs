@@ -161,7 +161,7 @@ impl Sender {
         info.snd_cwnd = window.snd_cwnd;
         info.reordering = self.recovery.reordering;
         info.total_retrans = losses.retrans;
-        info.pacing_rate = self.pacing_rate(200, 120);
+        info.pacing_rate = self.pacing_rate;
         info.max_pacing_rate = u64::MAX;
         info.bytes_acked = totals.bytes_acked;
         info.notsent_bytes = self.write_seq.since(self.snd_nxt) + left.unsent;

@@ -5,6 +5,7 @@
 //! Not here: the window probe that splits a head too big for the window (`probe`).
 
 use crate::observe::CaState;
+use crate::sysctl::Sysctl;
 use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::send::Sender;
@@ -91,16 +92,19 @@ impl Sender {
         cwnd.saturating_sub(self.counts.in_flight()).min((cwnd / 2).max(1))
     }
 
-    /// Bytes a second, as Linux would pace (`tcp_update_pacing_rate`).
-    pub(super) fn pacing_rate(&self, slow_start_percent: u32, avoidance_percent: u32) -> u64 {
+    /// Linux `tcp_update_pacing_rate`: bytes a second, after each ACK.
+    pub(super) fn update_pacing_rate(&mut self, sysctl: &Sysctl) {
         let window = &self.cwnd.window;
-        let percent =
-            if window.snd_cwnd < window.snd_ssthresh / 2 { slow_start_percent } else { avoidance_percent };
+        let percent = if window.snd_cwnd < window.snd_ssthresh / 2 {
+            sysctl.tcp_pacing_ss_ratio
+        } else {
+            sysctl.tcp_pacing_ca_ratio
+        };
         let rate = u64::from(self.mss)
             * 80_000
             * u64::from(percent)
             * u64::from(window.snd_cwnd.max(self.counts.packets_out));
-        rate / u64::from(self.rtt.srtt_us.max(1))
+        self.pacing_rate = rate / u64::from(self.rtt.srtt_us.max(1));
     }
 
     /// Segments a super-segment should stand for (Linux `tcp_tso_autosize`): a millisecond's worth, more on a short path.
@@ -113,8 +117,7 @@ impl Sender {
         if near >= GSO_MAX_SIZE {
             return most;
         }
-        let rate = self.pacing_rate(cx.sysctl.tcp_pacing_ss_ratio, cx.sysctl.tcp_pacing_ca_ratio);
-        let bytes = ((rate >> 10) + near).min(GSO_MAX_SIZE) as u32;
+        let bytes = ((self.pacing_rate >> 10) + near).min(GSO_MAX_SIZE) as u32;
         (bytes / mss).max(u32::from(cx.sysctl.tcp_min_tso_segs)).min(most)
     }
 

@@ -43,6 +43,21 @@ pub(super) struct Burst {
     mtu_asked: bool,
     /// A loss probe left: no other is scheduled behind it.
     pub(super) probed: bool,
+    /// When the first of what leaves together left.
+    at: Option<Instant>,
+}
+
+impl Burst {
+    /// When what leaves now counts as sent: what leaves together has one time (Linux `tcp_mstamp`, which `tcp_write_xmit` reads once), so that
+    /// RACK sees no order in it that is only the device's.
+    pub(super) fn stamp(&mut self, now: Instant) -> Instant {
+        *self.at.get_or_insert(now)
+    }
+
+    /// An ACK, a timer or a write: what leaves from now on leaves later.
+    pub(super) fn new_stamp(&mut self) {
+        self.at = None;
+    }
 }
 
 impl Sender {
@@ -56,7 +71,9 @@ impl Sender {
         options_len: u32,
         cx: &mut Cx<'_>,
     ) -> Option<SendPlan> {
-        let plan = self.queue.take_plan().or_else(|| self.next_plan(options, options_len, cx));
+        let (planned, untold) = self.queue.take_plan();
+        self.cwr_owed |= untold;
+        let plan = planned.or_else(|| self.next_plan(options, options_len, cx));
         if plan.is_none() {
             self.end_burst(cx);
             self.unsettled = false;
@@ -217,7 +234,8 @@ impl Sender {
             self.congestion.on_restart(cx.now, self.last_sent);
         }
         let mss16 = mss.min(u32::from(u16::MAX)) as u16;
-        let segment = SentSegment::new(start, end, mss16, marks, cx.now, self.tx_stamps(cx.now));
+        let at = self.burst.stamp(cx.now);
+        let segment = SentSegment::new(start, end, mss16, marks, at, self.tx_stamps(at));
         let segs = u32::from(segment.segs);
         let first = self.counts.packets_out == 0;
         self.segments.push(segment);

@@ -191,17 +191,20 @@ impl PayloadQueue {
         tells
     }
 
-    /// The next of those, if its payload still waits for an acknowledgment.
-    pub(super) fn take_plan(&mut self) -> Option<SendPlan> {
-        let held = self.held.as_mut()?;
+    /// The next of those whose payload still waits for an acknowledgment. True: one that does not any more was to tell of a reduced
+    /// window.
+    pub(super) fn take_plan(&mut self) -> (Option<SendPlan>, bool) {
+        let Some(held) = self.held.as_mut() else { return (None, false) };
+        let mut untold = false;
         while let Some(mut plan) = held.planned.pop_front() {
             let acked = (self.start.0.wrapping_sub(plan.seq.0) as i32).max(0) as u32;
             if acked < plan.len {
                 (plan.seq, plan.len) = (plan.seq + acked, plan.len - acked);
-                return Some(plan);
+                return (Some(plan), untold);
             }
+            untold |= plan.cwr;
         }
-        None
+        (None, untold)
     }
 
     /// Appends a slice without copying, or a tiny one by copying.

@@ -120,7 +120,13 @@ impl Sender {
         cx: &mut Cx<'_>,
     ) -> Option<SendPlan> {
         self.forget_mtu_probe();
-        let segment = *self.segments.at(position)?;
+        let snd_una = self.snd_una;
+        let mut segment = *self.segments.at(position)?;
+        if segment.start.before(snd_una) {
+            // Linux __tcp_retransmit_skb(): tcp_trim_head(); an ACK in the middle of a lone segment has left it whole.
+            segment.start = snd_una;
+            self.segments.at_mut(position).start = snd_una;
+        }
         let window = self.wnd_end().0.wrapping_sub(segment.start.0) as i32;
         let window = if window > 0 {
             window as u32
@@ -140,17 +146,16 @@ impl Sender {
         } else {
             self.collapse(position, window.min(mss));
         }
-        let tx = self.tx_stamps(cx.now);
-        self.segments.resent(position, cx.now, tx);
+        let at = self.burst.stamp(cx.now);
+        let tx = self.tx_stamps(at);
+        self.segments.resent(position, at, tx);
         let segment = self.segments.at_mut(position);
         segment.marks = segment.marks.with(Marks::EVER_RETRANS);
         if kind == PlanKind::Retransmit {
-            // Linux tcp_retransmit_skb(); a loss probe is not counted as a repeat in flight.
-            let newly = !segment.marks.has(Marks::RETRANS);
+            // Linux tcp_retransmit_skb(); a loss probe is not counted as a repeat in flight. A head whose repeat was believed to be in
+            // flight when the time-out struck counts twice ("retrans_out leaked"), until nothing is in flight.
             segment.marks = segment.marks.with(Marks::RETRANS);
-            if newly {
-                self.counts.retrans_out += u32::from(segment.segs);
-            }
+            self.counts.retrans_out += u32::from(segment.segs);
         }
         let segment = *segment;
         let pieces = u32::from(segment.segs);

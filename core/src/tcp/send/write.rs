@@ -146,6 +146,7 @@ impl Sender {
             return;
         }
         self.deferred = false;
+        self.burst.new_stamp();
         while let Some(plan) = self.next_new(mss, hold, cx) {
             self.queue.plan(plan);
             if hold == Hold::PushOne {
@@ -168,6 +169,7 @@ impl Sender {
         if self.is_full() {
             self.nospace = true;
         }
+        self.burst.new_stamp();
         self.unsettled = true;
     }
 

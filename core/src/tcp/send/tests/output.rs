@@ -2,7 +2,7 @@
 
 use super::harness::{Bench, config};
 use crate::tcp::options::TcpOptions;
-use crate::tcp::send::{AckVerdict, PlanKind, SenderConfig, Write};
+use crate::tcp::send::{AckVerdict, AckView, PlanKind, SenderConfig, Write};
 use crate::time::Duration;
 use crate::wire::segment::SackBlocks;
 
@@ -260,6 +260,23 @@ fn what_has_not_left_and_is_too_large_for_the_path_now_leaves_smaller() {
         bench.ack(acked);
     }
     assert_eq!(bench.sender.snd_una(), Bench::seq(sent));
+}
+
+#[test]
+fn a_window_reduction_is_told_though_the_segment_that_should_was_acknowledged_before_it_left() {
+    let mut bench = Bench::established(&config());
+    bench.write(1_000);
+    bench.poll();
+    let sack = SackBlocks::NONE;
+    let view = AckView { ece: true, ..bench.view(1_000, 1_000_000, &sack) };
+    bench.take(&view);
+    bench.poll();
+    let data = vec![0u8; 2_000_000];
+    bench.sender.push_slice(&data, Write::Plain, &bench.options, 0, &mut bench.world.cx());
+    let sent = bench.sender.snd_nxt().since(Bench::seq(0));
+    assert!(sent > 1_000, "something was sent on paper");
+    let plans = bench.ack(sent);
+    assert_eq!(plans.iter().map(|plan| plan.cwr).take(2).collect::<Vec<_>>(), [true, false]);
 }
 
 /// A super-segment that is partly filled takes more bytes, but not another slice.
