@@ -164,3 +164,14 @@ fn a_script_without_its_interpreter_is_told_from_a_missing_program() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn a_capture_that_the_disk_refuses_is_named() {
+    if !lastack("run -- true").stderr(Stdio::null()).status().expect("starts").success() {
+        println!("SKIPPED: no program can be run behind the stack here: lastack run -- true");
+        return;
+    }
+    let output = lastack("run --pcap /dev/full -- true").output().expect("starts");
+    let lines = refusal(&output, 125, "--pcap /dev/full");
+    assert!(lines[0].contains("cannot write /dev/full") && lines[1].contains("No space left"), "{lines:?}");
+}
