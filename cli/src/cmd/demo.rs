@@ -26,7 +26,7 @@ use crate::text::Paint;
 /// The command line of `demo`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Starts five small servers on this host's loopback and a client behind the stack, tells how each connection ended,
+Starts five small servers on this host's loopback and a client behind the stack, tells how each connection ended, \
 then finds and ends a stuck socket of the kernel. Ten seconds, no network, nothing is left behind.
 
 Examples:

@@ -31,7 +31,7 @@ use run_check::RunCheck;
 Examples:
   lastack doctor                                  this host, within two seconds, no root needed
   lastack doctor --what-if tcp_fin_timeout=30     what that knob would change, and what not
-  lastack doctor --from trace.pcap                the connections of a capture: how each went, and why
+  lastack doctor --from trace.pcap                how each connection of a capture went, and why
 
 Exit status: 0 nothing found at --fail-on's level, 1 findings, 2 usage or failure.")]
 pub(crate) struct Args {

@@ -75,4 +75,17 @@ mod tests {
         assert!(read("man1/lastack.1").contains("lastack\\-run(1)"));
         assert!(completions[0].contains("--inject"));
     }
+
+    /// Paragraphs are wrapped to the terminal; a line of an example that is wrapped is one that cannot be copied.
+    #[test]
+    fn examples_fit_on_their_lines() {
+        fn examine(command: &clap::Command) {
+            for line in command.get_after_help().map(ToString::to_string).unwrap_or_default().lines() {
+                let is_example = line.starts_with("  ");
+                assert!(!is_example || line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(examine);
+        }
+        examine(&<crate::args::Cli as clap::CommandFactory>::command());
+    }
 }

@@ -34,6 +34,7 @@ Examples:
   lastack kill --yes state close-wait process = myapp        end the leak of one program
 
 The filter is that of `lastack ss`. Without a state it means connections in every state, never listeners.
+
 Exit status: 0 all ended, 1 none matched, 2 usage or failure, 3 only some ended.")]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -19,14 +19,15 @@ use crate::table::Table;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  lastack publish web                       which ports lead to the run called web, and who serves them inside
+  lastack publish web                       its ports, and who serves them inside
   lastack publish web 8080:80 5353:53/udp   add two
   lastack publish web --remove 8080         take one back; who is connected stays connected
 
-A run is started with lastack run --name web -- CMD; its process id will do as well. Rules (--allow, --deny) are for the
-way out: who publishes a port lets its clients in. A client keeps its address and port; one of this host's loopback
-appears as 10.0.2.2 or fd00:6c61::2. One that comes while nobody listens inside is reset, where a program without lastack
+A run is started with lastack run --name web -- CMD; its process id will do as well. Rules (--allow, --deny) are for the \
+way out: who publishes a port lets its clients in. A client keeps its address and port; one of this host's loopback \
+appears as 10.0.2.2 or fd00:6c61::2. One that comes while nobody listens inside is reset, where a program without lastack \
 would have it refused: this host's kernel has answered it before the program is asked.
+
 Exit status: 0 done, 2 usage, or a port could not be had.")]
 pub(crate) struct Args {
     /// A running lastack: its name or process id

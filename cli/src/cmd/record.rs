@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  sudo lastack record                            from now on ss, doctor and kill know former owners and ages
+  sudo lastack record                            former owners and ages for ss, doctor and kill
   sudo lastack record --output closed.ndjson     and a line for each connection that ends
 
 As a service: lastack export --print unit-record > /etc/systemd/system/lastack-record.service

@@ -26,7 +26,9 @@ use crate::run::session::{self, Bounds, Ended, Plan};
 
 /// The command line of `run`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    override_usage = "lastack run [OPTIONS] -- <CMD>...",
+    after_help = "\
 Inside: 10.0.2.100 and fd00:6c61::100. 10.0.2.2 and fd00:6c61::2 are this host's loopback, 10.0.2.3 \
 and fd00:6c61::3 its resolver. ip_local_port_range is 1024-65535, tcp_tw_reuse 1, ip_unprivileged_port_start 0.
 
@@ -36,12 +38,13 @@ at most 60 s without progress; Ctrl-C ends that at once.
 Exit status: CMD's own (128 + N for signal N); 125 a failure of lastack, 126 CMD cannot be executed, 127 not found.
 
 Examples:
-  lastack run -- curl -s http://10.0.2.2:8080/       how its connection to a local server lived and ended
-  lastack run --observe -- ./job                     the same without a namespace, from what the kernel tells
-  lastack run --json --deny '*:25' -- ./job          a journal for machines; mail is refused
+  lastack run -- curl -s http://10.0.2.2:8080/             how its connection lived and ended
+  lastack run --observe -- ./job                           without a namespace, as the kernel tells
+  lastack run --json --deny '*:25' -- ./job                a journal for machines; mail is refused
   lastack run --loss 5% --delay 20±5 --seed 7 -- ./test    the same packets are lost each time
-  lastack run --publish 8080:80 -- ./server          its clients come from outside, with their own addresses
-  lastack run --inject stall@1MB,10.0.2.2:8080 -- ./test   the server freezes in the middle of an answer")]
+  lastack run --publish 8080:80 -- ./server                its clients come from outside
+  lastack run --inject stall@1MB,10.0.2.2:8080 -- ./test   the server freezes in mid-answer"
+)]
 pub(crate) struct Args {
     /// The journal: text at the end, json one line a connection, or none (--json is --report json)
     #[arg(long, value_enum, value_name = "FORM")]

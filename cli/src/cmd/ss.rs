@@ -30,7 +30,8 @@ Examples:
   lastack ss -p --group-by state,peer,process -a    who has how many of what, with whom, since when
 
 The filter is iproute2's (see ss(8)); `and` and `or` bind equally, from left to right, as there.
-More words: pid, process, timer (on, persist, keepalive, timewait, none), recvq, sendq (> 1M), age (> 60s),
+
+More words: pid, process, timer (on, persist, keepalive, timewait, none), recvq, sendq (> 1M), age (> 60s), \
 uid, cookie, orphan. Ages are lower bounds inferred from timers unless `lastack record` runs.")]
 pub(crate) struct Args {
     #[command(flatten)]

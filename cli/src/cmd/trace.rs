@@ -32,14 +32,15 @@ const FRAMES: usize = 12;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  sudo lastack trace dport = :443           state changes, retransmits and resets of these connections
-  sudo lastack trace --count 10             how often each event happened in ten seconds, as perf stat counts
+  sudo lastack trace dport = :443           state changes, retransmits and resets of these
+  sudo lastack trace --count 10             how often each event happened in ten seconds
   sudo lastack trace --count 10 --per-process dport = :443
-  lastack trace --from trace.pcap           what the packets of a capture show: states, repeats, resets
+  lastack trace --from trace.pcap           states, repeats and resets that a capture shows
 
-As root it reads the kernel's tracepoints, which see every network namespace of the host. Without, it tells
+As root it reads the kernel's tracepoints, which see every network namespace of the host. Without, it tells \
 the ends of connections of one namespace with their last figures, but neither opens nor reasons.
-A process is named where it is the one that acted (connect, listen, close); in parentheses it is the one that last
+
+A process is named where it is the one that acted (connect, listen, close); in parentheses it is the one that last \
 acted on the socket, as when the peer's packets change it.")]
 pub(crate) struct Args {
     #[command(flatten)]

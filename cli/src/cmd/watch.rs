@@ -45,8 +45,9 @@ Examples:
   lastack watch                                every socket; ? shows the keys
   lastack watch --interval 0.1 state close-wait process = myapp
 
-The sockets on the screen are read again ten times a second, all of them every --interval, or more rarely where
+The sockets on the screen are read again ten times a second, all of them every --interval, or more rarely where \
 that would take more than a quarter of a core; the screen says how old the last look at all is.
+
 Without a terminal, or on a dumb one, a line a look is printed instead; with --json an object.")]
 pub(crate) struct Args {
     #[command(flatten)]
