@@ -174,7 +174,7 @@ impl Stack {
         let asks = if with_ecn { Flags::ECE | Flags::CWR } else { Flags::NONE };
         let syn = Segment {
             header: SegmentHeader { seq: irs, flags: Flags::SYN | asks, options, ..segment.header },
-            ecn: 0,
+            tos: segment.class(),
             payload: bytes::Bytes::new(),
             ..segment.clone()
         };

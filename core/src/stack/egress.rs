@@ -17,6 +17,7 @@ use crate::stack::outbox::{Outgoing, fragment};
 use crate::stack::{Datagram, Stack, Unreachable};
 use crate::tcp::connection::Composed;
 use crate::tcp::context::Reply;
+use crate::tcp::options::Hop;
 use crate::time::Instant;
 use crate::wire::icmp::{Echo, ErrorKind, Version};
 use crate::wire::ip::protocol;
@@ -38,7 +39,9 @@ impl Stack {
     }
 
     fn transmit_reply(&mut self, out: &mut Transmit) -> bool {
-        let Some(Reply { tuple, header, ttl, tos }) = self.world.replies.pop() else { return false };
+        let Some(Reply { tuple, header, hop: Hop { ttl, tos } }) = self.world.replies.pop() else {
+            return false;
+        };
         // Linux: ip_send_unicast_reply() and SYN-ACKs carry identification 0 with DF.
         emit::tcp(out, &IpFields { src: tuple.local.ip(), dst: tuple.remote.ip(), ttl, tos, id: 0 }, &header);
         true
@@ -52,7 +55,7 @@ impl Stack {
             let segment = connection.poll_transmit(out, &mut self.world.cx(now));
             if let Some(Composed { header, ecn }) = segment {
                 let tuple = connection.tuple();
-                let options = connection.options();
+                let Hop { ttl, tos } = connection.options().hop(tuple);
                 let segs = match out.segment_size {
                     0 => 1,
                     size => out.payload_len().div_ceil(usize::from(size)) as u16,
@@ -60,8 +63,8 @@ impl Stack {
                 let fields = IpFields {
                     src: tuple.local.ip(),
                     dst: tuple.remote.ip(),
-                    ttl: options.ttl,
-                    tos: options.tos | ecn,
+                    ttl,
+                    tos: tos | ecn,
                     id: self.link.take_id(segs),
                 };
                 emit::tcp(out, &fields, &header);

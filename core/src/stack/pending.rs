@@ -17,7 +17,7 @@ use crate::stack::demux::SocketKey;
 use crate::stack::notices::Notice;
 use crate::stack::tuple::Packed;
 use crate::stack::{Gone, PendingSyn, Stack, Unreachable};
-use crate::tcp::reset::reset_for;
+use crate::tcp::reset::answer_with_reset;
 use crate::tcp::seq::SeqNum;
 use crate::time::Instant;
 use crate::wire::IpFields;
@@ -173,10 +173,8 @@ impl Stack {
         let (key, syn) = (entry.half_open, entry.syn);
         let half_open = self.sockets.half_open_mut(key).ok_or(Gone)?;
         let (tuple, cookie) = (half_open.tuple, half_open.cookie);
-        let segment = bare_segment(&tuple, syn);
-        if let Some(header) = reset_for(&segment) {
-            self.world.cx(now).send_reset(cookie, &tuple, header, 64, 0, ResetReason::Refused);
-        }
+        let segment = bare_segment(&tuple, syn, half_open.half_open.syn_class);
+        answer_with_reset(cookie, &tuple, &segment, ResetReason::Refused, &mut self.world.cx(now));
         self.world.counters.pending_refused += 1;
         self.end_pending(now, id, None);
         Ok(())
@@ -190,9 +188,10 @@ impl Stack {
     ) -> Result<(), Gone> {
         let entry = self.undecided(id)?;
         let (key, syn) = (entry.half_open, entry.syn);
-        let tuple = self.sockets.half_open_mut(key).ok_or(Gone)?.tuple;
+        let half_open = self.sockets.half_open_mut(key).ok_or(Gone)?;
+        let (tuple, tos) = (half_open.tuple, half_open.half_open.syn_class);
         let (src, dst) = (tuple.remote.ip(), tuple.local.ip());
-        let quote = icmp::quote_segment(&IpFields { src, dst, ttl: 64, tos: 0, id: 0 }, &syn);
+        let quote = icmp::quote_segment(&IpFields { src, dst, ttl: 64, tos, id: 0 }, &syn);
         let kind = icmp::unreachable(Version::of(src), why);
         self.send_icmp_error(quote, src, dst, kind);
         self.world.counters.pending_unreachable += 1;
@@ -279,14 +278,14 @@ impl Stack {
 }
 
 /// The SYN again as a segment, for what answers segments.
-fn bare_segment(tuple: &FourTuple, header: SegmentHeader) -> Segment {
+fn bare_segment(tuple: &FourTuple, header: SegmentHeader, tos: u8) -> Segment {
     Segment {
         src: tuple.remote.ip(),
         dst: tuple.local.ip(),
         header: SegmentHeader { flags: header.flags.without(Flags::FIN), ..header },
         payload: Bytes::new(),
         segs: 1,
-        ecn: 0,
+        tos,
         ttl: 64,
         truesize: 0,
     }

@@ -133,6 +133,7 @@ settings! {
         tcp_probe_threshold Int "bytes" "Path MTU probing ends when its range is smaller.";
         tcp_recovery Byte(0, 255) "bits" "1 RACK, 2 static reordering window, 4 no duplicate-ACK threshold.";
         tcp_reordering WordUpTo(1, |s| s.tcp_max_reordering) "segments" "First reordering degree of a connection.";
+        tcp_reflect_tos Switch(1) "" "Children and their SYN-ACKs have the traffic class of the SYN, not the listener's.";
         tcp_retries1 Byte(0, 255) "exponent" "When the path is suspected; nothing an application sees.";
         tcp_retries2 Byte(0, 255) "exponent" "When unacknowledged data is given up: 15 is 924.6 s. Not a count of retransmissions.";
         tcp_rfc1337 Switch(255) "" "RST cannot kill TIME-WAIT.";
@@ -209,7 +210,6 @@ not_applicable! {
     "net.ipv4.tcp_plb_idle_rehash_rounds" "a stack cannot choose among paths";
     "net.ipv4.tcp_plb_rehash_rounds" "a stack cannot choose among paths";
     "net.ipv4.tcp_plb_suspend_rto_sec" "a stack cannot choose among paths";
-    "net.ipv4.tcp_reflect_tos" "children take the listener's IP_TOS";
     "net.ipv4.tcp_retrans_collapse" "segments are cut from the send queue anew whenever they are sent";
     "net.ipv4.tcp_tso_rtt_log" "super-segments are sized by the pacing rate alone";
     "net.ipv4.tcp_tw_recycle" "removed from Linux in 4.12: it broke clients behind NAT";

@@ -183,7 +183,7 @@ impl Connection {
         self.on_opening_segment(segment, cx)?;
         // First to fourth: timestamps, sequence number, RST, SYN.
         self.validate(segment, cx)?;
-        self.ecn.on_segment(segment.ecn);
+        self.ecn.on_segment(segment.ecn());
         // Fifth: ACK.
         let predicted = self.is_predicted(segment);
         let acked = self.on_ack(segment, predicted, cx)?;
@@ -495,7 +495,7 @@ impl Connection {
             rcv_wnd: self.recv.receive_window(),
             rcv_wscale: self.recv.rcv_wscale,
             ts: self.ts(),
-            tos: self.options.tos,
+            tos: self.options.hop(&self.tuple).tos,
             lifetime: if fin_wait_2 { lifetime.max(self.three_and_a_half_rto()) } else { lifetime },
         };
         TimeWait::new(&remains, cx.now)

@@ -11,6 +11,7 @@ use crate::rng::Rng;
 use crate::sysctl::Sysctl;
 use crate::tcp::fast_open::Pause;
 use crate::tcp::metrics::Metrics;
+use crate::tcp::options::Hop;
 use crate::tcp::rate_limit::ChallengeBudget;
 use crate::time::Instant;
 use crate::wire::segment::SegmentHeader;
@@ -96,8 +97,7 @@ const PAGE: u64 = 4096;
 pub(crate) struct Reply {
     pub(crate) tuple: FourTuple,
     pub(crate) header: SegmentHeader,
-    pub(crate) ttl: u8,
-    pub(crate) tos: u8,
+    pub(crate) hop: Hop,
 }
 
 /// A bounded queue of [`Reply`]; what does not fit is counted (`OutboxOverflow`), as a full device queue would.
@@ -147,15 +147,14 @@ impl Cx<'_> {
         cookie: u64,
         tuple: &FourTuple,
         header: SegmentHeader,
-        ttl: u8,
-        tos: u8,
+        hop: Hop,
         reason: ResetReason,
     ) {
         debug_assert!(header.flags.rst(), "only resets leave this way");
         self.counters.out_rsts += 1;
         self.counters.out_segs += 1;
         self.emit(cookie, tuple, || EventKind::ResetSent(reason), crate::observe::EventMask::RESET);
-        self.replies.push(Reply { tuple: *tuple, header, ttl, tos }, self.counters);
+        self.replies.push(Reply { tuple: *tuple, header, hop }, self.counters);
     }
 }
 

@@ -46,7 +46,7 @@ impl Ecn {
     pub(crate) fn accepts(syn: &Segment, sysctl: &Sysctl) -> bool {
         let flags = syn.header.flags;
         // RFC 3168 6.1.1: a SYN is Not-ECT. One that is marked says nothing reliable, unless it asks for accurate ECN.
-        flags.contains(ASK) && sysctl.tcp_ecn != 0 && (syn.ecn == 0 || flags.contains(Flags::AE))
+        flags.contains(ASK) && sysctl.tcp_ecn != 0 && (syn.ecn() == 0 || flags.contains(Flags::AE))
     }
 
     fn has(self, bit: u8) -> bool {

@@ -14,7 +14,7 @@ use crate::observe::{EventKind, EventMask};
 use crate::sysctl::Sysctl;
 use crate::tcp::context::{Cx, Reply};
 use crate::tcp::ecn::Ecn;
-use crate::tcp::options::TcpOptions;
+use crate::tcp::options::{Hop, TcpOptions};
 use crate::tcp::paws::{TsState, ts_clock};
 use crate::tcp::receive::{InitialWindow, MAX_WSCALE};
 use crate::tcp::reset::answer_with_reset;
@@ -58,17 +58,36 @@ pub(crate) struct HalfOpen {
     advmss: u16,
     /// The SYN's window field.
     wnd: u16,
-    snd_wscale: u8,
-    rcv_wscale: u8,
+    wscales: Wscales,
     /// SYN-ACK timer firings (Linux `num_timeout`); 0: "young".
     pub(crate) timeouts: u8,
     /// SYN-ACKs sent again.
     pub(crate) retransmits: u8,
+    /// Traffic class of the SYN.
+    pub(crate) syn_class: u8,
     agreed: Agreed,
     /// An ACK came that could not complete (accept queue full, or defer accept).
     pub(crate) acked: bool,
     /// Made of a SYN cookie: the MSS it remembered is what the window is a multiple of.
     of_cookie: bool,
+}
+
+/// Window scales, 0..=14 each: the peer's and ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Wscales(u8);
+
+impl Wscales {
+    const fn new(snd: u8, rcv: u8) -> Self {
+        Self(snd << 4 | rcv)
+    }
+
+    const fn snd(self) -> u8 {
+        self.0 >> 4
+    }
+
+    const fn rcv(self) -> u8 {
+        self.0 & 15
+    }
 }
 
 /// Options both ends offered, one bit each.
@@ -175,15 +194,18 @@ impl HalfOpen {
             mss: checked_mss(offer.mss, missing, options, cx.sysctl),
             advmss: options.maxseg.map_or(advmss, |maxseg| maxseg.min(advmss)),
             wnd: syn.header.wnd,
-            snd_wscale: if agreed.wscale { offer.wscale.unwrap_or(0).min(MAX_WSCALE) } else { 0 },
-            rcv_wscale: 0,
+            wscales: Wscales::default(),
             timeouts: 0,
             retransmits: 0,
+            syn_class: syn.class(),
             agreed,
             acked: false,
             of_cookie: false,
         };
-        half_open.rcv_wscale = half_open.initial_window(options, cx.sysctl).wscale;
+        if agreed.wscale {
+            let snd = offer.wscale.unwrap_or(0).min(MAX_WSCALE);
+            half_open.wscales = Wscales::new(snd, half_open.initial_window(options, cx.sysctl).wscale);
+        }
         half_open
     }
 
@@ -236,14 +258,18 @@ impl HalfOpen {
             urg: 0,
             options: Options {
                 mss: Some(self.advmss),
-                wscale: self.agreed.wscale.then_some(self.rcv_wscale),
+                wscale: self.agreed.wscale.then_some(self.wscales.rcv()),
                 sack_permitted: self.agreed.sack,
                 timestamps: self.timestamps(cx.now),
                 fast_open,
                 ..Options::default()
             },
         };
-        cx.replies.push(Reply { tuple: *tuple, header, ttl: options.ttl, tos: options.tos }, cx.counters);
+        let mut hop = options.hop(tuple);
+        if cx.sysctl.tcp_reflect_tos {
+            hop.tos = self.syn_class;
+        }
+        cx.replies.push(Reply { tuple: *tuple, header, hop }, cx.counters);
     }
 
     /// The SYN brought `len` bytes, which were taken.
@@ -321,9 +347,9 @@ impl HalfOpen {
             if !flags.rst() {
                 // Linux tcp_oow_rate_limited(): "Data packets without SYNs are not likely part of an ACK loop."
                 if segment.seq_len() > 0 && !flags.syn() {
-                    self.push_ack(tuple, options, cx);
+                    self.push_ack(tuple, segment, options, cx);
                 } else {
-                    self.answer(tuple, options, cx);
+                    self.answer(tuple, segment, options, cx);
                 }
             }
             let reason = match (paws_reject, tsecr_reject) {
@@ -351,7 +377,7 @@ impl HalfOpen {
             // RFC 5961 3.2: in the window but not exact.
             if self.may_answer(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
                 cx.counters.tcp_challenge_ack += 1;
-                self.push_ack(tuple, options, cx);
+                self.push_ack(tuple, segment, options, cx);
             } else {
                 cx.counters.tcp_ack_skipped_challenge += 1;
             }
@@ -487,7 +513,7 @@ impl HalfOpen {
             mss: self.mss,
             advmss: self.advmss,
             wnd: self.wnd,
-            snd_wscale: self.snd_wscale,
+            snd_wscale: self.wscales.snd(),
             agreed: self.agreed,
             ts: TsState { recent: self.ts_recent, stored: now, offset: self.ts_offset },
             opened: self.opened,
@@ -528,28 +554,29 @@ impl HalfOpen {
         true
     }
 
-    fn answer(&mut self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+    fn answer(&mut self, tuple: &FourTuple, segment: &Segment, options: &TcpOptions, cx: &mut Cx<'_>) {
         if self.may_answer(cx.now, cx.sysctl.tcp_invalid_ratelimit) {
-            self.push_ack(tuple, options, cx);
+            self.push_ack(tuple, segment, options, cx);
         } else {
             cx.counters.tcp_ack_skipped_syn_recv += 1;
         }
     }
 
     /// Linux `tcp_v4_reqsk_send_ack`.
-    fn push_ack(&self, tuple: &FourTuple, options: &TcpOptions, cx: &mut Cx<'_>) {
+    fn push_ack(&self, tuple: &FourTuple, segment: &Segment, options: &TcpOptions, cx: &mut Cx<'_>) {
         let header = SegmentHeader {
             src_port: tuple.local.port(),
             dst_port: tuple.remote.port(),
             seq: self.iss + 1,
             ack: self.irs + 1,
             flags: Flags::ACK,
-            wnd: (self.initial_window(options, cx.sysctl).rcv_wnd >> self.rcv_wscale) as u16,
+            wnd: (self.initial_window(options, cx.sysctl).rcv_wnd >> self.wscales.rcv()) as u16,
             urg: 0,
             options: Options { timestamps: self.timestamps(cx.now), ..Options::default() },
         };
         cx.counters.out_segs += 1;
-        cx.replies.push(Reply { tuple: *tuple, header, ttl: options.ttl, tos: options.tos }, cx.counters);
+        let hop = Hop::answering(segment);
+        cx.replies.push(Reply { tuple: *tuple, header, hop }, cx.counters);
     }
 }
 
@@ -603,7 +630,7 @@ mod tests {
             },
             payload: Bytes::new(),
             segs: 1,
-            ecn: 0,
+            tos: 0,
             ttl: 64,
             truesize: 40,
         }

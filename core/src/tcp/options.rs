@@ -1,8 +1,12 @@
 //! Socket options of a TCP socket: Linux's names, defaults and ranges (specification 8.2).
 
+use core::net::IpAddr;
+
 use crate::error::OptionError;
+use crate::id::FourTuple;
 use crate::tcp::fast_open::FastOpenKeys;
 use crate::time::Duration;
+use crate::wire::segment::Segment;
 
 /// Which congestion control a socket uses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -79,10 +83,14 @@ pub struct TcpOptions {
     pub reuseaddr: bool,
     /// `SO_REUSEPORT`. Default false.
     pub reuseport: bool,
-    /// `IP_TOS` without the ECN bits. Default 0.
+    /// `IP_TOS` without the ECN bits: of IPv4 packets. Default 0.
     pub tos: u8,
-    /// `IP_TTL`. Default 64.
+    /// `IP_TTL`: of IPv4 packets. Default 64.
     pub ttl: u8,
+    /// `IPV6_TCLASS` without the ECN bits: of IPv6 packets. Default 0.
+    pub traffic_class: u8,
+    /// `IPV6_UNICAST_HOPS`: of IPv6 packets. Default 64.
+    pub hop_limit: u8,
     /// `IP_MINTTL`; 0: off.
     pub min_ttl: u8,
     /// `IP_LOCAL_PORT_RANGE`: first and last port for `connect` to choose from, within `ip_local_port_range`; 0: as that says.
@@ -141,6 +149,8 @@ impl Default for TcpOptions {
             reuseport: false,
             tos: 0,
             ttl: 64,
+            traffic_class: 0,
+            hop_limit: 64,
             min_ttl: 0,
             local_port_range: [0, 0],
             recverr: false,
@@ -149,6 +159,40 @@ impl Default for TcpOptions {
             fast_open_no_cookie: false,
             fast_open_keys: None,
         }
+    }
+}
+
+impl TcpOptions {
+    /// What the packets of this pair have in their IP header.
+    pub(crate) fn hop(&self, tuple: &FourTuple) -> Hop {
+        match tuple.remote.ip() {
+            IpAddr::V4(_) => Hop { ttl: self.ttl, tos: self.tos },
+            IpAddr::V6(_) => Hop { ttl: self.hop_limit, tos: self.traffic_class },
+        }
+    }
+
+    /// As if the application had set IP_TOS or IPV6_TCLASS, whichever is of this pair's packets.
+    pub(crate) fn set_class(&mut self, tuple: &FourTuple, class: u8) {
+        match tuple.remote.ip() {
+            IpAddr::V4(_) => self.tos = class,
+            IpAddr::V6(_) => self.traffic_class = class,
+        }
+    }
+}
+
+/// What a packet of ours has in its IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Hop {
+    /// TTL or hop limit.
+    pub(crate) ttl: u8,
+    /// TOS or traffic class, without the ECN bits.
+    pub(crate) tos: u8,
+}
+
+impl Hop {
+    /// Of an answer that no socket of its own sends (Linux `tcp_v4_send_reset`, `tcp_v6_send_response`).
+    pub(crate) fn answering(segment: &Segment) -> Self {
+        Self { ttl: 64, tos: segment.class() }
     }
 }
 
@@ -185,6 +229,8 @@ pub enum TcpOption {
     ReusePort(bool),
     Tos(u8),
     Ttl(i32),
+    TrafficClass(i32),
+    HopLimit(i32),
     MinTtl(i32),
     /// The first port in the lower, the last in the upper 16 bits.
     LocalPortRange(u32),
@@ -268,6 +314,10 @@ impl TcpOptions {
             // Linux: -1 resets to the default.
             TcpOption::Ttl(-1) => self.ttl = 64,
             TcpOption::Ttl(hops) => self.ttl = range(hops, 1, 255)? as u8,
+            // Linux do_ipv6_setsockopt(): -1 resets to the default.
+            TcpOption::TrafficClass(class) => self.traffic_class = range(class, -1, 255)?.max(0) as u8 & !3,
+            TcpOption::HopLimit(-1) => self.hop_limit = 64,
+            TcpOption::HopLimit(hops) => self.hop_limit = range(hops, 0, 255)? as u8,
             TcpOption::MinTtl(hops) => self.min_ttl = range(hops, 0, 255)? as u8,
             TcpOption::LocalPortRange(bits) => {
                 let ports = [bits as u16, (bits >> 16) as u16];

@@ -3,11 +3,9 @@
 use crate::id::FourTuple;
 use crate::observe::reason::ResetReason;
 use crate::tcp::context::Cx;
+use crate::tcp::options::Hop;
 use crate::tcp::seq::SeqNum;
 use crate::wire::segment::{Flags, Segment, SegmentHeader};
-
-/// TTL of segments that no socket owns.
-const DEFAULT_TTL: u8 = 64;
 
 /// The RST that answers `segment`; `None` when it is a RST itself: a reset never answers a reset.
 pub(crate) fn reset_for(segment: &Segment) -> Option<SegmentHeader> {
@@ -35,7 +33,7 @@ pub(crate) fn answer_with_reset(
     cx: &mut Cx<'_>,
 ) {
     if let Some(header) = reset_for(segment) {
-        cx.send_reset(cookie, tuple, header, DEFAULT_TTL, 0, reason);
+        cx.send_reset(cookie, tuple, header, Hop::answering(segment), reason);
     }
 }
 
@@ -59,7 +57,7 @@ mod tests {
             },
             payload: Bytes::from(vec![0; len]),
             segs: 1,
-            ecn: 0,
+            tos: 0,
             ttl: 64,
             truesize: len as u32,
         }

@@ -11,6 +11,7 @@ use core::net::IpAddr;
 use crate::id::FourTuple;
 use crate::observe::reason::{DropReason, ResetReason};
 use crate::tcp::context::{Cx, Reply};
+use crate::tcp::options::Hop;
 use crate::tcp::paws::{TsState, ts_clock};
 use crate::tcp::reset::answer_with_reset;
 use crate::tcp::seq::SeqNum;
@@ -293,7 +294,7 @@ impl TimeWait {
             options: Options { timestamps, ..Options::default() },
         };
         cx.counters.out_segs += 1;
-        cx.replies.push(Reply { tuple: *tuple, header, ttl: 64, tos: self.tos }, cx.counters);
+        cx.replies.push(Reply { tuple: *tuple, header, hop: Hop { ttl: 64, tos: self.tos } }, cx.counters);
     }
 }
 
@@ -343,7 +344,7 @@ mod tests {
             header,
             payload: Bytes::from(vec![0; len]),
             segs: 1,
-            ecn: 0,
+            tos: 0,
             ttl: 64,
             truesize: len as u32,
         }

@@ -147,7 +147,7 @@ fn parse_tcp(ip: &IpHeader, packet: &Bytes, meta: RxMeta) -> Result<Segment, Dro
         header,
         payload,
         segs,
-        ecn: ip.ecn(),
+        tos: ip.tos,
         ttl: ip.ttl,
         truesize: meta.truesize.max(u32::try_from(packet.len()).unwrap_or(u32::MAX)),
     })

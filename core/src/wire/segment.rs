@@ -257,8 +257,8 @@ pub struct Segment {
     pub payload: Bytes,
     /// How many wire segments this stands for, at least 1.
     pub segs: u16,
-    /// The two ECN bits of the IP header: 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE.
-    pub ecn: u8,
+    /// TOS or traffic class of the IP header, the ECN bits included.
+    pub tos: u8,
     /// IP TTL or hop limit.
     pub ttl: u8,
     /// Bytes of the buffer that `payload` keeps alive; at least `payload.len()`.
@@ -266,6 +266,16 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// The two ECN bits of the IP header: 0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE.
+    pub const fn ecn(&self) -> u8 {
+        self.tos & 3
+    }
+
+    /// TOS or traffic class without the ECN bits: what an answer has.
+    pub const fn class(&self) -> u8 {
+        self.tos & !3
+    }
+
     /// Sequence numbers taken: payload, plus one each for SYN and FIN.
     pub fn seq_len(&self) -> u32 {
         self.payload.len() as u32 + u32::from(self.header.flags.syn()) + u32::from(self.header.flags.fin())

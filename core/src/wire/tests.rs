@@ -170,7 +170,7 @@ proptest! {
         prop_assert_eq!(segment.header, header);
         prop_assert_eq!(&segment.payload, &bytes);
         prop_assert_eq!((segment.src, segment.dst, segment.ttl), (fields.src, fields.dst, fields.ttl));
-        prop_assert_eq!((segment.ecn, segment.segs), (fields.tos & 3, 1));
+        prop_assert_eq!((segment.tos, segment.segs), (fields.tos, 1));
         prop_assert_eq!(segment.truesize as usize, packet.len());
 
         let opinion = second_opinion(&packet);

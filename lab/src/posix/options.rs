@@ -260,8 +260,8 @@ impl Posix {
         }
         if level == libc::IPPROTO_IPV6 {
             return Some(match name {
-                libc::IPV6_TCLASS => options.tos.into(),
-                libc::IPV6_UNICAST_HOPS => options.ttl.into(),
+                libc::IPV6_TCLASS => options.traffic_class.into(),
+                libc::IPV6_UNICAST_HOPS => options.hop_limit.into(),
                 libc::IPV6_RECVERR => options.recverr6.into(),
                 _ => return None,
             });
@@ -343,8 +343,8 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<TcpOption, i3
         (libc::IPPROTO_IP, libc::IP_MINTTL) => TcpOption::MinTtl(number),
         (libc::IPPROTO_IP, libc::IP_RECVERR) => TcpOption::RecvErr(on),
         (libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE) => TcpOption::LocalPortRange(number.cast_unsigned()),
-        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => TcpOption::Tos(number as u8),
-        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => TcpOption::Ttl(number),
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => TcpOption::TrafficClass(number),
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => TcpOption::HopLimit(number),
         (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => TcpOption::RecvErr6(on),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => TcpOption::NoDelay(on),
         (libc::IPPROTO_TCP, libc::TCP_CORK) => TcpOption::Cork(on),

@@ -249,7 +249,7 @@ impl Connection {
 
     /// Linux `tcp_data_ecn_check`: data only, in order or not.
     fn on_ecn_bits(&mut self, segment: &Segment) {
-        if self.ecn.on_data(segment.ecn) {
+        if self.ecn.on_data(segment.ecn()) {
             self.acks.enter_quickack(ECN_QUICKACKS, self.recv.rcv_wnd);
         }
     }

@@ -62,7 +62,10 @@ impl Connection {
         options: impl Into<Arc<TcpOptions>>,
         cx: &mut Cx<'_>,
     ) -> Self {
-        let options = options.into();
+        let mut options = options.into();
+        if cx.sysctl.tcp_reflect_tos {
+            Arc::make_mut(&mut options).set_class(&setup.tuple, half_open.syn_class);
+        }
         let handover = half_open.handover(answer, &options, cx.sysctl, cx.now);
         let rcvbuf = options.rcvbuf.unwrap_or(cx.sysctl.tcp_rmem[1]);
         let mut recv = Receiver::new(handover.initial, rcvbuf, options.rcvbuf.is_some());

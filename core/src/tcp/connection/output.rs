@@ -138,7 +138,7 @@ impl Connection {
     }
 
     fn push_reply(&self, header: SegmentHeader, cx: &mut Cx<'_>) {
-        let reply = Reply { tuple: self.tuple, header, ttl: self.options.ttl, tos: self.options.tos };
+        let reply = Reply { tuple: self.tuple, header, hop: self.options.hop(&self.tuple) };
         cx.replies.push(reply, cx.counters);
     }
 
@@ -149,7 +149,7 @@ impl Connection {
         let blocks = self.reorder.peek_blocks(self.sack_room());
         let mut header = self.header(seq, Flags::RST | Flags::ACK, cx);
         header.options.sack = blocks;
-        cx.send_reset(self.cookie, &self.tuple, header, self.options.ttl, self.options.tos, reason);
+        cx.send_reset(self.cookie, &self.tuple, header, self.options.hop(&self.tuple), reason);
     }
 
     /// SYN, or SYN-ACK once the peer's SYN is known. The window is never scaled (RFC 7323 2.2). Linux
