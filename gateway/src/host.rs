@@ -37,6 +37,8 @@ pub struct HostStream {
     error: Option<i32>,
     /// It connected; else it was accepted.
     has_called: bool,
+    /// Nothing but the end of file is left to read.
+    is_at_end: bool,
     read_size: u32,
     pool: Arc<Pool>,
     written: u64,
@@ -116,6 +118,7 @@ impl HostStream {
             fd,
             error: None,
             has_called,
+            is_at_end: false,
             read_size: SMALL_READ,
             pool: Pool::new(LARGE_READ),
             written: 0,
@@ -161,8 +164,12 @@ impl HostStream {
                 // Less than there was room for: there is no more just now, and it need not be asked. An end that came
                 // with it would not be told again, so then it is asked.
                 let ends = Ready::READ_CLOSED | Ready::ERROR;
-                if chunk.len() < chunk.capacity() && (guard.ready() & ends).is_empty() {
-                    guard.clear_ready_matching(Ready::READABLE);
+                if chunk.len() < chunk.capacity() {
+                    if (guard.ready() & ends).is_empty() {
+                        guard.clear_ready_matching(Ready::READABLE);
+                    } else {
+                        self.is_at_end = self.look_for_end();
+                    }
                 }
                 return Poll::Ready(Ok(self.filled(chunk, is_large)));
             }
@@ -181,6 +188,25 @@ impl HostStream {
                 Err(error) => return Poll::Ready(Err(self.keep(error))),
             }
         }
+    }
+
+    /// Whether the next read gives the end of file.
+    fn look_for_end(&mut self) -> bool {
+        match rustix::net::recv(&*self.fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            // Behind an error that a send has met it is no clean end.
+            Ok((0, _)) => self.error.is_none(),
+            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
+            // The kernel tells it once: the next read finds it kept.
+            Err(error) => {
+                self.keep(error);
+                false
+            }
+        }
+    }
+
+    /// Nothing but the end of file is left behind what was read last. False: that is not known yet.
+    pub fn is_at_end(&self) -> bool {
+        self.is_at_end
     }
 
     /// What was read into `chunk`, which is of the pool if it `is_large`.
@@ -406,6 +432,36 @@ mod tests {
             assert_eq!(write(&mut ours, &["x"]).await.unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
             assert_eq!(read(&mut ours).await.unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
             assert_eq!(ours.error(), Some(libc::ECONNRESET));
+        });
+    }
+
+    #[test]
+    fn end_that_came_with_the_data_is_known_and_no_other() {
+        run(async {
+            let (mut ours, mut peer) = pair().await;
+            peer.write_all(b"more follows").unwrap();
+            assert_eq!(read(&mut ours).await.unwrap(), "more follows");
+            assert!(!ours.is_at_end());
+            peer.write_all(b"the last").unwrap();
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            ours.fd.ready(Interest::READABLE).await.unwrap().retain_ready();
+            assert_eq!(read(&mut ours).await.unwrap(), "the last");
+            assert!(ours.is_at_end());
+            assert_eq!(read(&mut ours).await.unwrap(), "");
+        });
+    }
+
+    #[test]
+    fn reset_that_a_write_met_is_no_end_behind_the_data_before_it() {
+        run(async {
+            let (mut ours, mut peer) = pair().await;
+            peer.write_all(b"last words").unwrap();
+            reset_by(peer);
+            ours.failed().await;
+            assert_eq!(write(&mut ours, &["x"]).await.unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+            assert_eq!(read(&mut ours).await.unwrap(), "last words");
+            assert!(!ours.is_at_end());
+            assert_eq!(read(&mut ours).await.unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
         });
     }
 

@@ -377,13 +377,24 @@ impl Relay {
             }
             if let Some(chunk) = &mut self.down.chunk {
                 let piece = chunk.slice(..chunk.len().min(room));
-                match ready!(self.inside.poll_write_bytes(cx, &piece)) {
+                // The FIN that has come already goes with the data: one packet less. Not where something is forced between them.
+                let is_last = self.down.eof && piece.len() == chunk.len() && piece.len() < room;
+                let written = if is_last {
+                    self.inside.poll_write_last(cx, &piece)
+                } else {
+                    self.inside.poll_write_bytes(cx, &piece)
+                };
+                match ready!(written) {
                     Ok(()) => {
                         chunk.advance(piece.len());
                         if chunk.is_empty() {
                             self.down.chunk = None;
                         }
                         policy.moved();
+                        if is_last {
+                            self.down.fin_sent = true;
+                            self.probe_when_idle(policy);
+                        }
                     }
                     Err(error) => {
                         let errno = errno(&error);
@@ -418,6 +429,10 @@ impl Relay {
                 Ok(chunk) => {
                     self.data_after_inside_fin |= self.up.eof;
                     self.down.chunk = Some(chunk);
+                    if self.outside.is_at_end() {
+                        self.down.eof = true;
+                        self.outside_closed.get_or_insert(self.turn);
+                    }
                 }
                 Err(error) => {
                     self.outside_closed.get_or_insert(self.turn);
@@ -436,6 +451,9 @@ impl Relay {
 
     /// A half-closed connection may be one that the program's kernel has forgotten: an answer to a probe tells.
     fn probe_when_idle(&mut self, policy: &Policy) {
+        if self.up.fin_sent == self.down.fin_sent {
+            return;
+        }
         let seconds = i32::try_from(policy.half_closed_probe.as_secs()).unwrap_or(i32::MAX).max(1);
         for option in
             [TcpOption::KeepIdle(seconds), TcpOption::KeepIntvl(seconds), TcpOption::KeepAlive(true)]

@@ -61,6 +61,27 @@ fn server_that_closes_first_is_told_and_the_client_reads_to_the_end() {
 }
 
 #[test]
+fn fin_that_came_with_the_data_goes_on_with_it() {
+    test(async {
+        let mut world = World::new(GatewayConfig::default());
+        let listener = listener().await;
+        let (mut client, mut server) = world.connect(&listener).await;
+        // Nothing else of this runtime runs in between.
+        server.write_all(b"goodbye").await.unwrap();
+        drop(server);
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "goodbye");
+        drop(client);
+        let record = world.connection().await;
+        assert_eq!(told(&record), (ClosedBy::Remote, How::Fin, None));
+        let inside = record.inside.unwrap();
+        // SYN-ACK, and the data with the FIN. (The last acknowledgement is TIME-WAIT's.)
+        assert_eq!(inside.segments_down - inside.retransmits, 2, "{inside:?}");
+    });
+}
+
+#[test]
 fn half_closed_connection_goes_on_in_the_other_direction() {
     test(async {
         let mut world = World::new(GatewayConfig::default());

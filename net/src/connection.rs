@@ -188,6 +188,18 @@ impl Connection {
         })
     }
 
+    /// Queues the whole chunk and the FIN behind it, or neither: where there is room they leave as one segment.
+    pub(crate) fn poll_write_last(&self, cx: &mut Context<'_>, data: &Bytes) -> Poll<io::Result<()>> {
+        self.handle.with(|state, now| match state.stack.send_bytes(now, self.id, data.clone()) {
+            Err(SendError::WouldBlock) => self.pending(state, WRITE, cx),
+            Err(error) => Poll::Ready(Err(os_error(error.errno()))),
+            Ok(()) => {
+                let ended = state.stack.shutdown(now, self.id, Shutdown::Write);
+                Poll::Ready(ended.map_err(|_| not_connected()))
+            }
+        })
+    }
+
     /// Ready as soon as any fact of `on` is true, with all that are.
     pub(crate) fn poll_readiness(&self, cx: &mut Context<'_>, on: Readiness) -> Poll<io::Result<Readiness>> {
         self.handle.with(|state, _| {

@@ -187,6 +187,21 @@ async fn chunks_are_the_slices_that_were_sent() {
 }
 
 #[tokio::test]
+async fn the_last_write_and_its_end_are_one_segment() {
+    let (server, client) = pair();
+    let (sender, mut receiver) = connected(&server, &client).await;
+    let before = sender.tcp_info().unwrap().segs_out;
+    let last = Bytes::from_static(b"that was it");
+    in_time(std::future::poll_fn(|cx| sender.poll_write_last(cx, &last))).await.unwrap();
+    assert_eq!(sender.tcp_info().unwrap().segs_out, before + 1);
+    let mut text = String::new();
+    in_time(receiver.read_to_string(&mut text)).await.unwrap();
+    assert_eq!(text, "that was it");
+    let error = in_time(std::future::poll_fn(|cx| sender.poll_write_last(cx, &last))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
 async fn a_write_waits_while_the_reader_does_not_read() {
     let (server, client) = pair();
     let (mut accepted, mut stream) = connected(&server, &client).await;

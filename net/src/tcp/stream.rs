@@ -125,6 +125,16 @@ impl TcpStream {
         })
     }
 
+    /// As [`TcpStream::poll_write_bytes`] and a shutdown of the sending direction behind it, in one: where there is room, data
+    /// and FIN leave as one segment.
+    pub fn poll_write_last(&self, cx: &mut Context<'_>, data: &Bytes) -> Poll<io::Result<()>> {
+        let progress = ready!(coop::poll_proceed(cx));
+        self.connection.poll_write_last(cx, data).map(|result| {
+            progress.made_progress();
+            result
+        })
+    }
+
     // ---- looking ahead, and urgent data
 
     /// Reads without taking: the next read gives the same bytes. Cancel safe.
