@@ -225,7 +225,7 @@ pub(crate) struct Sender {
     push_now: bool,
     /// `MSG_MORE`: the burst that follows this write holds a partial segment.
     more: bool,
-    /// TSO deferral holds what is queued until an ACK, a write or the timer looks at it again.
+    /// What is queued waits until an ACK or a write looks at it again: after a TSO deferral, or a timer.
     deferred: bool,
     /// Tell an ECN peer that the window was reduced.
     cwr_owed: bool,
@@ -542,7 +542,10 @@ impl Sender {
         }
         self.refresh(env.options);
         self.more = false;
-        self.deferred = false;
+        if !self.unsettled {
+            // Linux's timers send again and probe; what they leave unsent waits for an ACK or a write, as after a deferral.
+            self.deferred = true;
+        }
         self.burst.new_stamp();
         self.unsettled = true;
         let fired_at = self.timer.at;

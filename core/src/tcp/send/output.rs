@@ -34,7 +34,7 @@ pub(super) enum Due {
 /// What happened since the last poll that gave nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Burst {
-    sent_new: bool,
+    pub(super) sent_new: bool,
     pub(super) cwnd_limited: bool,
     pub(super) window_limited: bool,
     /// New data was looked at.

@@ -119,7 +119,8 @@ impl Sender {
             chunk.psh = true;
         }
         let plan = self.send_new_piece(len, mss, true, cx);
-        self.burst.probed = true; // only the RTO watches it: tcp_write_wakeup() schedules no loss probe
+        // Only the RTO watches it, and it says nothing of the window: no loss probe, no tcp_cwnd_validate() in tcp_write_wakeup().
+        (self.burst.probed, self.burst.sent_new) = (true, false);
         self.probes_out = 0;
         self.backoff = 0;
         self.probes_since = Instant::FAR_FUTURE;

@@ -80,6 +80,8 @@ impl Sender {
             Self::emit(cx, || EventKind::LossProbe);
             self.burst.probed = true;
             self.timer.cancel(); // so that the RTO restarts from now
+        } else {
+            self.timer.pending = Some(Pending::LossProbe); // nothing could be sent: the RTO of the head's transmission goes on
         }
         self.rearm_rto(cx.now);
         plan
