@@ -16,7 +16,7 @@ use crate::stack::Stack;
 use crate::stack::sockets::Holder;
 use crate::stack::tuple::Packed;
 use crate::tcp::ecn::Ecn;
-use crate::tcp::half_open::{HalfOpen, default_mss};
+use crate::tcp::half_open::{HalfOpen, checked_mss, default_mss};
 use crate::tcp::seq::SeqNum;
 use crate::time::{Duration, Instant};
 use crate::wire::segment::{Flags, Options, Segment, SegmentHeader};
@@ -117,7 +117,8 @@ impl Stack {
             syn.header.flags = Flags::SYN;
         }
         let missing = default_mss(tuple.remote.ip());
-        let mss = syn.header.options.mss.unwrap_or(missing);
+        let Some(listener) = self.listeners.get(id) else { return };
+        let mss = checked_mss(syn.header.options.mss, missing, &listener.options, &self.world.sysctl);
         let index = table(packed).iter().rposition(|entry| *entry <= mss).unwrap_or(0);
         let iss = self.cookies.make(packed, syn.header.seq, index as u32, now);
         let ts_offset = self.isn.ts_offset(packed, self.world.sysctl.tcp_timestamps);
@@ -130,7 +131,6 @@ impl Stack {
         };
         let shifted = ts_offset.wrapping_add(encode_timestamp(now_ms, &offered, ecn).wrapping_sub(now_ms));
         let advmss = self.advmss(now, tuple.remote.ip());
-        let Some(listener) = self.listeners.get(id) else { return };
         let mut cx = self.world.cx(now);
         let mut once = HalfOpen::new(&syn, iss, shifted, advmss, missing, &listener.options, &cx);
         once.send_syn_ack(tuple, &listener.options, None, &mut cx);
@@ -156,11 +156,10 @@ impl Stack {
         let ts_offset = self.isn.ts_offset(packed, sysctl.tcp_timestamps);
         let said = self.cookies.check(packed, irs, iss, now);
         let mss = said.and_then(|index| table(packed).get(index as usize).copied());
-        let (Some(mss), Some(mut options)) = (mss, self.cookie_options(segment, ts_offset)) else {
+        let (Some(mss), Some(options)) = (mss, self.cookie_options(segment, ts_offset)) else {
             self.world.counters.syncookies_failed += 1;
             return false;
         };
-        options.mss = Some(mss);
         self.world.counters.syncookies_recv += 1;
         if listener.accept_queue_is_full() || self.is_full() {
             self.world.counters.listen_overflows += 1;
@@ -180,7 +179,7 @@ impl Stack {
         };
         let cookie = self.sockets.new_cookie();
         let Some(half_open) = self.new_half_open(now, id, packed, tuple, &syn, iss) else { return true };
-        let half_open = half_open.of_cookie();
+        let half_open = half_open.of_cookie(mss);
         let setup = self.child_setup(now, &half_open, cookie, tuple);
         let child = self.child(now, id, &setup, &half_open, &segment.header, Holder::AcceptQueue(id));
         let Some(child) = child else { return true };

@@ -209,9 +209,9 @@ impl HalfOpen {
         half_open
     }
 
-    /// One whose SYN nobody kept (Linux `cookie_v4_check`).
-    pub(crate) fn of_cookie(self) -> Self {
-        Self { of_cookie: true, ..self }
+    /// One whose SYN nobody kept (Linux `cookie_v4_check`): the MSS is what its cookie says, whatever `TCP_MAXSEG` says.
+    pub(crate) fn of_cookie(self, mss: u16) -> Self {
+        Self { of_cookie: true, mss, ..self }
     }
 
     /// Linux `tcp_openreq_init_rwin`, and `cookie_v4_check` for one made of a cookie.
@@ -585,11 +585,12 @@ pub(crate) fn default_mss(remote: IpAddr) -> u16 {
     if remote.is_ipv4() { MSS_DEFAULT } else { MSS_DEFAULT_V6 }
 }
 
-/// The peer's MSS as Linux takes it: `missing` when there is none, at least `tcp_min_snd_mss`, at most `TCP_MAXSEG`.
+/// The peer's MSS as Linux takes it: what it offers, at most `TCP_MAXSEG`; `missing` when there is none, whatever `TCP_MAXSEG`
+/// says; at least `tcp_min_snd_mss`.
 pub(crate) fn checked_mss(offered: Option<u16>, missing: u16, options: &TcpOptions, sysctl: &Sysctl) -> u16 {
     // Linux `tcp_parse_options`: an MSS of 0 counts as missing.
-    let mss = offered.filter(|mss| *mss != 0).unwrap_or(missing);
-    let mss = options.maxseg.map_or(mss, |maxseg| mss.min(maxseg));
+    let offered = offered.filter(|mss| *mss != 0);
+    let mss = offered.map_or(missing, |mss| options.maxseg.map_or(mss, |maxseg| mss.min(maxseg)));
     mss.max(sysctl.tcp_min_snd_mss.min(65_535) as u16)
 }
 
@@ -662,6 +663,9 @@ mod tests {
             }
             assert_eq!(checked_mss(Some(1000), missing_mss, &options, &sysctl), 1000, "{remote}");
         }
+        let options = TcpOptions { maxseg: Some(500), ..TcpOptions::default() };
+        assert_eq!(checked_mss(None, 536, &options, &sysctl), 536, "TCP_MAXSEG bounds what is offered");
+        assert_eq!(checked_mss(Some(1000), 536, &options, &sysctl), 500);
     }
 
     /// Specification 13.6: SYN-ACK at 0, 1, 3, 7, 15, 31 s, gone at 63 s.

@@ -96,6 +96,8 @@ impl Connection {
 
     /// What every connection begins with; the SYN is queued in the sender.
     fn begin(setup: &ConnectionSetup, options: Arc<TcpOptions>, recv: Receiver, cx: &Cx<'_>) -> Self {
+        // Linux tcp_connect_init(): what counts if the peer offers none.
+        let mss_clamp = options.maxseg.unwrap_or_else(|| default_mss(setup.tuple.remote.ip()));
         Self {
             tuple: setup.tuple,
             cookie: setup.cookie,
@@ -114,7 +116,7 @@ impl Connection {
             iss: setup.iss,
             irs: SeqNum(0),
             advmss: 536,
-            mss_clamp: default_mss(setup.tuple.remote.ip()),
+            mss_clamp,
             mtu: setup.mtu,
             gso_max_segs: setup.gso_max_segs,
             gso_max_size: setup.gso_max_size,
@@ -269,8 +271,7 @@ impl Connection {
     /// What the peer's SYN offers settles the options.
     fn agree(&mut self, header: &SegmentHeader, cx: &mut Cx<'_>) {
         let offer = &header.options;
-        let missing = default_mss(self.tuple.remote.ip());
-        self.mss_clamp = checked_mss(offer.mss, missing, &self.options, cx.sysctl);
+        self.mss_clamp = checked_mss(offer.mss, self.mss_clamp, &self.options, cx.sysctl);
         self.sack &= offer.sack_permitted;
         match offer.wscale {
             Some(shift) if self.wscale => self.snd_wscale = shift.min(MAX_WSCALE),
