@@ -23,6 +23,8 @@ pub(super) enum Due {
     Nothing,
     /// The RTO fired: one segment of the head.
     RetransmitHead,
+    /// The SYN again, because the path does not carry its data; that waits for a window.
+    LostSyn,
     LossProbe,
     WindowProbe,
     /// As `WindowProbe`, and one in front of it that tells of urgent data.
@@ -92,6 +94,7 @@ impl Sender {
         let plan = match due {
             Due::Nothing => None,
             Due::RetransmitHead => self.transmit_again(0, 1, mss, PlanKind::Retransmit, cx),
+            Due::LostSyn => self.next_retransmission(mss, cx),
             Due::LossProbe => self.send_loss_probe(mss, cx),
             Due::WindowProbe => Some(self.send_window_probe(self.snd_una - 1, cx)),
             Due::UrgentProbe => {

@@ -10,7 +10,7 @@ use crate::tcp::context::Cx;
 use crate::tcp::send::recovery::Rexmit;
 use crate::tcp::send::segments::Marks;
 use crate::tcp::send::timer::Pending;
-use crate::tcp::send::{PlanKind, SendPlan, Sender};
+use crate::tcp::send::{Due, Phase, PlanKind, SendPlan, Sender};
 use crate::tcp::state::TcpState;
 
 impl Sender {
@@ -225,17 +225,22 @@ impl Sender {
     /// The path takes less than was sent (Linux `tcp_simple_retransmit`): repeat it, the window is not to blame.
     pub(super) fn resend_too_big(&mut self, cx: &mut Cx<'_>) {
         let mss = u32::from(self.mss);
+        // "A fastopen SYN request is stored as two separate packets": both are lost, whatever their sizes.
+        let syn_data = self.phase == Phase::SynSent && self.segments.count() > 1;
         self.cwr_owed |= self.queue.drop_plans_larger_than(mss);
         for position in 0..self.segments.count() {
             let segment = self.segments.at(position).expect("counted");
             let size = if segment.segs == 1 { segment.len() } else { u32::from(segment.mss) };
-            if size > mss {
+            if syn_data || size > mss {
                 self.mark_lost(position, cx);
                 self.segments.settle(position);
             }
         }
         if self.counts.lost_out == 0 {
             return;
+        }
+        if syn_data {
+            self.due = Due::LostSyn;
         }
         if !self.sack {
             self.limit_reno_sacked();
