@@ -8,6 +8,7 @@ pub(crate) mod ecn;
 pub mod fast_open;
 pub(crate) mod half_open;
 pub(crate) mod metrics;
+pub(crate) mod mss;
 pub mod options;
 pub(crate) mod paws;
 pub(crate) mod rate_limit;

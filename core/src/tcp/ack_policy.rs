@@ -20,7 +20,7 @@ pub(crate) const MAX_QUICKACKS: u8 = 16;
 /// Duplicate ACKs for one `rcv_nxt` that are never compressed (Linux `TCP_FASTRETRANS_THRESH`).
 const UNCOMPRESSED_DUPACKS: u8 = 3;
 /// Linux `TCP_MSS_DEFAULT`, bytes.
-const MSS_DEFAULT: u32 = 536;
+const MSS_DEFAULT: u32 = crate::tcp::mss::MSS_DEFAULT as u32;
 /// Linux `TCP_MIN_MSS`, bytes.
 const MIN_MSS: u32 = 88;
 

@@ -6,14 +6,13 @@
 //! Rules:   RFC 9293 3.10.7.4 (SYN-RECEIVED). Linux: `tcp_conn_request`, `tcp_check_req`, `reqsk_timer_handler`.
 //! Not here: the queues' limits, SYN cookies, pending decisions (`stack`).
 
-use core::net::IpAddr;
-
 use crate::id::FourTuple;
 use crate::observe::reason::{DropReason, ResetReason};
 use crate::observe::{EventKind, EventMask};
 use crate::sysctl::Sysctl;
 use crate::tcp::context::{Cx, Reply};
 use crate::tcp::ecn::Ecn;
+use crate::tcp::mss::checked_mss;
 use crate::tcp::options::{Hop, TcpOptions};
 use crate::tcp::paws::{TsState, ts_clock};
 use crate::tcp::receive::{InitialWindow, MAX_WSCALE};
@@ -27,10 +26,6 @@ use crate::wire::segment::{FastOpen, Flags, Options, Segment, SegmentHeader, Tim
 const RTO_MAX: Duration = Duration::from_secs(120);
 /// Linux `TCP_TIMEOUT_INIT`, 1 s.
 const TIMEOUT_INIT: Duration = Duration::from_secs(1);
-/// RFC 9293 3.7.1: "If an MSS Option is not received at connection setup, … 536".
-const MSS_DEFAULT: u16 = 536;
-/// Linux `tcp_request_sock_ipv6_ops`, `tcp_v6_connect()`: `IPV6_MIN_MTU` without the headers.
-const MSS_DEFAULT_V6: u16 = 1280 - 60;
 /// Bytes the timestamps option takes in every segment.
 pub(crate) const TIMESTAMPS_LEN: u32 = 12;
 
@@ -580,20 +575,6 @@ impl HalfOpen {
     }
 }
 
-/// The MSS of a peer that has offered none.
-pub(crate) fn default_mss(remote: IpAddr) -> u16 {
-    if remote.is_ipv4() { MSS_DEFAULT } else { MSS_DEFAULT_V6 }
-}
-
-/// The peer's MSS as Linux takes it: what it offers, at most `TCP_MAXSEG`; `missing` when there is none, whatever `TCP_MAXSEG`
-/// says; at least `tcp_min_snd_mss`.
-pub(crate) fn checked_mss(offered: Option<u16>, missing: u16, options: &TcpOptions, sysctl: &Sysctl) -> u16 {
-    // Linux `tcp_parse_options`: an MSS of 0 counts as missing.
-    let offered = offered.filter(|mss| *mss != 0);
-    let mss = offered.map_or(missing, |mss| options.maxseg.map_or(mss, |maxseg| mss.min(maxseg)));
-    mss.max(sysctl.tcp_min_snd_mss.min(65_535) as u16)
-}
-
 /// Flags that make a SYN a pure one (Linux `flg == TCP_FLAG_SYN`; ECN bits aside).
 fn is_bare_syn(flags: Flags) -> bool {
     flags.syn() && !flags.intersects(Flags::ACK | Flags::RST)
@@ -649,31 +630,12 @@ mod tests {
 
     const QUIET: SynQueue = SynQueue { len: 1, young: 1, backlog: 128 };
 
-    #[test]
-    fn mss_of_a_peer_that_announces_none_is_the_familys() {
-        let (options, sysctl) = (TcpOptions::default(), Sysctl::default());
-        for (remote, missing) in [("192.0.2.1", 536), ("2001:db8::1", 1220)] {
-            let missing_mss = default_mss(remote.parse().expect("an address"));
-            for offered in [None, Some(0)] {
-                assert_eq!(
-                    checked_mss(offered, missing_mss, &options, &sysctl),
-                    missing,
-                    "{remote} {offered:?}"
-                );
-            }
-            assert_eq!(checked_mss(Some(1000), missing_mss, &options, &sysctl), 1000, "{remote}");
-        }
-        let options = TcpOptions { maxseg: Some(500), ..TcpOptions::default() };
-        assert_eq!(checked_mss(None, 536, &options, &sysctl), 536, "TCP_MAXSEG bounds what is offered");
-        assert_eq!(checked_mss(Some(1000), 536, &options, &sysctl), 500);
-    }
-
     /// Specification 13.6: SYN-ACK at 0, 1, 3, 7, 15, 31 s, gone at 63 s.
     #[test]
     fn syn_ack_is_repeated_as_linux_does() {
         let (mut world, options) = (TestCx::at(Instant::ZERO), TcpOptions::default());
         let syn = segment(Flags::SYN, 1000, 0, syn_options());
-        let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, MSS_DEFAULT, &options, &world.cx());
+        let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, 536, &options, &world.cx());
         half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let mut sent = vec![0];
         loop {
@@ -692,7 +654,7 @@ mod tests {
     fn syn_ack_offers_what_the_syn_offered() {
         let (mut world, options) = (TestCx::at(Instant::from_millis(77)), TcpOptions::default());
         let plain = segment(Flags::SYN, 1000, 0, Options { mss: Some(20), ..Options::default() });
-        let mut half_open = HalfOpen::new(&plain, SeqNum(7), 0, 1460, MSS_DEFAULT, &options, &world.cx());
+        let mut half_open = HalfOpen::new(&plain, SeqNum(7), 0, 1460, 536, &options, &world.cx());
         half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let header = world.replies.pop().expect("a SYN-ACK").header;
         assert_eq!(header.options, Options { mss: Some(1460), ..Options::default() });
@@ -700,7 +662,7 @@ mod tests {
         assert_eq!(half_open.handover(None, &options, &world.sysctl, world.now).mss, 48, "tcp_min_snd_mss");
 
         let full = segment(Flags::SYN, 1000, 0, syn_options());
-        let mut half_open = HalfOpen::new(&full, SeqNum(7), 5, 1460, MSS_DEFAULT, &options, &world.cx());
+        let mut half_open = HalfOpen::new(&full, SeqNum(7), 5, 1460, 536, &options, &world.cx());
         half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
         let header = world.replies.pop().expect("a SYN-ACK").header;
         assert_eq!(header.options.timestamps, Some(Timestamps { tsval: 82, tsecr: 50 }));
@@ -712,7 +674,7 @@ mod tests {
         let (mut world, options) = (TestCx::at(Instant::ZERO), TcpOptions::default());
         let syn = segment(Flags::SYN, 1000, 0, Options::default());
         let fresh = |world: &mut TestCx| {
-            let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, MSS_DEFAULT, &options, &world.cx());
+            let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, 536, &options, &world.cx());
             half_open.send_syn_ack(&TUPLE, &options, None, &mut world.cx());
             world.replies.pop();
             half_open

@@ -48,6 +48,7 @@ use crate::tcp::congestion::{Congestion, INFINITE_SSTHRESH};
 use crate::tcp::context::Cx;
 use crate::tcp::half_open::SynAckRepeats;
 use crate::tcp::metrics::Way;
+use crate::tcp::mss::MSS_DEFAULT;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::send::chrono::{Chrono, Limit};
 use crate::tcp::send::cwnd::Cwnd;
@@ -669,5 +670,3 @@ impl Sender {
 
 /// Two of Linux's 4 ms jiffies (`TCP_TIMEOUT_MIN`).
 const HASTENED_SYN_US: u32 = 8_000;
-/// Linux `TCP_MSS_DEFAULT`.
-const MSS_DEFAULT: u16 = 536;

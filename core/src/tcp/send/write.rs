@@ -218,7 +218,7 @@ impl Sender {
     fn size_goal(&self, mss: u32) -> u32 {
         let bound = match self.max_window {
             0 => GSO_MAX,
-            window if window > u32::from(super::MSS_DEFAULT) => GSO_MAX.min(window / 2),
+            window if window > u32::from(crate::tcp::mss::MSS_DEFAULT) => GSO_MAX.min(window / 2),
             window => window,
         };
         (bound / mss).max(1) * mss

@@ -7,13 +7,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 
 use lastack_core::observe::TcpInfo;
+use lastack_core::tcp::state::TcpState;
 use lastack_gateway::journal::{Certainty, ClosedBy};
 use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::row::Row;
 use lastack_observe::source::kernel::{Detail, Query};
 use lastack_observe::trace::sockets::pair;
-
-use lastack_core::tcp::state::TcpState;
 
 use super::super::judge::TimeWait;
 use super::Key;
