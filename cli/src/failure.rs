@@ -95,8 +95,11 @@ pub(crate) fn usage(error: &clap::Error, words: impl Iterator<Item = String>) ->
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
         let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-        let _ = error.print();
-        return if missing { ExitCode::from(code) } else { ExitCode::SUCCESS };
+        return match error.print() {
+            _ if missing => ExitCode::from(code),
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => Failure::from(error).code(code).report(),
+        };
     }
     let (what, cause) = what_and_cause(error);
     // `lastack`, then the commands that are known, the innermost last.

@@ -109,9 +109,15 @@ fn a_reader_that_has_gone_is_success_and_a_full_disk_is_not() {
     let folder = tempfile::tempdir().expect("a directory");
     let memory = folder.path().join("memory");
     let record = format!("record --duration 0 --memory {}", memory.display());
-    for (code, line) in
-        [(2, "ss -a"), (125, "lab list"), (2, "sysctl"), (2, "export --print alerts"), (2, &record)]
-    {
+    for (code, line) in [
+        (2, "--help"),
+        (125, "run --help"),
+        (2, "ss -a"),
+        (125, "lab list"),
+        (2, "sysctl"),
+        (2, "export --print alerts"),
+        (2, &record),
+    ] {
         let status = lastack(line).stdout(broken_pipe()).stderr(Stdio::null()).status().expect("starts");
         assert!(status.success(), "{line}: {status}");
         let full = File::options().write(true).open("/dev/full").expect("opens");
