@@ -154,9 +154,9 @@ impl Posix {
         Outcome::ok(0).with(Output::Bytes(bytes))
     }
 
-    /// Linux `tcp_get_info`; `None`: no TCP socket.
+    /// Linux `tcp_get_info`; `None`: no TCP socket, or a `close` that waits has taken the descriptor.
     pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {
-        let socket = self.tcp(fd).ok()?;
+        let socket = self.tcp(fd).ok().filter(|socket| socket.linger_since.is_none())?;
         let (role, remains) = (socket.role, socket.remains.as_deref().cloned());
         let live = match role {
             Role::Connection { id, .. } => self.stack.tcp_info(self.now, id),

@@ -118,6 +118,8 @@ pub fn record_whole(
     run.tail = tail;
     let mut entries = Vec::new();
     let result = run.play_recording(&mut entries);
+    // That a blocked call returned is learnt when the host is asked next, which may be after packets that came later.
+    entries.sort_by_key(|entry| entry.at);
     let pair = run.current.map(|at| (run.flows[at].local, run.flows[at].remote));
     let facts = pair.map(|(local, remote)| run.target.socket_state(local, remote));
     let facts = facts.transpose().map_err(|error| run.failure(FailureKind::Command, error.0));
