@@ -541,7 +541,6 @@ impl Sender {
         if cx.now < self.timer.at {
             return TimerVerdict::Continue;
         }
-        self.refresh(env.options);
         self.more = false;
         if !self.unsettled {
             // Linux's timers send again and probe; what they leave unsent waits for an ACK or a write, as after a deferral.
@@ -589,7 +588,7 @@ impl Sender {
         self.unsettled = false;
     }
 
-    /// Options that a live socket may change.
+    /// Takes over what was set on the socket: all of it counts at once.
     pub(crate) fn refresh(&mut self, options: &TcpOptions) {
         if let Some(min) = options.rto_min {
             self.rtt.rto_min_us = rtt::micros(min);

@@ -312,7 +312,10 @@ impl Connection {
                 }
             }
             TcpOption::QuickAck(false) => self.acks.enter_pingpong(cx.sysctl.tcp_pingpong_thresh),
-            TcpOption::SndBuf(_) => self.send.refresh(&self.options),
+            TcpOption::SndBuf(_)
+            | TcpOption::RtoMinUs(_)
+            | TcpOption::RtoMaxMs(_)
+            | TcpOption::Congestion(_) => self.send.refresh(&self.options),
             TcpOption::RcvBuf(_) => {
                 self.recv.set_rcvbuf(self.options.rcvbuf.unwrap_or(cx.sysctl.tcp_rmem[1]))
             }

@@ -145,7 +145,6 @@ impl Sender {
     /// Processes the acknowledgment of an acceptable segment (Linux `tcp_ack`): validity, SACK, RTT, RACK, recovery,
     /// congestion, window update, timers.
     pub(crate) fn on_ack(&mut self, view: &AckView<'_>, options: &TcpOptions, cx: &mut Cx<'_>) -> AckVerdict {
-        self.refresh(options);
         self.burst.new_stamp();
         let prior_una = self.snd_una;
         let mut work = Work::new(view, prior_una, self.snd_nxt, cx.now);
