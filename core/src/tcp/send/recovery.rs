@@ -18,7 +18,7 @@ use crate::tcp::send::prr::Prr;
 use crate::tcp::send::scoreboard::SackedRanges;
 use crate::tcp::send::segments::Marks;
 use crate::tcp::send::timer::Pending;
-use crate::tcp::seq::SeqNum;
+use crate::tcp::seq::{SeqNum, SeqRange};
 use crate::time::Instant;
 
 /// Sums over the records, in wire segments.
@@ -106,6 +106,8 @@ pub(super) struct Trouble {
     pub(super) reord_seen: u32,
     /// Ranges the peer has SACKed.
     pub(super) sacked: SackedRanges,
+    /// The blocks of the last ACK that had any, in order; those that it had not are empty (Linux `recv_sack_cache`).
+    pub(super) last_blocks: [SeqRange; 4],
     pub(super) totals: LossTotals,
     pub(super) left: Left,
 }
@@ -125,6 +127,7 @@ impl Trouble {
         tlp_high_seq: None,
         reord_seen: 0,
         sacked: SackedRanges::EMPTY,
+        last_blocks: [SeqRange::new(SeqNum(0), SeqNum(0)); 4],
         totals: LossTotals::ZERO,
         left: Left::NOTHING,
     };

@@ -94,7 +94,7 @@ impl Sender {
             return;
         }
         let mut blocks = [SeqRange::default(); 4];
-        let mut used = 0;
+        let (mut used, mut duplicate) = (0, None);
         for (index, block) in wire.iter().enumerate() {
             let is_dsack = index == 0 && has_dsack;
             if !self.block_is_valid(*block, is_dsack) {
@@ -109,16 +109,21 @@ impl Sender {
             } else if block.end.after(work.prior_una) {
                 if is_dsack {
                     self.take_duplicate(*block, work);
+                    duplicate = Some(*block);
                 }
                 blocks[used] = *block;
                 used += 1;
             }
         }
-        let blocks = &mut blocks[..used];
         let base = self.snd_una;
-        blocks.sort_unstable_by_key(|block| block.start.since(base) as i32);
-        for block in blocks {
-            self.take_block(*block, work, cx);
+        blocks[..used].sort_unstable_by_key(|block| block.start.since(base) as i32);
+        let last = core::mem::replace(&mut self.recovery.last_blocks, blocks);
+        // Linux: what the ACK before this one reported was looked at then, unless all of it has been acknowledged since.
+        let was_used =
+            if self.counts.sacked_out == 0 { 0 } else { last.iter().filter(|b| !b.is_empty()).count() };
+        let mut known = &last[..was_used];
+        for block in &blocks[..used] {
+            known = self.take_block(*block, duplicate == Some(*block), known, work, cx);
         }
         if self.recovery.ca_state != CaState::Loss || self.recovery.undo_marker.is_some() {
             self.check_reordering(work.reord, false, cx);
@@ -223,44 +228,54 @@ impl Sender {
         }
     }
 
-    /// Marks what a block newly reports.
-    fn take_block(&mut self, block: SeqRange, work: &mut Work, cx: &mut Cx<'_>) {
-        let mut from = block.start.max(self.snd_una);
+    /// Marks what a block newly reports; what the blocks `known` hold is not looked at again. Gives those of them that blocks behind
+    /// this one may meet (the loop of Linux `tcp_sacktag_write_queue`).
+    fn take_block<'a>(
+        &mut self,
+        block: SeqRange,
+        is_duplicate: bool,
+        mut known: &'a [SeqRange],
+        work: &mut Work,
+        cx: &mut Cx<'_>,
+    ) -> &'a [SeqRange] {
+        let mut from = block.start;
+        loop {
+            while let [first, rest @ ..] = known
+                && first.end.at_or_before(block.start)
+            {
+                known = rest;
+            }
+            match known {
+                [first, rest @ ..] if !is_duplicate && first.start.before(block.end) => {
+                    if block.start.before(first.start) {
+                        self.walk(from, SeqRange::new(block.start, first.start), work, cx);
+                    }
+                    if !block.end.after(first.end) {
+                        return known;
+                    }
+                    from = first.end;
+                    known = rest;
+                }
+                _ => {
+                    self.walk(from, block, work, cx);
+                    return known;
+                }
+            }
+        }
+    }
+
+    /// Marks what of `block` lies behind `from` (Linux `tcp_sacktag_walk`).
+    fn walk(&mut self, from: SeqNum, block: SeqRange, work: &mut Work, cx: &mut Cx<'_>) {
+        let mut from = from.max(self.snd_una);
         while let Some(gap) = self.recovery.sacked.next_gap(from, block.end) {
             let mut position = self.segments.position(gap.start);
             while let Some(segment) = self.segments.at(position).copied() {
                 if !segment.start.before(gap.end) {
                     break;
                 }
-                let (mut start, mut end) = (segment.start, segment.end);
-                if !block.covers(SeqRange::new(start, end)) {
-                    // Only whole segments of a partly covered record count (Linux tcp_match_skb_to_sack()).
-                    let mss = u32::from(segment.mss);
-                    let whole = |offset: u32| segment.start + offset;
-                    if segment.segs == 1 {
-                        position += 1;
-                        continue;
-                    }
-                    if block.start.after(start) {
-                        start = whole(block.start.since(segment.start).div_ceil(mss) * mss);
-                    }
-                    if block.end.before(end) {
-                        end = whole(block.end.since(segment.start) / mss * mss);
-                    }
-                    if !start.before(end) || start.at_or_after(segment.end) {
-                        position += 1;
-                        continue;
-                    }
-                    if start.after(segment.start) {
-                        self.split_segment(position, start.since(segment.start));
-                        position += 1;
-                    }
-                    if end.before(segment.end) {
-                        self.split_segment(position, end.since(start));
-                    }
+                if self.match_to_block(position, block) {
+                    self.mark_sacked(position, work, cx);
                 }
-                self.mark_sacked(position, work, cx);
-                self.recovery.sacked.insert(SeqRange::new(start, end));
                 position += 1;
             }
             from = gap.end;
@@ -268,6 +283,30 @@ impl Sender {
                 break;
             }
         }
+    }
+
+    /// True when the record at `position` lies in `block`. One that the block covers in part is cut at whole segments, where the block
+    /// begins or else where it ends, and the first part is what is asked about (Linux `tcp_match_skb_to_sack`).
+    fn match_to_block(&mut self, position: usize, block: SeqRange) -> bool {
+        let segment = *self.segments.at(position).expect("a record to match");
+        if block.covers(SeqRange::new(segment.start, segment.end)) {
+            return true;
+        }
+        if segment.segs == 1 {
+            return false;
+        }
+        let mss = u32::from(segment.mss);
+        let begins_inside = block.start.after(segment.start);
+        let len = if begins_inside {
+            block.start.since(segment.start).div_ceil(mss) * mss
+        } else {
+            block.end.since(segment.start) / mss * mss
+        };
+        if len == 0 || (begins_inside && len >= segment.len()) {
+            return false;
+        }
+        self.split_segment(position, len);
+        !begins_inside
     }
 
     /// Linux `tcp_sacktag_one` for a segment not SACKed before.
@@ -304,6 +343,7 @@ impl Sender {
         self.segments.at_mut(position).marks = marks.with(Marks::SACKED);
         work.set(Flag::DATA_SACKED);
         self.note_delivered(&segment, work);
+        self.recovery.sacked.insert(SeqRange::new(segment.start, segment.end));
         self.counts.sacked_out += segs;
         self.totals.delivered = self.totals.delivered.wrapping_add(segs);
     }
