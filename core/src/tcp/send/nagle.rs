@@ -10,12 +10,14 @@ use crate::tcp::context::Cx;
 use crate::tcp::options::TcpOptions;
 use crate::tcp::send::Sender;
 use crate::tcp::send::ack::us_between;
-use crate::time::Instant;
 
 /// Payload of the largest super-segment: 65,535 bytes less the largest IPv4 and TCP headers.
 const GSO_MAX_PAYLOAD: u32 = 65_535 - 20 - 60;
 /// Linux `GSO_MAX_SIZE`, for the size by round-trip time.
 const GSO_MAX_SIZE: u64 = 65_536;
+
+/// An ACK that is expected within this is waited for, microseconds (Linux `tcp_tso_should_defer`).
+const NEXT_ACK_SOON_US: u32 = 1_000;
 
 /// Which rules hold a partial segment back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,8 +138,9 @@ impl Sender {
         if partial != 0 && self.holds_partial(hold) { needed - partial } else { needed }
     }
 
-    /// Linux `tcp_tso_should_defer`: would waiting for the next ACK give a larger piece? Says who limits.
-    pub(super) fn should_defer(&mut self, mss: u32, max_segs: u32, payload: u32, cx: &Cx<'_>) -> bool {
+    /// Linux `tcp_tso_should_defer`: would waiting for the next ACK give a larger piece? Says who limits. `payload`: of the
+    /// super-segment that is next.
+    pub(super) fn should_defer(&mut self, max_segs: u32, payload: u32, cx: &Cx<'_>) -> bool {
         if self.recovery.ca_state >= CaState::Recovery || self.gso_max_segs == 1 {
             return false;
         }
@@ -145,11 +148,17 @@ impl Sender {
         if cx.now.saturating_since(self.last_sent).as_micros() > 1_000 {
             return false;
         }
+        let mss = u32::from(self.mss);
         let send_window = self.wnd_end().since(self.snd_nxt);
         let window = &self.cwnd.window;
         let congestion_window = window.snd_cwnd.saturating_sub(self.counts.in_flight()).saturating_mul(mss);
         let limit = send_window.min(congestion_window);
         if limit >= max_segs.saturating_mul(mss) {
+            return false;
+        }
+        // Others are queued behind it, so it will not grow, and all of it may leave.
+        let is_last = payload == self.unsent_payload();
+        if !is_last && limit >= payload {
             return false;
         }
         // Enough when it is a good part of the whole window; without a divisor, more than three segments.
@@ -159,8 +168,9 @@ impl Sender {
             return false;
         }
         let Some(head) = self.segments.front() else { return false };
-        // The next ACK is more than half a round trip away.
-        if self.head_age_us(head.sent_at, cx.now) < self.rtt.srtt_us >> 4 {
+        // "If next ACK is likely to come too late, ie in more than min(1ms, half srtt), do not defer."
+        let srtt_us = self.rtt.smoothed_us();
+        if srtt_us > us_between(head.sent_at, cx.now).saturating_add(NEXT_ACK_SOON_US.min(srtt_us / 2)) {
             return false;
         }
         if congestion_window < send_window {
@@ -172,10 +182,9 @@ impl Sender {
             self.burst.window_limited = true;
             return true;
         }
-        !self.fin_queued
-    }
-
-    fn head_age_us(&self, sent_at: Instant, now: Instant) -> u32 {
-        us_between(sent_at, now)
+        // "If this packet won't get more data, do not wait."
+        let is_complete =
+            (is_last && self.fin_queued) || self.queue.unsent().front().is_some_and(|chunk| chunk.eor);
+        !is_complete
     }
 }

@@ -208,13 +208,18 @@ impl Sender {
             }
             payload
         } else {
-            if !alone && !self.is_urgent() && self.should_defer(mss, max_segs, payload, cx) {
+            if !alone && !self.is_urgent() && self.should_defer(max_segs, payload, cx) {
                 self.deferred = true;
                 return None;
             }
             self.split_point(mss, quota, payload, hold)
         };
-        Some(self.send_new_piece(len, mss, false, cx))
+        let plan = self.send_new_piece(len, mss, false, cx);
+        // Linux tcp_minshall_update(): what a timer or a path MTU probe sends does not count.
+        if len == 0 || len % mss != 0 {
+            self.snd_sml = self.snd_nxt;
+        }
+        Some(plan)
     }
 
     /// Puts `len` bytes of new payload on the wire, and the FIN where it follows and fits (Linux `tcp_event_new_data_sent`).
@@ -252,10 +257,6 @@ impl Sender {
         if len > 0 {
             self.count_data(segs, len, cx.now);
             self.queue.prepare(start, start + len);
-        }
-        // Linux tcp_minshall_update().
-        if len < segs * mss {
-            self.snd_sml = end;
         }
         if self.in_cwnd_reduction() {
             self.recovery.prr.out += segs;
