@@ -31,6 +31,8 @@ pub(crate) struct AckPolicy {
     scheduled: bool,
     /// It must leave now (`ICSK_ACK_NOW`, or a decision to send).
     now: bool,
+    /// And alone: what waits to be sent goes behind it.
+    alone: bool,
     /// A small or pushed segment was received (`ICSK_ACK_PUSHED`), and another one (`ICSK_ACK_PUSHED2`).
     pushed: bool,
     pushed_twice: bool,
@@ -88,6 +90,7 @@ impl AckPolicy {
         Self {
             scheduled: false,
             now: false,
+            alone: false,
             pushed: false,
             pushed_twice: false,
             no_memory: false,
@@ -137,6 +140,11 @@ impl AckPolicy {
         self.now
     }
 
+    /// It must leave before any data.
+    pub(crate) fn is_owed_alone(&self) -> bool {
+        self.alone
+    }
+
     pub(crate) fn is_scheduled(&self) -> bool {
         self.scheduled
     }
@@ -153,6 +161,13 @@ impl AckPolicy {
     pub(crate) fn send_now(&mut self) {
         self.scheduled = true;
         self.now = true;
+    }
+
+    /// The same in a segment of its own, which data that may leave as well does not replace (Linux: `tcp_send_ack` comes before
+    /// `tcp_data_snd_check`).
+    pub(crate) fn send_alone(&mut self) {
+        self.send_now();
+        self.alone = true;
     }
 
     /// The ACK of a SYN-ACK may ride on data to come, for as long as any ACK may wait (Linux `TCP_DELACK_MAX`).
@@ -379,6 +394,7 @@ impl AckPolicy {
         }
         self.scheduled = false;
         self.now = false;
+        self.alone = false;
         self.pushed = false;
         self.pushed_twice = false;
         self.no_memory = false;

@@ -203,6 +203,12 @@ impl Connection {
     ) -> ControlFlow<Disposition, Acked> {
         let header = &segment.header;
         cx.counters.tcp_hp_hits += u64::from(predicted && !segment.payload.is_empty());
+        if predicted && !segment.payload.is_empty() && header.ack == self.send.snd_una() {
+            // Linux tcp_rcv_established(): such a segment is data and nothing else, tcp_ack() does not see it.
+            self.send.note_window_source(header.seq);
+            self.store_timestamp(segment, cx.now);
+            return ControlFlow::Continue(Acked::default());
+        }
         let mut view = self.ack_view(segment, cx.now);
         view.predicted = predicted;
         let verdict = self.send.on_ack(&view, &self.options, cx);
@@ -531,7 +537,7 @@ impl Connection {
             cx.counters.tcp_ack_skipped_challenge += 1;
         } else if cx.limits.challenges.allow(cx.now, cx.sysctl.tcp_challenge_ack_limit) {
             cx.counters.tcp_challenge_ack += 1;
-            self.acks.send_now();
+            self.acks.send_alone();
         }
     }
 

@@ -32,6 +32,10 @@ impl Connection {
         if self.state == TcpState::Close {
             return None;
         }
+        if self.acks.is_owed_alone() && self.state != TcpState::SynSent {
+            let seq = self.acceptable_seq();
+            return Some(Composed { header: self.pure_ack(seq, cx), ecn: 0 });
+        }
         let options_len = self.options_len();
         let plan = self.send.poll_plan(&self.options, options_len, cx);
         cx.events.sign(self.cookie, &self.tuple, self.state);

@@ -153,28 +153,26 @@ impl Sender {
         if view.ack.before(prior_una) {
             // RFC 5961 5.2: no older than a window, and never older than what we sent.
             let span = u64::from(self.max_window).min(self.totals.bytes_acked) as u32;
-            if view.ack.before(prior_una - span) {
+            let is_too_old = view.ack.before(prior_una - span);
+            if is_too_old && !view.predicted {
                 return AckVerdict::TooOld;
             }
-            self.more = false;
-            self.deferred = false;
+            // Linux tcp_rcv_established(): what was predicted looks at what waits to be sent, whatever tcp_ack() says of it.
+            self.look_again();
+            if is_too_old {
+                return AckVerdict::TooOld;
+            }
             if has_sack {
                 self.take_sacks(view, &mut work, cx);
                 self.on_dubious_ack(&mut work, cx);
                 self.count_delivered(delivered, false, cx);
-                self.unsettled = true;
             }
             return AckVerdict::Taken(Acked { old: true, ..Acked::default() });
         }
         if view.ack.after(self.snd_nxt) {
             return AckVerdict::Unsent;
         }
-        // Linux tcp_rcv_established(): predicted data that acknowledges nothing does not look at what waits to be sent.
-        if !(view.predicted && view.takes_sequence && view.ack == prior_una) {
-            self.more = false;
-            self.deferred = false;
-        }
-        self.unsettled = true;
+        self.look_again();
         if view.ack != prior_una {
             work.set(Flag::SND_UNA_ADVANCED);
             self.retransmits = 0;
@@ -229,6 +227,18 @@ impl Sender {
         self.update_pacing_rate(cx.sysctl);
         self.check_space(options, cx);
         AckVerdict::Taken(acked)
+    }
+
+    /// A segment that is data and nothing else brings no news of the window, but it is the last one that could have (Linux `tcp_update_wl`).
+    pub(crate) fn note_window_source(&mut self, seq: SeqNum) {
+        self.snd_wl1 = Some(seq);
+    }
+
+    /// What waits to be sent is looked at (Linux `tcp_data_snd_check`): neither a deferral nor `MSG_MORE` holds it any longer.
+    fn look_again(&mut self) {
+        self.more = false;
+        self.deferred = false;
+        self.unsettled = true;
     }
 
     /// Header-prediction statistics (Linux `TCPHPAcks`, `TCPPureAcks`).
