@@ -45,8 +45,8 @@ pub struct Posix {
     mtu: u32,
     descriptors: BTreeMap<i32, Descriptor>,
     sent: VecDeque<Sent>,
-    blocked: Option<Blocked>,
-    /// When the `poll` or `epoll_wait` that blocks gives up.
+    blocked: Option<Waiting>,
+    /// When the `poll` or `epoll_wait` that is tried again gives up.
     waits_until: Option<Instant>,
     finished: Option<Done>,
     /// Connections that had news since an edge-triggered epoll looked.
@@ -79,7 +79,6 @@ struct TcpSocket {
     remains: Option<Box<TcpInfo>>,
     /// `TCP_QUICKACK` set before there was a connection.
     quickack: Option<bool>,
-    linger_since: Option<Instant>,
     /// Where the first write connects to (`TCP_FASTOPEN_CONNECT`).
     deferred: Option<SocketAddr>,
     /// `shutdown` ended receiving.
@@ -100,7 +99,6 @@ impl TcpSocket {
             left: None,
             remains: None,
             quickack: None,
-            linger_since: None,
             deferred: None,
             shut_read: false,
             kept: BTreeMap::new(),
@@ -121,13 +119,19 @@ enum Role {
     },
 }
 
-/// A call that waits.
+/// A call that has not returned.
 #[derive(Debug)]
-struct Blocked {
-    call: Call,
-    /// Bytes moved so far.
-    progress: usize,
+pub struct Waiting {
+    what: Blocked,
     deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Blocked {
+    /// It is tried again when something has happened. Bytes moved so far.
+    Call(Call, usize),
+    /// `close` of this connection; its descriptor is free already.
+    Close(ConnectionId),
 }
 
 /// Answer of one attempt at a call.
@@ -138,6 +142,17 @@ enum Attempt {
         progress: usize,
         deadline: Option<Instant>,
     },
+    /// `close` waits for the peer until then.
+    Lingers(ConnectionId, Instant),
+}
+
+impl Waiting {
+    fn progress(&self) -> usize {
+        match &self.what {
+            Blocked::Call(_, progress) => *progress,
+            Blocked::Close(_) => 0,
+        }
+    }
 }
 
 impl From<Outcome> for Attempt {
@@ -228,28 +243,43 @@ impl Posix {
 
     /// Makes a call; `None`: it blocks, and [`Posix::take_finished`] will give its end.
     pub fn call(&mut self, call: &Call) -> Option<Done> {
-        match self.attempt(call, 0, true) {
-            Attempt::Done(outcome) => {
-                self.settle();
-                Some(Done { at: self.now(), outcome })
-            }
-            Attempt::Waits { progress, deadline } => {
-                self.blocked = Some(Blocked { call: call.clone(), progress, deadline });
+        match self.begin_call(call) {
+            Ok(done) => Some(done),
+            Err(waiting) => {
+                self.blocked = Some(waiting);
                 self.settle();
                 self.finished.take()
             }
         }
     }
 
-    /// Makes a call only if it returns at once; one that would block leaves no trace.
-    pub fn try_call(&mut self, call: &Call) -> Option<Done> {
-        match self.attempt(call, 0, true) {
+    /// Makes a call beside the one that may be blocked.
+    ///
+    /// # Errors
+    /// It waits: to be tried [again](Posix::try_again) when something has happened.
+    pub fn begin_call(&mut self, call: &Call) -> Result<Done, Waiting> {
+        let (what, deadline) = match self.attempt(call, 0, true) {
             Attempt::Done(outcome) => {
                 self.settle();
-                Some(Done { at: self.now(), outcome })
+                return Ok(Done { at: self.now(), outcome });
             }
-            Attempt::Waits { .. } => None,
-        }
+            Attempt::Waits { progress, deadline } => (Blocked::Call(call.clone(), progress), deadline),
+            Attempt::Lingers(id, until) => (Blocked::Close(id), Some(until)),
+        };
+        self.settle();
+        Err(Waiting { what, deadline })
+    }
+
+    /// Tries a call that [waits](Posix::begin_call) again.
+    pub fn try_again(&mut self, waiting: &mut Waiting) -> Option<Done> {
+        let outcome = self.retry(waiting)?;
+        self.settle();
+        Some(Done { at: self.now(), outcome })
+    }
+
+    /// When a call that waits gives up.
+    pub fn deadline_of(&self, waiting: &Waiting) -> Option<Duration> {
+        waiting.deadline.map(|deadline| Duration::from_nanos(deadline.as_nanos()))
     }
 
     /// A call is blocked.
@@ -302,24 +332,38 @@ impl Posix {
             self.transmit_all();
             self.report_sends();
             let Some(mut blocked) = self.blocked.take() else { return };
-            match self.attempt(&blocked.call, blocked.progress, false) {
-                Attempt::Done(outcome) => {
-                    self.finished = Some(Done { at: self.now(), outcome });
-                    self.transmit_all();
-                    self.report_sends();
-                    return;
-                }
-                Attempt::Waits { progress, deadline } => {
-                    let moved = progress != blocked.progress;
-                    blocked.progress = progress;
-                    blocked.deadline = deadline;
-                    self.blocked = Some(blocked);
-                    if !moved {
-                        return;
-                    }
-                }
+            let before = blocked.progress();
+            if let Some(outcome) = self.retry(&mut blocked) {
+                self.finished = Some(Done { at: self.now(), outcome });
+                self.transmit_all();
+                self.report_sends();
+                return;
+            }
+            let moved = blocked.progress() != before;
+            self.blocked = Some(blocked);
+            if !moved {
+                return;
             }
         }
+    }
+
+    fn retry(&mut self, waiting: &mut Waiting) -> Option<Outcome> {
+        self.waits_until = waiting.deadline;
+        let attempt = match (&waiting.what, waiting.deadline) {
+            (Blocked::Call(call, progress), _) => self.attempt(call, *progress, false),
+            (Blocked::Close(id), until) => self.linger(*id, until.unwrap_or(self.now)),
+        };
+        match attempt {
+            Attempt::Done(outcome) => return Some(outcome),
+            Attempt::Lingers(..) => {}
+            Attempt::Waits { progress, deadline } => {
+                if let Blocked::Call(_, so_far) = &mut waiting.what {
+                    *so_far = progress;
+                }
+                waiting.deadline = deadline;
+            }
+        }
+        None
     }
 
     fn transmit_all(&mut self) {

@@ -101,8 +101,8 @@ impl Target for StackTarget {
     }
 
     fn socket_info(&mut self, fd: Fd) -> Result<Variables, TargetError> {
-        let info = self.host.tcp_info(fd);
-        let info = info.ok_or_else(|| TargetError("TCP_INFO: not a TCP socket".to_owned()))?;
+        let refused = |errno| TargetError(format!("TCP_INFO: {}", crate::sys::os_error(errno)));
+        let info = self.host.tcp_info(fd).map_err(refused)?;
         let named = |(name, value)| (format!("tcpi_{name}"), Value::Int(i128::from(value)));
         Ok(info.fields().into_iter().map(named).collect())
     }

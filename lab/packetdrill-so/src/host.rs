@@ -103,9 +103,9 @@ impl Host {
         self.lock().descriptors.get(&outside).copied()
     }
 
-    /// Forgets a descriptor; true if it was the host's.
-    pub fn forget(&self, outside: i32) -> bool {
-        self.lock().descriptors.remove(&outside).is_some()
+    /// Forgets a descriptor. Which of the host's it was, if of one.
+    pub fn forget(&self, outside: i32) -> Option<Fd> {
+        self.lock().descriptors.remove(&outside)
     }
 
     /// The socket speaks IPv4 through AF_INET6.
@@ -138,17 +138,27 @@ impl Host {
 
     /// On the event loop a call that blocks would stop time: time goes on inside.
     fn call_here(&self, mut state: MutexGuard<'_, State>, call: &Call) -> Outcome {
-        let limit = self.up_to_date(&mut state).now() + NEVER;
+        let posix = self.up_to_date(&mut state);
+        let limit = posix.now() + NEVER;
+        let begun = posix.begin_call(call);
+        self.hand_over(&mut state);
+        let mut waiting = match begun {
+            Ok(done) => return done.outcome,
+            Err(waiting) => waiting,
+        };
         loop {
-            if let Some(done) = self.ready(&mut state).try_call(call) {
-                self.hand_over(&mut state);
-                return done.outcome;
-            }
             let posix = self.ready(&mut state);
-            if !posix.has_timers() || !posix.step(limit) {
+            let deadline = posix.deadline_of(&waiting);
+            let until = deadline.map_or(limit, |deadline| deadline.min(limit));
+            let nothing_happens = deadline.is_none() && !posix.has_timers();
+            if nothing_happens || (!posix.step(until) && until == limit) {
                 return Outcome::error(libc::EAGAIN);
             }
+            let done = posix.try_again(&mut waiting);
             self.hand_over(&mut state);
+            if let Some(done) = done {
+                return done.outcome;
+            }
         }
     }
 

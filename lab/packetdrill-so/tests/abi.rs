@@ -117,6 +117,40 @@ impl Tool {
         }
         got
     }
+
+    fn close(&self, fd: i32) -> i32 {
+        // SAFETY: no memory is involved.
+        unsafe { (self.table.close)(self.table.userdata, fd) }
+    }
+
+    /// `SO_LINGER`, on.
+    fn linger(&self, fd: i32, seconds: i32) {
+        let value = libc::linger { l_onoff: 1, l_linger: seconds };
+        let len = size_of::<libc::linger>() as u32;
+        // SAFETY: a complete struct linger and its size.
+        let set = unsafe {
+            let value = (&raw const value).cast();
+            (self.table.setsockopt)(self.table.userdata, fd, libc::SOL_SOCKET, libc::SO_LINGER, value, len)
+        };
+        assert_eq!(set, 0);
+    }
+
+    /// `TCP_INFO`: all of it is written, or -1.
+    fn info(&self, fd: i32) -> i32 {
+        let (mut length, mut info) = (280u32, [0u8; 280]);
+        // SAFETY: room for the whole structure.
+        let result = unsafe {
+            let value = info.as_mut_ptr().cast();
+            let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+            (self.table.getsockopt)(self.table.userdata, fd, level, name, value, &raw mut length)
+        };
+        assert!(result < 0 || length == 280);
+        result
+    }
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
 fn segment(flags: TcpFlags, seq: u32, ack: u32, len: u32) -> TcpPacket {
@@ -169,6 +203,47 @@ fn a_blocked_read_returns_at_the_moment_of_the_packet() {
     });
 }
 
+/// Linux frees the number first, then `__tcp_close()` waits.
+#[test]
+fn a_lingering_close_frees_its_descriptor_at_once() {
+    let tool = Tool::new("");
+    let (fd, isn) = tool.accepted();
+    tool.linger(fd, 5);
+    std::thread::scope(|scope| {
+        let closer = scope.spawn(|| (tool.close(fd), tool.now_us()));
+        let fin = loop {
+            // The closer has not come so far while nothing leaves.
+            match tool.receive() {
+                Some((_, packet)) => break packet,
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_eq!((fin.flags, fin.seq), (TcpFlags::FIN | TcpFlags::ACK, isn + 1));
+        assert_eq!((tool.read(fd), errno()), (-1, libc::EBADF));
+        assert_eq!((tool.info(fd), errno()), (-1, libc::EBADF));
+        assert_eq!((tool.close(fd), errno()), (-1, libc::EBADF));
+        let begun = tool.now_us();
+        tool.sleep(Duration::from_millis(100));
+        tool.send(&segment(TcpFlags::ACK, 1, isn + 2, 0));
+        tool.sleep(Duration::from_secs(10));
+        let (closed, at) = closer.join().expect("the closer ends");
+        assert_eq!(closed, 0);
+        assert!(at >= begun + 100_000 && at < begun + 200_000, "at {at}, begun at {begun}");
+    });
+}
+
+/// As packetdrill makes a call that it does not expect to block.
+#[test]
+fn a_close_on_the_event_loop_lingers_in_virtual_time() {
+    let tool = Tool::new("");
+    let (fd, _) = tool.accepted();
+    tool.linger(fd, 2);
+    let begun = tool.now_us();
+    assert_eq!(tool.close(fd), 0);
+    let took = tool.now_us() - begun;
+    assert!((2_000_000..2_100_000).contains(&took), "{took} us");
+}
+
 /// Another thread of this process is in a futex: the reader waits.
 fn sleeps() -> bool {
     let tasks = std::fs::read_dir("/proc/self/task").expect("this process's threads");
@@ -190,21 +265,7 @@ fn errors_arrive_in_errno_and_descriptors_are_real() {
     // The tool closes what the script left open with the real close(): there must be something to close.
     // SAFETY: the placeholder descriptor of a socket nobody uses any more.
     assert_eq!(unsafe { libc::close(fd) }, 0);
-    let (mut length, mut info) = (280u32, [0u8; 280]);
-    let other = tool.socket();
-    // SAFETY: room for the whole structure.
-    let result = unsafe {
-        let value = info.as_mut_ptr().cast();
-        (tool.table.getsockopt)(
-            tool.table.userdata,
-            other,
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            value,
-            &raw mut length,
-        )
-    };
-    assert_eq!((result, length), (0, 280));
+    assert_eq!(tool.info(tool.socket()), 0);
     assert_ne!(isn, 0);
 }
 

@@ -3,7 +3,6 @@
 //! Rules: Linux `inet_bind()`, `inet_listen()`, `inet_stream_connect()`, `tcp_disconnect()`, `__tcp_close()`.
 
 use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 
 use lastack_core::Stack;
 use lastack_core::error::{AcceptError, ConnectError};
@@ -11,6 +10,7 @@ use lastack_core::id::ConnectionId;
 use lastack_core::stack::{ListenOptions, Readiness, Shutdown};
 use lastack_core::tcp::options::{TcpOption, TcpOptions};
 use lastack_core::tcp::state::TcpState;
+use lastack_core::time::{Duration, Instant};
 
 use super::{Attempt, Descriptor, Posix, Role, TcpSocket};
 use crate::target::{Fd, Outcome, Output};
@@ -194,41 +194,42 @@ impl Posix {
         Outcome::ok(0)
     }
 
-    /// Linux `__tcp_close()`: a linger time above zero is waited out first, whatever `O_NONBLOCK` says.
+    /// The descriptor is free at once (Linux `file_close_fd()`); a linger time above zero is waited out then, whatever
+    /// `O_NONBLOCK` says (`__tcp_close()`).
     pub(super) fn close(&mut self, fd: Fd) -> Attempt {
         let now = self.now;
-        let Some(descriptor) = self.descriptors.get_mut(&fd.0) else {
+        let Some(descriptor) = self.descriptors.remove(&fd.0) else {
             return Outcome::error(libc::EBADF).into();
         };
-        if let Descriptor::Tcp(socket) = descriptor {
-            match socket.role {
-                Role::Fresh => {}
-                Role::Listener(id) => self.stack.close_listener(now, id),
-                Role::Connection { id, .. } => {
-                    let wait = socket.options.linger.filter(|seconds| *seconds > 0);
-                    let since = socket.linger_since;
-                    let unread = self.stack.recv_available(id) > 0 && since.is_none();
-                    if let Some(seconds) = wait.filter(|_| !unread) {
-                        let since = *socket.linger_since.get_or_insert(now);
-                        if since == now {
-                            let _ = self.stack.shutdown(now, id, Shutdown::Both);
-                        }
-                        let until = since + Duration::from_secs(u64::from(seconds));
-                        let drained = self.stack.readiness(id).intersects(Readiness::DRAINED);
-                        if !drained && now < until {
-                            return Attempt::Waits { progress: 0, deadline: Some(until) };
-                        }
-                    }
-                    self.stack.close(now, id);
-                }
-            }
-        }
-        self.descriptors.remove(&fd.0);
-        for descriptor in self.descriptors.values_mut() {
-            if let Descriptor::Epoll(epoll) = descriptor {
+        for other in self.descriptors.values_mut() {
+            if let Descriptor::Epoll(epoll) = other {
                 epoll.forget(fd);
             }
         }
+        let Descriptor::Tcp(socket) = descriptor else { return Outcome::ok(0).into() };
+        match socket.role {
+            Role::Fresh => {}
+            Role::Listener(id) => self.stack.close_listener(now, id),
+            Role::Connection { id, .. } => {
+                let time = socket.options.linger.map_or(Duration::ZERO, |s| Duration::from_secs(s.into()));
+                // What is unread ends it with a reset, and zero does.
+                if !time.is_zero() && self.stack.recv_available(id) == 0 {
+                    let _ = self.stack.shutdown(now, id, Shutdown::Both);
+                    return self.linger(id, now + time);
+                }
+                self.stack.close(now, id);
+            }
+        }
+        Outcome::ok(0).into()
+    }
+
+    /// Linux `sk_stream_wait_close()`.
+    pub(super) fn linger(&mut self, id: ConnectionId, until: Instant) -> Attempt {
+        let drained = self.stack.readiness(id).intersects(Readiness::DRAINED);
+        if !drained && self.now < until {
+            return Attempt::Lingers(id, until);
+        }
+        self.stack.close(self.now, id);
         Outcome::ok(0).into()
     }
 

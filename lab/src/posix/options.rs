@@ -154,16 +154,19 @@ impl Posix {
         Outcome::ok(0).with(Output::Bytes(bytes))
     }
 
-    /// Linux `tcp_get_info`; `None`: no TCP socket, or a `close` that waits has taken the descriptor.
-    pub(crate) fn tcp_info(&mut self, fd: Fd) -> Option<TcpInfo> {
-        let socket = self.tcp(fd).ok().filter(|socket| socket.linger_since.is_none())?;
+    /// Linux `tcp_get_info`.
+    ///
+    /// # Errors
+    /// The errno: not a descriptor, or of no TCP socket.
+    pub(crate) fn tcp_info(&mut self, fd: Fd) -> Result<TcpInfo, i32> {
+        let socket = self.tcp(fd).map_err(|outcome| outcome.errno)?;
         let (role, remains) = (socket.role, socket.remains.as_deref().cloned());
         let live = match role {
             Role::Connection { id, .. } => self.stack.tcp_info(self.now, id),
             Role::Fresh => remains,
             Role::Listener(_) => None,
         };
-        Some(live.unwrap_or_else(|| self.info_of_no_connection(role)))
+        Ok(live.unwrap_or_else(|| self.info_of_no_connection(role)))
     }
 
     /// What is left of a connection in `TCP_INFO` when its socket is made ready for the next one, as `connect` does when it fails

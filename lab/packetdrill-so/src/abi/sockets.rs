@@ -202,12 +202,11 @@ pub(super) unsafe extern "C" fn ioctl(data: Data, fd: c_int, request: c_ulong, o
 }
 
 pub(super) unsafe extern "C" fn close(data: Data, fd: c_int) -> c_int {
-    let outcome = call(data, fd, Call::Close);
-    if outcome.value >= 0 && host(data).forget(fd) {
-        // SAFETY: the placeholder that `name_new` made; the tool will not close it again.
-        unsafe { libc::close(fd) };
-    }
-    give(&outcome) as c_int
+    // As in Linux, its number is free while a lingering close blocks.
+    let Some(inside) = host(data).forget(fd) else { return fail(libc::EBADF) };
+    // SAFETY: the placeholder that `name_new` made; the tool will not close it again.
+    unsafe { libc::close(fd) };
+    give(&host(data).call(&Call::Close(inside))) as c_int
 }
 
 pub(super) unsafe extern "C" fn shutdown(data: Data, fd: c_int, how: c_int) -> c_int {
