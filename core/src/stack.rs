@@ -26,6 +26,7 @@ mod outbox;
 mod pending;
 mod ports;
 mod rows;
+mod saved_syns;
 mod settle;
 pub(crate) mod slab;
 mod sockets;
@@ -447,6 +448,43 @@ impl Stack {
     pub fn take_queued_error(&mut self, id: ConnectionId) -> Option<QueuedError> {
         let socket = self.sockets.connection_mut(id).filter(|socket| socket.holder == Holder::App)?;
         socket.connection.take_queued_error()
+    }
+
+    /// The SYN that this connection was accepted with, as it came: from the IP header to the end of the TCP options (Linux
+    /// `TCP_SAVED_SYN`). `None`: its listener kept none ([`TcpOptions::save_syn`]), a SYN cookie did away with it, or it was taken.
+    ///
+    /// # Example
+    /// ```
+    /// What kind of host is the client?
+    /// ```
+    /// use lastack_core::sim::Sim;
+    /// use lastack_core::stack::ListenOptions;
+    /// use lastack_core::tcp::options::TcpOptions;
+    /// use lastack_core::wire::{self, Body, transmit::RxMeta};
+    ///
+    /// let (mut sim, client, server) = Sim::pair(1);
+    /// let at = ([10, 0, 0, 2], 80).into();
+    /// let options = TcpOptions { save_syn: 1, ..TcpOptions::default() };
+    /// let now = sim.now();
+    /// let listener = sim.stack(server).listen(now, ListenOptions { options, ..ListenOptions::new(at) }).unwrap();
+    /// sim.stack(client).connect(now, at, None, TcpOptions::default()).unwrap();
+    /// sim.drive();
+    ///
+    /// let now = sim.now();
+    /// let id = sim.stack(server).accept(now, listener).unwrap();
+    /// let syn = sim.stack(server).take_saved_syn(id).expect("the listener keeps them");
+    /// let packet = wire::parse(&syn.into_vec().into(), RxMeta::default()).unwrap();
+    /// let Body::Tcp(segment) = packet.body else { unreachable!("a SYN") };
+    /// assert_eq!((packet.ip.ttl, segment.header.options.mss), (64, Some(1460)));
+    /// assert!(segment.header.options.sack_permitted && segment.header.flags.syn());
+    /// ```
+    pub fn saved_syn(&self, id: ConnectionId) -> Option<&[u8]> {
+        self.saved_syn_of(id)
+    }
+
+    /// As [`Stack::saved_syn`], and its memory is free.
+    pub fn take_saved_syn(&mut self, id: ConnectionId) -> Option<Box<[u8]>> {
+        self.take_saved_syn_of(id)
     }
 
     /// Sets an option on a connection.

@@ -34,8 +34,8 @@ const OTHER_DIFFERENCES: &[&str] = &[
      TCPAutoCorking, TCPSpuriousRtxHostQueues, TCPRetransFail, TCPAbortFailed (nothing queues between the stack and its link, and \
      sending cannot fail); SackShifted, SackMerged, SackShiftFallback (how Linux stores its scoreboard); TCPMD5*, TCPAO*, PLB and \
      MigrateReq (not offered); TCPMemoryPressuresChrono, TCPPFMemallocDrop, IPReversePathFilter (of the host).",
-    "Socket options that are not offered: TCP_SAVE_SYN and TCP_SAVED_SYN (headers of SYNs are not kept), TCP_MD5SIG, TCP_AO, \
-     TCP_ULP, TCP_REPAIR and TCP_ZEROCOPY_RECEIVE.",
+    "Socket options that are not offered: TCP_MD5SIG, TCP_AO, TCP_ULP, TCP_REPAIR and TCP_ZEROCOPY_RECEIVE, and those of other \
+     levels that `lab/tests/options_kernel.rs` lists: it asks Linux and the stack for every name at every level, of AF_INET and AF_INET6.",
 ];
 
 struct Entry {

@@ -71,8 +71,8 @@ struct TcpSocket {
     options: TcpOptions,
     nonblocking: bool,
     bound: Option<SocketAddr>,
-    /// AF_INET6 socket that speaks IPv4.
-    mapped: bool,
+    /// An AF_INET6 socket.
+    v6: bool,
     /// What `connect(AF_UNSPEC)` left behind (Linux `tcp_disconnect`: `sk_err = ECONNRESET`).
     left: Option<i32>,
     /// What `TCP_INFO` says of the connection that this socket was.
@@ -89,13 +89,13 @@ struct TcpSocket {
 }
 
 impl TcpSocket {
-    fn new(role: Role, mapped: bool) -> Self {
+    fn new(role: Role, v6: bool) -> Self {
         Self {
             role,
             options: TcpOptions::default(),
             nonblocking: false,
             bound: None,
-            mapped,
+            v6,
             left: None,
             remains: None,
             quickack: None,
@@ -293,9 +293,9 @@ impl Posix {
             || self.blocked.as_ref().is_some_and(|call| call.deadline.is_some())
     }
 
-    /// The socket of a descriptor speaks IPv4 through AF_INET6.
-    pub fn is_mapped(&self, fd: Fd) -> bool {
-        matches!(self.descriptors.get(&fd.0), Some(Descriptor::Tcp(socket)) if socket.mapped)
+    /// The socket of a descriptor is AF_INET6: an IPv4 address is a mapped one to it.
+    pub fn is_v6(&self, fd: Fd) -> bool {
+        matches!(self.descriptors.get(&fd.0), Some(Descriptor::Tcp(socket)) if socket.v6)
     }
 
     /// The connection behind a descriptor.

@@ -213,6 +213,8 @@ pub enum Output {
     Int(i32),
     /// `getsockopt`: the bytes.
     Bytes(Vec<u8>),
+    /// `getsockopt` that failed for want of room: the bytes it needs.
+    Needs(usize),
     /// `poll`: the returned masks.
     Ready(Vec<i16>),
     /// `epoll_wait`: masks and data.

@@ -59,7 +59,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ),
     (
         "IPPROTO_TCP",
-        "TCP_NODELAY TCP_MAXSEG TCP_CORK TCP_KEEPIDLE TCP_KEEPINTVL TCP_KEEPCNT TCP_SYNCNT TCP_LINGER2 TCP_DEFER_ACCEPT TCP_WINDOW_CLAMP TCP_QUICKACK TCP_THIN_LINEAR_TIMEOUTS TCP_USER_TIMEOUT TCP_NOTSENT_LOWAT TCP_FASTOPEN TCP_FASTOPEN_NO_COOKIE TCP_INQ TCP_RTO_MAX_MS TCP_RTO_MIN_US TCP_DELACK_MAX_US",
+        "TCP_NODELAY TCP_MAXSEG TCP_CORK TCP_KEEPIDLE TCP_KEEPINTVL TCP_KEEPCNT TCP_SYNCNT TCP_LINGER2 TCP_DEFER_ACCEPT TCP_WINDOW_CLAMP TCP_QUICKACK TCP_THIN_LINEAR_TIMEOUTS TCP_USER_TIMEOUT TCP_NOTSENT_LOWAT TCP_FASTOPEN TCP_FASTOPEN_NO_COOKIE TCP_INQ TCP_SAVE_SYN TCP_RTO_MAX_MS TCP_RTO_MIN_US TCP_DELACK_MAX_US",
     ),
     (
         "IPPROTO_IP",
@@ -67,26 +67,67 @@ const OPTIONS: &[(&str, &str)] = &[
     ),
 ];
 
+const OPTIONS_V6: &[(&str, &str)] = &[
+    ("IPPROTO_IPV6", "IPV6_TCLASS IPV6_UNICAST_HOPS IPV6_RECVERR IPV6_MTU_DISCOVER IPV6_V6ONLY IPV6_MTU"),
+    ("IPPROTO_IP", "IP_TOS IP_TTL IP_RECVERR IP_MTU_DISCOVER IP_MINTTL"),
+];
+
+/// What is asked for by number, at each of these levels; the last ones are not a TCP socket's.
+const LEVELS: &[&str] = &["SOL_SOCKET", "IPPROTO_TCP", "IPPROTO_IP", "IPPROTO_IPV6", "IPPROTO_UDP"];
+const NAMES: core::ops::RangeInclusive<i32> = -1..=130;
+
+/// Names that Linux takes and the stack does not.
+const NOT_OFFERED: &[(i32, &[i32], &str)] = &[
+    (libc::SOL_SOCKET, &[20, 21, 66, 67], "SO_RCVTIMEO and SO_SNDTIMEO: no script's call waits for ever"),
+    (libc::SOL_SOCKET, &[25, 62], "SO_BINDTODEVICE: one device"),
+    (libc::SOL_SOCKET, &[28], "SO_PEERNAME"),
+    (libc::SOL_SOCKET, &[32, 33, 72], "SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_BUF_LOCK"),
+    (libc::SOL_SOCKET, &[44, 50, 52, 53], "SO_LOCK_FILTER, SO_ATTACH_BPF and others: no BPF"),
+    (libc::SOL_SOCKET, &[65, 70, 74], "SO_TIMESTAMPING_NEW, SO_BUSY_POLL_BUDGET, SO_TXREHASH"),
+    (libc::IPPROTO_TCP, &[19], "TCP_REPAIR"),
+    (libc::IPPROTO_IP, &[4], "IP_OPTIONS"),
+    (libc::IPPROTO_IP, &[16, 17], "IPsec"),
+    (libc::IPPROTO_IP, &[37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50], "multicast, IP_UNICAST_IF"),
+    (libc::IPPROTO_IP, &[64, 65, 66, 67, 80, 83, 96, 97, 98, 99], "netfilter"),
+    (libc::IPPROTO_IPV6, &[1, 6, 20, 21, 27, 28, 76], "addresses, multicast"),
+    (libc::IPPROTO_IPV6, &[32, 34, 35, 42, 43, 44, 45, 46, 47, 48, 50], "addresses, multicast, IPsec"),
+    (libc::IPPROTO_IPV6, &[54, 55, 57, 59, 61], "extension headers, IPV6_PATHMTU"),
+    (libc::IPPROTO_IPV6, &[64, 65, 68, 69, 80], "netfilter"),
+    (libc::IPPROTO_IPV6, &[72, 73], "IPV6_ADDR_PREFERENCES, IPV6_MINHOPCOUNT"),
+];
+
+fn number(symbol: &str) -> i32 {
+    symbols::value(symbol).expect("a known symbol") as i32
+}
+
 /// One line an option: what each value gave and read back as, runs joined.
 fn ask(target: &mut dyn Target) -> Vec<String> {
     let mut lines = Vec::new();
     for listening in [false, true] {
-        for (level, names) in OPTIONS {
-            for name in names.split(' ') {
-                let number = |symbol: &str| symbols::value(symbol).expect("a known symbol") as i32;
-                lines.push(ask_option(target, listening, name, number(level), number(name)));
+        for (options, family) in [(OPTIONS, libc::AF_INET), (OPTIONS_V6, libc::AF_INET6)] {
+            for (level, names) in options {
+                for name in names.split(' ') {
+                    let kind = Kind { family, listening };
+                    lines.push(ask_option(target, kind, name, number(level), number(name)));
+                }
             }
         }
     }
     lines
 }
 
-fn ask_option(target: &mut dyn Target, listening: bool, text: &str, level: i32, name: i32) -> String {
-    let mut line = format!("{text}{}", if listening { " (listening)" } else { "" });
+#[derive(Clone, Copy)]
+struct Kind {
+    family: i32,
+    listening: bool,
+}
+
+fn ask_option(target: &mut dyn Target, kind: Kind, text: &str, level: i32, name: i32) -> String {
+    let mut line = format!("{text}{}", if kind.listening { " (listening)" } else { "" });
     let mut last = String::new();
     let unit = ROUNDED.iter().find(|(known, _)| *known == text).map_or(1, |(_, unit)| *unit);
     for value in VALUES.iter().filter(|value| **value % unit == 0) {
-        let fd = fresh(target, listening);
+        let fd = fresh(target, kind);
         if last.is_empty() {
             line += &format!(" first {}", told(&call(target, &Call::GetOption(fd, level, name, 4))));
         }
@@ -103,9 +144,35 @@ fn ask_option(target: &mut dyn Target, listening: bool, text: &str, level: i32, 
     line
 }
 
-fn fresh(target: &mut dyn Target, listening: bool) -> Fd {
-    let (family, kind) = (libc::AF_INET, libc::SOCK_STREAM);
-    let made = call(target, &Call::Socket { family, kind, protocol: libc::IPPROTO_TCP });
+/// One line a level, family and name: what 1 gave, and what was read before.
+fn scan(target: &mut dyn Target) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (family, version) in [(libc::AF_INET, 4), (libc::AF_INET6, 6)] {
+        let numbered = LEVELS.iter().map(|level| number(level)).chain([libc::IPPROTO_ICMPV6, 999, -1]);
+        for (level, name) in numbered.flat_map(|level| NAMES.map(move |name| (level, name))) {
+            let is_left_out = |(at, names, _): &&(i32, &[i32], &str)| *at == level && names.contains(&name);
+            let is_own = level != libc::IPPROTO_IPV6 || version == 6;
+            if is_own && NOT_OFFERED.iter().any(|row| is_left_out(&row)) {
+                continue;
+            }
+            let fd = fresh(target, Kind { family, listening: false });
+            let first = call(target, &Call::GetOption(fd, level, name, 4));
+            let first = match &first.output {
+                // Values are the other test's; how many bytes there are is told.
+                Output::Bytes(bytes) => format!("{} bytes", bytes.len()),
+                _ => told(&first),
+            };
+            let set = told(&call(target, &Call::SetOption(fd, level, name, OptionValue::Int(1))));
+            lines.push(format!("IPv{version} level {level} name {name}: read {first}, set {set}"));
+            call(target, &Call::Close(fd));
+        }
+    }
+    lines
+}
+
+fn fresh(target: &mut dyn Target, kind: Kind) -> Fd {
+    let Kind { family, listening } = kind;
+    let made = call(target, &Call::Socket { family, kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP });
     let fd = Fd(made.value as i32);
     if listening {
         call(target, &Call::Listen(fd, 1));
@@ -134,8 +201,8 @@ fn told(outcome: &Outcome) -> String {
     }
 }
 
-#[test]
-fn options_take_and_give_back_what_linuxs_do() {
+/// Asks both, and says where they differ.
+fn compare(ask: impl Fn(&mut dyn Target) -> Vec<String> + Send + Sync) {
     let script = parse("0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3").expect("a script");
     let world = world_of(&script, &PathBuf::new()).expect("a world");
     // Without it no namespace can be made; that is told below.
@@ -155,4 +222,15 @@ fn options_take_and_give_back_what_linuxs_do() {
     let pairs = kernel.iter().zip(&stack).filter(|(kernel, stack)| kernel != stack);
     let wrong: Vec<String> = pairs.map(|(kernel, stack)| format!("Linux {kernel}\nstack {stack}")).collect();
     assert!(kernel.len() == stack.len() && wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn options_take_and_give_back_what_linuxs_do() {
+    compare(ask);
+}
+
+/// Of another family, unknown, or of no TCP socket: refused with the same errno.
+#[test]
+fn every_name_at_every_level_is_answered_as_on_linux() {
+    compare(scan);
 }

@@ -235,6 +235,10 @@ impl Connection {
         self.handle.with(|state, _| state.stack.take_error(self.id)).map(|error| os_error(error.errno()))
     }
 
+    pub(crate) fn take_saved_syn(&self) -> Option<Vec<u8>> {
+        self.handle.with(|state, _| state.stack.take_saved_syn(self.id)).map(<[u8]>::into_vec)
+    }
+
     pub(crate) fn state(&self) -> Option<TcpState> {
         self.handle.look(|state, _| state.stack.state(self.id))
     }

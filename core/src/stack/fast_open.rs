@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::id::{FourTuple, ListenerId};
 use crate::stack::Stack;
+use crate::stack::ingress::Arrival;
 use crate::stack::ports::Use;
 use crate::stack::sockets::Holder;
 use crate::tcp::connection::{Connection, Disposition};
@@ -126,10 +127,12 @@ impl Stack {
         id: ListenerId,
         half_open: HalfOpen,
         tuple: &FourTuple,
-        syn: &Segment,
+        arrival: Arrival<'_>,
         fast_open: Option<FastOpen>,
     ) {
+        let syn = arrival.segment;
         let cookie = self.sockets.new_cookie();
+        self.save_syn(id, cookie, arrival);
         let setup = self.child_setup(now, &half_open, cookie, tuple);
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.fast_open.len += 1;

@@ -33,6 +33,14 @@ use crate::wire::segment::Segment;
 use crate::wire::transmit::RxMeta;
 use crate::wire::{self, Body, IpHeader, Packet};
 
+/// A segment as it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) segment: &'a Segment,
+    /// Its packet, from the IP header to the end of the TCP options.
+    pub(crate) headers: &'a [u8],
+}
+
 impl Stack {
     pub(crate) fn on_packet(&mut self, now: Instant, packet: &Bytes, meta: RxMeta) {
         self.world.counters.ip_in_receives += 1;
@@ -83,7 +91,8 @@ impl Stack {
                     local: SocketAddr::new(dst, segment.header.dst_port),
                     remote: SocketAddr::new(src, segment.header.src_port),
                 };
-                self.on_tcp(now, tuple, &segment);
+                let end = packet.ip.total_len as usize - segment.payload.len();
+                self.on_tcp(now, tuple, Arrival { segment: &segment, headers: &bytes[..end] });
             }
             Body::Udp(ref datagram) => {
                 self.world.counters.ip_in_delivers += 1;
@@ -127,11 +136,12 @@ impl Stack {
 
     /// One segment of a pair: the table, else a listener, else nobody.
     #[inline]
-    pub(crate) fn on_tcp(&mut self, now: Instant, tuple: FourTuple, segment: &Segment) {
+    pub(crate) fn on_tcp(&mut self, now: Instant, tuple: FourTuple, arrival: Arrival<'_>) {
         let Some(packed) = Packed::new(&tuple) else { return };
         let Some(key) = self.sockets.find(&packed) else {
-            return self.on_listener_segment(now, &packed, &tuple, segment);
+            return self.on_listener_segment(now, &packed, &tuple, arrival);
         };
+        let segment = arrival.segment;
         match key.kind() {
             SocketKind::Connection => {
                 let id = self.sockets.connection_id(key);
@@ -144,16 +154,23 @@ impl Stack {
                 self.settle(now, id, disposition);
             }
             SocketKind::HalfOpenV4 | SocketKind::HalfOpenV6 => {
-                self.on_half_open_segment(now, key, &packed, &tuple, segment);
+                self.on_half_open_segment(now, key, &packed, &tuple, arrival);
             }
             SocketKind::TimeWaitV4 | SocketKind::TimeWaitV6 => {
-                self.on_time_wait_segment(now, key, &packed, &tuple, segment);
+                self.on_time_wait_segment(now, key, &packed, &tuple, arrival);
             }
         }
     }
 
     /// No socket has the pair: perhaps one listens (Linux `tcp_rcv_state_process`, case TCP_LISTEN).
-    fn on_listener_segment(&mut self, now: Instant, packed: &Packed, tuple: &FourTuple, segment: &Segment) {
+    fn on_listener_segment(
+        &mut self,
+        now: Instant,
+        packed: &Packed,
+        tuple: &FourTuple,
+        arrival: Arrival<'_>,
+    ) {
+        let segment = arrival.segment;
         let Some(id) = self.listeners.find(tuple.local, self.sockets.hash(packed)) else {
             return self.no_socket(now, tuple, segment);
         };
@@ -177,9 +194,9 @@ impl Stack {
             // Linux: SYN with FIN is dropped silently, as is anything that is neither SYN nor ACK nor RST.
             self.world.cx(now).drop_segment(0, tuple, DropReason::TcpFlags);
         } else if is_any {
-            self.on_any_syn(now, id, packed, tuple, segment, None);
+            self.on_any_syn(now, id, packed, tuple, arrival, None);
         } else {
-            self.on_syn(now, id, packed, tuple, segment, None);
+            self.on_syn(now, id, packed, tuple, arrival, None);
         }
     }
 
@@ -196,17 +213,18 @@ impl Stack {
         key: SocketKey,
         packed: &Packed,
         tuple: &FourTuple,
-        segment: &Segment,
+        arrival: Arrival<'_>,
     ) {
+        let segment = arrival.segment;
         let Some(found) = self.sockets.half_open_mut(key) else { return };
         let (id, cookie, pending) = (found.listener, found.cookie, *found.pending);
-        if pending != NOT_PENDING && self.on_undecided_segment(now, key, tuple, segment) {
+        if pending != NOT_PENDING && self.on_undecided_segment(now, key, tuple, arrival) {
             return;
         }
         let Some(listener) = self.listeners.get_mut(id) else {
             // Specification 1.8: the listener closed, the request simply stopped.
             self.sockets.remove_half_open(key);
-            return self.on_listener_segment(now, packed, tuple, segment);
+            return self.on_listener_segment(now, packed, tuple, arrival);
         };
         let Some(found) = self.sockets.half_open_mut(key) else { return };
         let half_open = found.half_open;
@@ -224,7 +242,7 @@ impl Stack {
                 }
             }
             HalfOpenVerdict::Complete => {
-                let Some((half_open, _)) = self.sockets.remove_half_open(key) else { return };
+                let Some((half_open, _)) = self.sockets.finish_half_open(key) else { return };
                 listener.half_open_gone(&half_open);
                 let holder = if pending == NOT_PENDING { Holder::AcceptQueue(id) } else { Holder::App };
                 let setup = self.child_setup(now, &half_open, cookie, tuple);
@@ -267,8 +285,9 @@ impl Stack {
         key: SocketKey,
         packed: &Packed,
         tuple: &FourTuple,
-        segment: &Segment,
+        arrival: Arrival<'_>,
     ) {
+        let segment = arrival.segment;
         let hash = self.sockets.hash(packed);
         let Some(found) = self.sockets.time_wait_mut(key) else { return };
         let cookie = found.cookie;
@@ -294,10 +313,10 @@ impl Stack {
                 if segment.header.flags.fin() {
                     self.world.cx(now).drop_segment(cookie, tuple, DropReason::TcpFlags);
                 } else if self.listeners.get(id).is_some_and(|listener| listener.any.is_some()) {
-                    self.on_any_syn(now, id, packed, tuple, segment, Some((key, iss)));
+                    self.on_any_syn(now, id, packed, tuple, arrival, Some((key, iss)));
                 } else {
                     self.remove_time_wait(key);
-                    self.on_syn(now, id, packed, tuple, segment, Some(iss));
+                    self.on_syn(now, id, packed, tuple, arrival, Some(iss));
                 }
             }
         }

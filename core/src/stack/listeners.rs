@@ -15,6 +15,7 @@ use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId};
 use crate::observe::DropReason;
 use crate::rng::{HashKey, Rng};
 use crate::stack::fast_open::{FastOpenQueue, Judgement};
+use crate::stack::ingress::Arrival;
 use crate::stack::notices::Notice;
 use crate::stack::ports::Use;
 use crate::stack::slab::Arena;
@@ -318,9 +319,10 @@ impl Stack {
         id: ListenerId,
         packed: &Packed,
         tuple: &FourTuple,
-        syn: &Segment,
+        arrival: Arrival<'_>,
         iss: Option<SeqNum>,
     ) {
+        let syn = arrival.segment;
         let Some(listener) = self.listeners.get_mut(id) else { return };
         let sysctl = &self.world.sysctl;
         let (mut cookie_mode, mut refused) = (false, None);
@@ -362,10 +364,11 @@ impl Stack {
         let iss = iss.unwrap_or_else(|| self.isn.iss(packed, now));
         let Some(mut half_open) = self.new_half_open(now, id, packed, tuple, syn, iss) else { return };
         let fast_open = match self.judge_fast_open(now, id, tuple, syn) {
-            Judgement::Child(answer) => return self.open_fast(now, id, half_open, tuple, syn, answer),
+            Judgement::Child(answer) => return self.open_fast(now, id, half_open, tuple, arrival, answer),
             Judgement::Ordinary(answer) => answer,
         };
         let cookie = self.sockets.new_cookie();
+        self.save_syn(id, cookie, arrival);
         let Some(listener) = self.listeners.get_mut(id) else { return };
         half_open.send_syn_ack(tuple, &listener.options, fast_open, &mut self.world.cx(now));
         listener.syn_queue += 1;

@@ -14,6 +14,7 @@ use crate::id::{ConnectionId, FourTuple, ListenerId, PendingId};
 use crate::ip::icmp;
 use crate::observe::{DropReason, EventKind, EventMask, ResetReason};
 use crate::stack::demux::SocketKey;
+use crate::stack::ingress::Arrival;
 use crate::stack::notices::Notice;
 use crate::stack::tuple::Packed;
 use crate::stack::{Gone, PendingSyn, Stack, Unreachable};
@@ -46,9 +47,10 @@ impl Stack {
         id: ListenerId,
         packed: &Packed,
         tuple: &FourTuple,
-        syn: &Segment,
+        arrival: Arrival<'_>,
         time_wait: Option<(SocketKey, SeqNum)>,
     ) {
+        let syn = arrival.segment;
         let is_full = self.is_full();
         let Some(any) = self.listeners.get_mut(id).and_then(|listener| listener.any.as_mut()) else { return };
         if any.pending >= any.max_pending || is_full {
@@ -61,6 +63,7 @@ impl Stack {
         let iss = time_wait.map_or_else(|| self.isn.iss(packed, now), |(_, iss)| iss);
         let cookie = self.sockets.new_cookie();
         let Some(half_open) = self.new_half_open(now, id, packed, tuple, syn, iss) else { return };
+        self.save_syn(id, cookie, arrival);
         let displaced = time_wait.map(|(key, _)| key);
         if let Some(key) = displaced {
             self.sockets.displace_time_wait(key);
@@ -95,8 +98,9 @@ impl Stack {
         now: Instant,
         key: SocketKey,
         tuple: &FourTuple,
-        segment: &Segment,
+        arrival: Arrival<'_>,
     ) -> bool {
+        let segment = arrival.segment;
         let Some(half_open) = self.sockets.half_open_mut(key) else { return false };
         let (cookie, irs, index) = (half_open.cookie, half_open.half_open.irs, *half_open.pending);
         let Some(id) = self.pending_id(index) else { return false };
@@ -120,7 +124,7 @@ impl Stack {
         } else if flags.syn() && !flags.ack() {
             // Another attempt from the same port: the old one is over.
             self.end_pending(now, id, Some(SocketError::ConnectionReset));
-            self.on_tcp(now, *tuple, segment);
+            self.on_tcp(now, *tuple, arrival);
         } else {
             cx.drop_segment(cookie, tuple, DropReason::TcpInvalidAck);
         }

@@ -13,6 +13,7 @@ use crate::stack::Readiness;
 use crate::stack::deadlines::Deadlines;
 use crate::stack::demux::{Demux, SocketKey, SocketKind};
 use crate::stack::ports::Use;
+use crate::stack::saved_syns::SavedSyns;
 use crate::stack::slab::{Arena, Slab};
 use crate::stack::tuple::{Packed, TupleV4, TupleV6};
 use crate::tcp::connection::Connection;
@@ -152,11 +153,14 @@ pub(crate) struct Sockets {
     by_cookie: Demux,
     secret: HashKey,
     pub(crate) deadlines: Deadlines,
+    /// Of half-open connections and connections, by cookie.
+    pub(crate) saved_syns: SavedSyns,
     next_cookie: u64,
 }
 
 impl Sockets {
     pub(crate) fn new(rng: &mut Rng, now: Instant) -> Self {
+        let secret = rng.key();
         Self {
             stores: Stores {
                 connections: Arena::new(),
@@ -167,8 +171,9 @@ impl Sockets {
             },
             table: Demux::default(),
             by_cookie: Demux::default(),
-            secret: rng.key(),
+            secret,
             deadlines: Deadlines::new(now),
+            saved_syns: SavedSyns::new(secret),
             next_cookie: 0,
         }
     }
@@ -293,7 +298,9 @@ impl Sockets {
     /// Forgets a connection.
     pub(crate) fn remove_connection(&mut self, id: ConnectionId) -> Option<ConnectionSocket> {
         self.unhash_connection(id);
-        self.stores.connections.remove(id.index, id.generation)
+        let socket = self.stores.connections.remove(id.index, id.generation)?;
+        self.saved_syns.forget(socket.connection.cookie());
+        Some(socket)
     }
 
     pub(crate) fn connections(&self) -> impl Iterator<Item = (ConnectionId, &ConnectionSocket)> {
@@ -363,8 +370,15 @@ impl Sockets {
         }
     }
 
-    /// Forgets a half-open connection: out of the table, deadline and store. Gives it back with its listener.
+    /// Forgets a half-open connection. Gives it back with its listener.
     pub(crate) fn remove_half_open(&mut self, key: SocketKey) -> Option<(HalfOpen, ListenerId)> {
+        let cookie = self.stores.cookie(key)?;
+        self.saved_syns.forget(cookie);
+        self.finish_half_open(key)
+    }
+
+    /// The same for one that becomes a connection with the same cookie: out of the table, deadline and store.
+    pub(crate) fn finish_half_open(&mut self, key: SocketKey) -> Option<(HalfOpen, ListenerId)> {
         let packed = self.stores.tuple(key)?;
         self.table.remove(self.hash(&packed), key);
         self.deadlines.remove(key);
@@ -483,6 +497,7 @@ impl Sockets {
         self.connection_count() + self.half_open_count() + self.time_wait_count() == 0
             && self.table.len() + self.by_cookie.len() == 0
             && self.deadlines.next().is_none()
+            && self.saved_syns.is_empty()
     }
 }
 

@@ -105,6 +105,9 @@ pub struct TcpOptions {
     pub fast_open_no_cookie: bool,
     /// `TCP_FASTOPEN_KEY` of a listener: its own secrets instead of the stack's.
     pub fast_open_keys: Option<FastOpenKeys>,
+    /// `TCP_SAVE_SYN` of a listener: 0: off, the default; 1: the headers of each SYN are kept for [`crate::Stack::saved_syn`], from
+    /// the IP header on; 2: from the link's header on, which this link does not have.
+    pub save_syn: u8,
 }
 
 /// `TCP_LINGER2`: how long an orphan's FIN-WAIT-2 may last.
@@ -158,6 +161,7 @@ impl Default for TcpOptions {
             fast_open_queue: 0,
             fast_open_no_cookie: false,
             fast_open_keys: None,
+            save_syn: 0,
         }
     }
 }
@@ -239,6 +243,7 @@ pub enum TcpOption {
     FastOpenQueue(i32),
     FastOpenNoCookie(bool),
     FastOpenKeys(FastOpenKeys),
+    SaveSyn(i32),
 }
 
 /// Linux `SOCK_MIN_RCVBUF`, bytes.
@@ -331,6 +336,7 @@ impl TcpOptions {
             TcpOption::FastOpenQueue(most) => self.fast_open_queue = range(most, 0, i32::MAX)? as u32,
             TcpOption::FastOpenNoCookie(on) => self.fast_open_no_cookie = on,
             TcpOption::FastOpenKeys(keys) => self.fast_open_keys = Some(keys),
+            TcpOption::SaveSyn(what) => self.save_syn = range(what, 0, 2)? as u8,
         }
         Ok(())
     }
@@ -400,6 +406,7 @@ mod tests {
             TcpOption::UserTimeout(-1),
             TcpOption::RtoMinUs(4_000),
             TcpOption::LocalPortRange(0x0001_0002),
+            TcpOption::SaveSyn(3),
         ] {
             assert_eq!(options.set(bad, 4 << 20, 4 << 20), Err(OptionError::OutOfRange));
         }

@@ -108,9 +108,9 @@ impl Host {
         self.lock().descriptors.remove(&outside)
     }
 
-    /// The socket speaks IPv4 through AF_INET6.
-    pub fn is_mapped(&self, fd: Fd) -> bool {
-        self.lock().posix.as_ref().is_some_and(|posix| posix.is_mapped(fd))
+    /// The socket is AF_INET6: an IPv4 address is a mapped one to it.
+    pub fn is_v6(&self, fd: Fd) -> bool {
+        self.lock().posix.as_ref().is_some_and(|posix| posix.is_v6(fd))
     }
 
     /// Makes a call and waits for its end: in real time on a thread of calls, in virtual time on the event loop.

@@ -94,7 +94,10 @@ impl Tool {
 
     /// A connection made by a scripted peer; gives its descriptor and the host's ISN.
     fn accepted(&self) -> (i32, u32) {
-        let listener = self.listener();
+        self.accepted_by(self.listener())
+    }
+
+    fn accepted_by(&self, listener: i32) -> (i32, u32) {
         self.send(&segment(TcpFlags::SYN, 0, 0, 0));
         let (_, syn_ack) = self.receive().expect("a SYN-ACK");
         assert_eq!(syn_ack.flags, TcpFlags::SYN | TcpFlags::ACK);
@@ -137,15 +140,21 @@ impl Tool {
 
     /// `TCP_INFO`: all of it is written, or -1.
     fn info(&self, fd: i32) -> i32 {
-        let (mut length, mut info) = (280u32, [0u8; 280]);
-        // SAFETY: room for the whole structure.
+        let (result, info, length) = self.option(fd, libc::TCP_INFO, 280);
+        assert!(result < 0 || (length, info.len()) == (280, 280));
+        result
+    }
+
+    /// What `getsockopt` gives and writes to `room` bytes, and to the length.
+    fn option(&self, fd: i32, name: i32, room: usize) -> (i32, Vec<u8>, i32) {
+        let (mut length, mut value) = (room as u32, vec![0u8; room.max(1)]);
+        // SAFETY: as much room as is said.
         let result = unsafe {
-            let value = info.as_mut_ptr().cast();
-            let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+            let (level, value) = (libc::IPPROTO_TCP, value.as_mut_ptr().cast());
             (self.table.getsockopt)(self.table.userdata, fd, level, name, value, &raw mut length)
         };
-        assert!(result < 0 || length == 280);
-        result
+        value.truncate(room.min(length as usize));
+        (result, value, length.cast_signed())
     }
 }
 
@@ -242,6 +251,26 @@ fn a_close_on_the_event_loop_lingers_in_virtual_time() {
     assert_eq!(tool.close(fd), 0);
     let took = tool.now_us() - begun;
     assert!((2_000_000..2_100_000).contains(&took), "{took} us");
+}
+
+/// Linux: whole or not at all; how long it is stands in the length.
+#[test]
+fn a_saved_syn_says_how_much_room_it_needs() {
+    let tool = Tool::new("");
+    let listener = tool.listener();
+    let on = 1i32;
+    // SAFETY: an int and its size.
+    let set = unsafe {
+        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_SAVE_SYN);
+        (tool.table.setsockopt)(tool.table.userdata, listener, level, name, (&raw const on).cast(), 4)
+    };
+    assert_eq!(set, 0);
+    let syn = segment(TcpFlags::SYN, 0, 0, 0);
+    let fd = tool.accepted_by(listener).0;
+    let (result, _, length) = tool.option(fd, libc::TCP_SAVED_SYN, 43);
+    assert_eq!((result, errno(), length), (-1, libc::EINVAL, 44));
+    assert_eq!(tool.option(fd, libc::TCP_SAVED_SYN, 100), (0, syn.compose(), 44));
+    assert_eq!(tool.option(fd, libc::TCP_SAVED_SYN, 100), (0, Vec::new(), 0));
 }
 
 /// Another thread of this process is in a futex: the reader waits.

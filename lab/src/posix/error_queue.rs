@@ -240,7 +240,7 @@ impl Posix {
                 && let Role::Connection { id, .. } = socket.role
                 && let Some(queued) = stack.take_queued_error(id)
             {
-                socket.errors.icmp(socket.mapped, &queued);
+                socket.errors.icmp(socket.v6, &queued);
                 news.insert(id);
             }
         }
@@ -254,7 +254,7 @@ impl Posix {
             .iter()
             .filter_map(|(fd, descriptor)| match descriptor {
                 Descriptor::Tcp(socket) if !socket.errors.is_idle() => match socket.role {
-                    Role::Connection { id, .. } => Some((*fd, id, socket.mapped)),
+                    Role::Connection { id, .. } => Some((*fd, id, socket.v6)),
                     Role::Fresh | Role::Listener(_) => None,
                 },
                 _ => None,

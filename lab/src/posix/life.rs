@@ -85,9 +85,9 @@ impl Posix {
 
     pub(super) fn accept(&mut self, fd: Fd) -> Attempt {
         let now = self.now;
-        let (listener, nonblocking, mapped, kept) = match self.tcp(fd) {
-            Ok(TcpSocket { role: Role::Listener(id), nonblocking, mapped, kept, .. }) => {
-                (*id, *nonblocking, *mapped, kept.clone())
+        let (listener, nonblocking, v6, kept) = match self.tcp(fd) {
+            Ok(TcpSocket { role: Role::Listener(id), nonblocking, v6, kept, .. }) => {
+                (*id, *nonblocking, *v6, kept.clone())
             }
             Ok(_) => return Outcome::error(libc::EINVAL).into(),
             Err(outcome) => return outcome.into(),
@@ -97,7 +97,7 @@ impl Posix {
                 let options = self.stack.options(id).cloned().unwrap_or_default();
                 let peer = self.stack.tuple(id).map(|tuple| tuple.remote);
                 let role = Role::Connection { id, told: true };
-                let socket = TcpSocket { options, kept, ..TcpSocket::new(role, mapped) };
+                let socket = TcpSocket { options, kept, ..TcpSocket::new(role, v6) };
                 let outcome = self.add(Descriptor::Tcp(Box::new(socket)));
                 outcome.with(peer.map_or(Output::None, Output::Peer)).into()
             }

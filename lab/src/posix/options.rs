@@ -4,18 +4,24 @@
 
 use lastack_core::id::{ConnectionId, ListenerId};
 use lastack_core::observe::TcpInfo;
+use lastack_core::tcp::fast_open::FastOpenKeys;
 use lastack_core::tcp::options::{CongestionKind, Linger2, TcpOption, TcpOptions, defer_accept_seconds};
 use lastack_core::tcp::state::TcpState;
 use lastack_core::time::Duration;
 
 use super::fast_open;
-use super::kept::{self, Rule};
+use super::kept::{self, First, Rule};
 use super::{Posix, Role};
 use crate::script::symbols;
 use crate::target::{Fd, OptionValue, Outcome, Output};
 
 impl Posix {
     pub(super) fn set_option(&mut self, fd: Fd, level: i32, name: i32, value: &OptionValue) -> Outcome {
+        match self.tcp(fd).map(|socket| kept::refused_level(socket.v6, level)) {
+            Ok(None) => {}
+            Ok(Some((errno, _))) => return Outcome::error(errno),
+            Err(outcome) => return outcome,
+        }
         if let ((libc::SOL_SOCKET, libc::SO_TIMESTAMPING), OptionValue::Int(flags)) = ((level, name), value) {
             return self.set_timestamping(fd, *flags);
         }
@@ -60,7 +66,12 @@ impl Posix {
             Ok(socket) => socket,
             Err(outcome) => return outcome,
         };
-        let too_late = matches!(rule, Rule::FastConnect) && !matches!(socket.role, Role::Fresh);
+        let is_fresh = matches!(socket.role, Role::Fresh);
+        let too_late = match rule {
+            Rule::FastConnect => !is_fresh,
+            Rule::BeforeBind => !is_fresh || socket.bound.is_some(),
+            _ => false,
+        };
         match kept::accept(rule, *value, fast_client) {
             Ok(_) if too_late => Outcome::error(libc::EINVAL),
             Ok(value) => {
@@ -72,13 +83,16 @@ impl Posix {
     }
 
     pub(super) fn get_option(&mut self, fd: Fd, level: i32, name: i32, len: usize) -> Outcome {
-        let (role, own, mapped, quickack, kept) = match self.tcp(fd) {
+        let (role, own, v6, quickack, kept) = match self.tcp(fd) {
             Ok(socket) => {
                 let kept = socket.kept.get(&(level, name)).copied();
-                (socket.role, socket.options.clone(), socket.mapped, socket.quickack, kept)
+                (socket.role, socket.options.clone(), socket.v6, socket.quickack, kept)
             }
             Err(outcome) => return outcome,
         };
+        if let Some((_, errno)) = kept::refused_level(v6, level) {
+            return Outcome::error(errno);
+        }
         let (options, connection) = match role {
             Role::Connection { id, .. } => (self.stack.options(id).cloned().unwrap_or(own), Some(id)),
             Role::Fresh | Role::Listener(_) => (own, None),
@@ -99,8 +113,14 @@ impl Posix {
                 crate::tcp_info::compose(&self.tcp_info(fd).unwrap_or_default())
             }
             (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_KEY) => {
-                options.fast_open_keys.unwrap_or(self.stack.sysctl().tcp_fastopen_key).to_bytes()
+                let keys = options.fast_open_keys.unwrap_or(self.stack.sysctl().tcp_fastopen_key);
+                // Linux tcp_fastopen_get_cipher(): nothing where nobody has chosen one.
+                if keys == FastOpenKeys::default() { Vec::new() } else { keys.to_bytes() }
             }
+            (libc::IPPROTO_TCP, libc::TCP_SAVED_SYN) => match connection {
+                Some(id) => return self.saved_syn(id, len),
+                None => Vec::new(),
+            },
             // Neither CUBIC nor Reno has anything to tell.
             (libc::IPPROTO_TCP, libc::TCP_CC_INFO) => Vec::new(),
             (libc::SOL_SOCKET, SO_MEMINFO) => {
@@ -130,7 +150,7 @@ impl Posix {
             }
             (libc::SOL_SOCKET, libc::SO_RCVBUF) => int(self.buffers(connection, &options).0 as i32),
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => int(self.buffers(connection, &options).1 as i32),
-            (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(if mapped { libc::AF_INET6 } else { libc::AF_INET }),
+            (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(if v6 { libc::AF_INET6 } else { libc::AF_INET }),
             (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => int(matches!(role, Role::Listener(_)).into()),
             (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP) => {
                 let in_use = connection.and_then(|id| self.stack.window_clamp(id));
@@ -140,11 +160,15 @@ impl Posix {
                 let clock = connection.and_then(|id| self.stack.timestamp(self.now, id));
                 int(clock.unwrap_or(self.now.as_millis() as u32).cast_signed())
             }
-            (libc::IPPROTO_IP, libc::IP_MTU) => match connection {
+            (libc::IPPROTO_IP, libc::IP_MTU) | (libc::IPPROTO_IPV6, libc::IPV6_MTU) => match connection {
                 Some(id) => int(self.stack.tcp_info(self.now, id).map_or(0, |info| info.pmtu) as i32),
                 None => return Outcome::error(libc::ENOTCONN),
             },
-            _ if let Some((first, _)) = kept::find(level, name) => int(kept.unwrap_or(first)),
+            _ if let Some((first, _)) = kept::find(level, name) => match (kept, first) {
+                (Some(value), _) | (None, First::Int(value)) => int(value),
+                (None, First::Nothing) => Vec::new(),
+                (None, First::Error(errno)) => return Outcome::error(errno),
+            },
             _ => match self.value_of(level, name, &options) {
                 Some(value) => int(value),
                 None => return Outcome::error(libc::ENOPROTOOPT),
@@ -152,6 +176,17 @@ impl Posix {
         };
         let bytes = bytes[..bytes.len().min(len)].to_vec();
         Outcome::ok(0).with(Output::Bytes(bytes))
+    }
+
+    /// Linux `do_tcp_getsockopt()`, `TCP_SAVED_SYN`: whole or not at all; told how long it is, and then it stays. Read, it is gone.
+    fn saved_syn(&mut self, id: ConnectionId, room: usize) -> Outcome {
+        match self.stack.saved_syn(id).map(<[u8]>::len) {
+            Some(len) if len > room => Outcome::error(libc::EINVAL).with(Output::Needs(len)),
+            _ => {
+                let headers = self.stack.take_saved_syn(id).unwrap_or_default();
+                Outcome::ok(0).with(Output::Bytes(headers.into_vec()))
+            }
+        }
     }
 
     /// Linux `tcp_get_info`.
@@ -287,6 +322,7 @@ impl Posix {
             libc::TCP_DEFER_ACCEPT => defer_accept_seconds(options.defer_accept_rounds) as i32,
             libc::TCP_USER_TIMEOUT => options.user_timeout.as_millis() as i32,
             libc::TCP_NOTSENT_LOWAT => options.notsent_lowat.unwrap_or(0) as i32,
+            libc::TCP_SAVE_SYN => options.save_syn.into(),
             libc::TCP_FASTOPEN => options.fast_open_queue.cast_signed(),
             libc::TCP_FASTOPEN_NO_COOKIE => options.fast_open_no_cookie.into(),
             libc::TCP_THIN_LINEAR_TIMEOUTS => options.thin_linear_timeouts.into(),
@@ -315,6 +351,15 @@ fn int(value: i32) -> Vec<u8> {
 /// Linux's number → the stack's option.
 fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<TcpOption, i32> {
     let number = match value {
+        OptionValue::Int(_) if (level, name) == (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
+            return Err(libc::ENOENT);
+        }
+        OptionValue::Int(_)
+            if [(libc::SOL_SOCKET, libc::SO_LINGER), (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_KEY)]
+                .contains(&(level, name)) =>
+        {
+            return Err(libc::EINVAL);
+        }
         OptionValue::Int(number) => *number,
         OptionValue::Linger(onoff, seconds) if (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) => {
             return Ok(TcpOption::Linger((*onoff != 0).then_some((*seconds).max(0) as u32)));
@@ -366,6 +411,7 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<TcpOption, i3
             return Err(libc::EINVAL);
         }
         (libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS) => TcpOption::ThinLinearTimeouts(on),
+        (libc::IPPROTO_TCP, libc::TCP_SAVE_SYN) => TcpOption::SaveSyn(number),
         (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => TcpOption::FastOpenQueue(number),
         (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE) if !matches!(number, 0 | 1) => {
             return Err(libc::EINVAL);

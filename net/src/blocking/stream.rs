@@ -227,6 +227,12 @@ impl TcpStream {
         self.connection().set_option(option)
     }
 
+    /// Takes the SYN that this connection was accepted with, as it came: from the IP header to the end of the TCP options
+    /// (Linux `TCP_SAVED_SYN`). `None`: its listener keeps none, a SYN cookie did away with it, or it was taken.
+    pub fn take_saved_syn(&self) -> Option<Vec<u8>> {
+        self.connection().take_saved_syn()
+    }
+
     /// Takes the pending error (`SO_ERROR`).
     ///
     /// # Errors

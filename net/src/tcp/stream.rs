@@ -344,6 +344,38 @@ impl TcpStream {
 
     // ---- look
 
+    /// Takes the SYN that this connection was accepted with, as it came: from the IP header to the end of the TCP options
+    /// (Linux `TCP_SAVED_SYN`). `None`: its listener keeps none, a SYN cookie did away with it, or it was taken.
+    ///
+    /// # Example
+    /// What kind of host is the client? Its SYN says: time to live, window, options and their order.
+    /// ```
+    /// use lastack::core::wire::{self, Body, transmit::RxMeta};
+    /// use lastack::{Config, ListenOptions, Memory, Net, TcpListener, TcpStream};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let (left, right) = Memory::pair(1500);
+    /// # let at = |last| Config { addresses: vec![([10, 0, 0, last].into(), 24)], ..Config::default() };
+    /// # let (server, server_driver) = Net::start(left, at(1))?;
+    /// # let (client, client_driver) = Net::start(right, at(2))?;
+    /// # tokio::spawn(server_driver);
+    /// # tokio::spawn(client_driver);
+    /// let mut options = ListenOptions::new(([10, 0, 0, 1], 80).into());
+    /// options.options.save_syn = 1;
+    /// let listener = TcpListener::bind_with(&server, options)?;
+    /// let connecting = TcpStream::connect(&client, "10.0.0.1:80");
+    /// let (accepted, _client) = tokio::join!(listener.accept(), connecting);
+    /// let syn = accepted?.0.take_saved_syn().expect("the listener keeps them");
+    /// let packet = wire::parse(&syn.into(), RxMeta::default()).expect("it was taken once");
+    /// if let Body::Tcp(segment) = packet.body {
+    ///     println!("TTL {}, window {}, {:?}", packet.ip.ttl, segment.header.wnd, segment.header.options);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn take_saved_syn(&self) -> Option<Vec<u8>> {
+        self.connection.take_saved_syn()
+    }
+
     /// Takes the pending error (`SO_ERROR`).
     ///
     /// # Errors

@@ -42,9 +42,9 @@ pub(super) unsafe extern "C" fn accept(
 ) -> c_int {
     let outcome = call(data, fd, Call::Accept);
     if let Output::Peer(peer) = outcome.output {
-        let mapped = host(data).is_mapped(Fd(outcome.value as i32));
+        let v6 = host(data).is_v6(Fd(outcome.value as i32));
         let peer = match peer.ip() {
-            IpAddr::V4(ip) if mapped => SocketAddr::new(IpAddr::V6(ip.to_ipv6_mapped()), peer.port()),
+            IpAddr::V4(ip) if v6 => SocketAddr::new(IpAddr::V6(ip.to_ipv6_mapped()), peer.port()),
             _ => peer,
         };
         // SAFETY: the C contract of accept().
@@ -226,12 +226,16 @@ pub(super) unsafe extern "C" fn getsockopt(
     }
     // SAFETY: the C contract of getsockopt(): `value` holds `*len` bytes.
     unsafe {
-        let room = *len as usize;
+        let Ok(room) = usize::try_from((*len).cast_signed()) else { return fail(libc::EINVAL) };
         let outcome = call(data, fd, |fd| Call::GetOption(fd, level, name, room));
-        if let Output::Bytes(bytes) = &outcome.output {
-            let written = bytes.len().min(room);
-            value.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), written);
-            *len = written as socklen_t;
+        match &outcome.output {
+            Output::Bytes(bytes) => {
+                let written = bytes.len().min(room);
+                value.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), written);
+                *len = written as socklen_t;
+            }
+            Output::Needs(needs) => *len = *needs as socklen_t,
+            _ => {}
         }
         give(&outcome) as c_int
     }
