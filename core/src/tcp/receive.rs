@@ -19,8 +19,8 @@ use bytes::{Bytes, BytesMut};
 use crate::observe::Counters;
 use crate::sysctl::Sysctl;
 use crate::tcp::options::TcpOptions;
-pub(crate) use crate::tcp::receive::memory::Charge;
 use crate::tcp::receive::memory::Memory;
+pub(crate) use crate::tcp::receive::memory::{COPY_MAX, Charge};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::urgent::Mark;
 use crate::time::{Duration, Instant};
@@ -173,7 +173,7 @@ impl Receiver {
     }
 
     /// Linux `tcp_win_from_space`.
-    fn window_of(&self, space: u32) -> u32 {
+    pub(crate) fn window_of(&self, space: u32) -> u32 {
         window_at(space, self.scaling_ratio)
     }
 

@@ -4,8 +4,11 @@
 //! Input:   segments right of `rcv_nxt`; the new `rcv_nxt` when a hole fills.
 //! Output:  data in order; the blocks for the next ACK.
 //! Rules:   RFC 2018, RFC 2883. Linux: `tcp_data_queue_ofo`, `tcp_ofo_queue`, `tcp_sack_new_ofo_skb`, `tcp_dsack_set`.
+//!          Short of memory: `tcp_prune_ofo_queue` here, `tcp_collapse_ofo_queue` in `collapse`.
 //! Differs: Linux looks for a segment's place in a tree and reports what it overlaps on the way: with three pieces over one
 //!          another `TCPDSACKOfoSent` may count one more there.
+
+mod collapse;
 
 use std::collections::BTreeMap;
 

@@ -214,8 +214,10 @@ impl Connection {
         if self.recv.can_ingest(self.reorder.charge()) {
             return true;
         }
-        cx.counters.tcp_rcv_collapsed += self.recv.collapse() as u64;
         let goal = self.recv.rcvbuf() >> 3;
+        let collapsed =
+            self.reorder.collapse(goal, |space| self.recv.window_of(space)) + self.recv.collapse();
+        cx.counters.tcp_rcv_collapsed += collapsed as u64;
         let mut pruned = false;
         while !self.recv.can_ingest(self.reorder.charge()) && self.reorder.prune(seq, goal) {
             pruned = true;
@@ -284,9 +286,9 @@ impl Connection {
         let (len, charge) = (segment.payload.len() as u32, self.charge_of(segment));
         self.on_ecn_bits(segment);
         if !self.make_room(segment.header.seq, cx) {
+            // Nothing is owed for it: the peer is not told (Linux tcp_data_queue_ofo()).
             cx.counters.tcp_ofo_drop += 1;
             self.drop(DropReason::TcpOfoDrop, cx);
-            self.acks.send_now();
             return;
         }
         cx.counters.tcp_ofo_queue += 1;

@@ -16,6 +16,8 @@ const CACHE_LINE: u32 = 64;
 /// Linux `SKB_SMALL_HEAD_CACHE_SIZE` of a kernel with small link headers.
 const SMALL_HEAD: u32 = 576;
 const PAGE: u32 = 4096;
+/// Most bytes of payload that are copied together (Linux `SKB_MAX_ORDER(0, 0)`).
+pub(crate) const COPY_MAX: u32 = PAGE - SHARED_INFO;
 
 /// The head that is allocated for `len` bytes.
 fn head_of(len: u32) -> u32 {
@@ -44,6 +46,12 @@ impl Charge {
         Self { truesize: Self::of(len).truesize.saturating_mul(segs), room: 0 }
     }
 
+    /// One that `used` bytes of payload are copied to, made for `len` (Linux `alloc_skb()` in `tcp_collapse()`).
+    pub(crate) fn of_copy(len: u32, used: u32) -> Self {
+        let head = head_of(len);
+        Self { truesize: head + SK_BUFF, room: head - SHARED_INFO - used }
+    }
+
     /// A packet with `len` bytes of payload that follow fits behind this one's, and goes there (Linux `skb_try_coalesce`).
     pub(crate) fn takes(&mut self, len: u32) -> bool {
         let fits = len <= self.room;
@@ -56,7 +64,10 @@ impl Charge {
 
 #[derive(Clone, Copy, Debug)]
 struct Record {
+    /// Not read yet.
     len: u32,
+    /// The application has read some of it.
+    begun: bool,
     charge: Charge,
 }
 
@@ -95,7 +106,7 @@ impl Memory {
         if len > 0 {
             let charged = self.0.get_or_insert_default();
             charged.has_reserve &= charge.truesize <= rest_of_page(charged.total);
-            charged.records.push_back(Record { len, charge });
+            charged.records.push_back(Record { len, begun: false, charge });
             charged.total = charged.total.saturating_add(charge.truesize);
         }
         false
@@ -122,6 +133,7 @@ impl Memory {
         {
             if first.len > len {
                 first.len -= len;
+                first.begun = true;
                 return;
             }
             len -= first.len;
@@ -138,22 +150,18 @@ impl Memory {
         self.0 = None;
     }
 
-    /// Linux `tcp_collapse()`: from the first packet that costs more than its share (`window_of`), all are copied together
-    /// into page-sized pieces. How many were.
+    /// Linux `tcp_collapse()`: from the first packet that costs more than its share (`window_of`), or is read in part, all are
+    /// copied together into page-sized pieces. How many were.
     pub(super) fn collapse(&mut self, window_of: impl Fn(u32) -> u32) -> usize {
         let Some(charged) = &mut self.0 else { return 0 };
-        let Some(first) =
-            charged.records.iter().position(|record| window_of(record.charge.truesize) > record.len)
-        else {
-            return 0;
-        };
+        let is_worth_it = |record: &Record| record.begun || window_of(record.charge.truesize) > record.len;
+        let Some(first) = charged.records.iter().position(is_worth_it) else { return 0 };
         let collapsed = charged.records.len() - first;
         let mut left: u32 = charged.records.drain(first..).map(|record| record.len).sum();
         while left > 0 {
-            let len = left.min(PAGE - SHARED_INFO);
-            let head = head_of(len);
-            let charge = Charge { truesize: head + SK_BUFF, room: head - SHARED_INFO - len };
-            charged.records.push_back(Record { len, charge });
+            let len = left.min(COPY_MAX);
+            let charge = Charge::of_copy(len, len);
+            charged.records.push_back(Record { len, begun: false, charge });
             left -= len;
         }
         charged.has_reserve = false;
@@ -193,8 +201,11 @@ mod tests {
         for len in [1460, 1460, 1, 1, 1] {
             memory.push(len, Charge::of(len + 40), false);
         }
-        memory.collapse(|space| space * 162 / 256);
+        assert_eq!(memory.collapse(|space| space * 162 / 256), 3);
         assert_eq!(memory.total(), 2 * 2304 + 832);
+        memory.take(1);
+        assert_eq!(memory.collapse(|space| space * 162 / 256), 3, "the first is read in part");
+        assert_eq!(memory.total(), 4096 + 256);
     }
 
     #[test]
