@@ -454,7 +454,6 @@ impl Stack {
     /// `TCP_SAVED_SYN`). `None`: its listener kept none ([`TcpOptions::save_syn`]), a SYN cookie did away with it, or it was taken.
     ///
     /// # Example
-    /// ```
     /// What kind of host is the client?
     /// ```
     /// use lastack_core::sim::Sim;

@@ -8,6 +8,7 @@
 //! Not here: what the ACK says (`output`), the window (`receive`).
 
 use crate::time::{Duration, Instant};
+use crate::wire::segment::Flags;
 
 /// Linux `TCP_ATO_MIN` and `TCP_DELACK_MIN`, 40 ms.
 const ATO_MIN: Duration = Duration::from_millis(40);
@@ -23,6 +24,8 @@ const UNCOMPRESSED_DUPACKS: u8 = 3;
 const MSS_DEFAULT: u32 = crate::tcp::mss::MSS_DEFAULT as u32;
 /// Linux `TCP_MIN_MSS`, bytes.
 const MIN_MSS: u32 = 88;
+/// Linux `TCP_REMNANT`: a segment with one of these may end what was written.
+const REMNANT: Flags = Flags(Flags::FIN.0 | Flags::URG.0 | Flags::SYN.0 | Flags::PSH.0);
 
 /// The acknowledgment engine of one connection.
 #[derive(Debug)]
@@ -241,19 +244,28 @@ impl AckPolicy {
         self.last_data = env.now;
     }
 
-    /// Linux `tcp_measure_rcv_mss`: `seg_len` bytes a wire segment, `header_len` of TCP.
-    pub(crate) fn measure_rcv_mss(&mut self, seg_len: u32, header_len: u32, psh: bool, advmss: u32) {
+    /// Linux `tcp_measure_rcv_mss`: `seg_len` bytes a wire segment behind `header_len` of TCP; `own_len`: of TCP in what we send.
+    pub(crate) fn measure_rcv_mss(
+        &mut self,
+        seg_len: u32,
+        header_len: u32,
+        own_len: u32,
+        flags: Flags,
+        advmss: u32,
+    ) {
         let last = core::mem::take(&mut self.last_seg_size);
         if seg_len >= self.rcv_mss {
             self.rcv_mss = seg_len.min(advmss).max(1);
-            self.pushed |= psh;
+            self.pushed |= flags.psh();
             return;
         }
+        // "len" is invariant segment length, including TCP header: SACK blocks take from the payload.
         let len = seg_len + header_len;
-        if len >= MSS_DEFAULT + 20 || (len >= MIN_MSS + 20 && !psh) {
-            self.last_seg_size = seg_len;
-            if seg_len == last {
-                self.rcv_mss = seg_len;
+        if len >= MSS_DEFAULT + 20 || (len >= MIN_MSS + 20 && !flags.intersects(REMNANT)) {
+            let len = len.saturating_sub(own_len);
+            self.last_seg_size = len;
+            if len == last {
+                self.rcv_mss = len;
                 return;
             }
         }
@@ -430,7 +442,8 @@ mod tests {
     }
 
     fn data(policy: &mut AckPolicy, len: u32, psh: bool, env: &AckEnv) {
-        policy.measure_rcv_mss(len, 32, psh, 1460);
+        let flags = if psh { Flags::PSH } else { Flags::NONE };
+        policy.measure_rcv_mss(len, 32, 32, flags, 1460);
         policy.on_data(env);
     }
 

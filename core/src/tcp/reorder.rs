@@ -67,6 +67,17 @@ fn append(data: &mut Bytes, more: &[u8]) {
     *data = joined.freeze();
 }
 
+/// What became of a segment ahead of a hole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Queued {
+    /// All of it was there.
+    Known,
+    /// It went behind another packet's data, where that had room.
+    Joined,
+    /// Its packet is kept.
+    Kept,
+}
+
 /// The out-of-order queue of one connection. Empty, it owns no memory.
 #[derive(Debug, Default)]
 pub(crate) struct Reorder {
@@ -123,7 +134,7 @@ impl Reorder {
         self.charge != before
     }
 
-    /// Queues a segment right of `rcv_nxt`, whole; what is there already is reported, if `dsack`. False: all of it was there.
+    /// Queues a segment right of `rcv_nxt`, whole; what is there already is reported, if `dsack`.
     ///
     /// A piece overlaps its neighbours at most in part: each begins and ends right of the one before.
     pub(crate) fn insert(
@@ -132,7 +143,7 @@ impl Reorder {
         piece: Piece,
         dsack: bool,
         counters: &mut Counters,
-    ) -> bool {
+    ) -> Queued {
         if self.pieces.is_empty() {
             self.origin = rcv_nxt;
         }
@@ -143,13 +154,13 @@ impl Reorder {
         {
             if left.takes(&piece) {
                 counters.tcp_rcv_coalesce += 1;
-                return true;
+                return Queued::Joined;
             }
             let left = left.range;
             if range.end.at_or_before(left.end) {
                 counters.tcp_ofo_merge += 1;
                 self.set_dsack(range, rcv_nxt, dsack, counters);
-                return false;
+                return Queued::Known;
             }
             if range.start.after(left.start) && range.start.before(left.end) {
                 self.set_dsack(SeqRange::new(range.start, left.end), rcv_nxt, dsack, counters);
@@ -173,7 +184,7 @@ impl Reorder {
         }
         self.charge += charge_of(&piece);
         self.pieces.insert(key, piece);
-        true
+        Queued::Kept
     }
 
     /// The next piece that `rcv_nxt` reaches; it may begin left of it.

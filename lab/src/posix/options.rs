@@ -196,12 +196,18 @@ impl Posix {
     pub(crate) fn tcp_info(&mut self, fd: Fd) -> Result<TcpInfo, i32> {
         let socket = self.tcp(fd).map_err(|outcome| outcome.errno)?;
         let (role, remains) = (socket.role, socket.remains.as_deref().cloned());
+        let before = remains.as_ref().map(|info| info.rcv_wnd);
         let live = match role {
             Role::Connection { id, .. } => self.stack.tcp_info(self.now, id),
             Role::Fresh => remains,
             Role::Listener(_) => None,
         };
-        Ok(live.unwrap_or_else(|| self.info_of_no_connection(role)))
+        let mut info = live.unwrap_or_else(|| self.info_of_no_connection(role));
+        if let (true, Some(rcv_wnd)) = (info.state == TcpState::SynSent as u8, before) {
+            // Linux tcp_connect_init(): the window is that of the connection which the socket was before.
+            info.rcv_mss = info.snd_mss.min(rcv_wnd / 2).clamp(88, 536);
+        }
+        Ok(info)
     }
 
     /// What is left of a connection in `TCP_INFO` when its socket is made ready for the next one, as `connect` does when it fails

@@ -167,6 +167,7 @@ impl Connection {
     fn end_of_data(&mut self) -> Result<(), RecvError> {
         if self.recv.fin {
             self.eof_read = true;
+            self.recv.read_fin();
             return Ok(());
         }
         if let Some(error) = self.error.take() {

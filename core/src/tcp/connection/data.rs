@@ -11,7 +11,7 @@ use crate::tcp::context::Cx;
 use crate::tcp::half_open::TIMESTAMPS_LEN;
 use crate::tcp::paws::ts_clock;
 use crate::tcp::receive::Charge;
-use crate::tcp::reorder::Piece;
+use crate::tcp::reorder::{Piece, Queued};
 use crate::tcp::seq::{SeqNum, SeqRange};
 use crate::tcp::state::TcpState;
 use crate::wire::segment::Segment;
@@ -245,7 +245,7 @@ impl Connection {
         self.on_ecn_bits(segment);
         // Linux tcp_event_data_recv(): "if (skb->len >= 128)".
         if len >= 128 {
-            self.grow_window(segment, charge, cx);
+            self.grow_window(segment, charge, self.reorder.charge(), cx);
         }
     }
 
@@ -259,17 +259,25 @@ impl Connection {
     /// Linux `tcp_measure_rcv_mss`.
     fn measure_segment(&mut self, segment: &Segment, charge: Charge) {
         let seg_len = (segment.payload.len() as u32).div_ceil(u32::from(segment.segs.max(1)));
-        let header_len = 20 + if segment.header.options.timestamps.is_some() { 12 } else { 0 };
+        let (flags, options) = (segment.header.flags, &segment.header.options);
+        let timestamps = |on: bool| if on { TIMESTAMPS_LEN } else { 0 };
+        let blocks = match options.sack.as_slice().len() as u32 {
+            0 => 0,
+            // Two bytes of padding in front, as everybody writes them.
+            blocks => 4 + 8 * blocks,
+        };
+        let header_len = 20 + timestamps(options.timestamps.is_some()) + blocks;
+        let own_len = 20 + timestamps(self.has_timestamps);
         let rcv_mss = self.acks.rcv_mss();
         let advmss = self.advmss_less_options();
-        self.acks.measure_rcv_mss(seg_len, header_len, segment.header.flags.psh(), advmss);
+        self.acks.measure_rcv_mss(seg_len, header_len, own_len, flags, advmss);
         if seg_len > rcv_mss {
             self.recv.on_rcv_mss(segment.payload.len() as u32, charge);
         }
     }
 
-    /// Linux `tcp_grow_window`.
-    fn grow_window(&mut self, segment: &Segment, charge: Charge, cx: &Cx<'_>) {
+    /// Linux `tcp_grow_window`. `ofo`: what is charged ahead of holes.
+    fn grow_window(&mut self, segment: &Segment, charge: Charge, ofo: u32, cx: &Cx<'_>) {
         let len = segment.payload.len() as u32;
         let advmss = self.advmss_less_options();
         if cx.limits.under_pressure {
@@ -277,7 +285,7 @@ impl Connection {
             self.recv.rcv_ssthresh = self.recv.rcv_ssthresh.min(4 * advmss);
             return;
         }
-        if self.recv.grow_window(len, charge, advmss, self.acks.rcv_mss(), self.reorder.charge(), cx.sysctl) {
+        if self.recv.grow_window(len, charge, advmss, self.acks.rcv_mss(), ofo, cx.sysctl) {
             self.acks.quick_once();
         }
     }
@@ -306,12 +314,10 @@ impl Connection {
             truesize,
             charge,
         };
-        if len > 0 {
-            self.measure_segment(segment, charge);
-        }
+        self.measure_segment(segment, charge);
         self.acks.schedule();
         let (range, dsack) = (piece.range, self.sack && cx.sysctl.tcp_dsack);
-        let is_new = self.reorder.insert(self.recv.rcv_nxt, piece, dsack, cx.counters);
+        let queued = self.reorder.insert(self.recv.rcv_nxt, piece, dsack, cx.counters);
         if self.sack {
             if self.reorder.crowds(range) && self.acks.release() {
                 self.push_ack(cx);
@@ -319,8 +325,10 @@ impl Connection {
             self.reorder.remember(range);
         }
         // "For non sack flows, do not grow window to force DUPACK and trigger fast retransmit."
-        if len > 0 && self.sack && is_new {
-            self.grow_window(segment, charge, cx);
+        if self.sack && queued != Queued::Known {
+            // Linux tcp_data_queue_ofo() charges the packet only then.
+            let own = if queued == Queued::Kept { charge.truesize } else { 0 };
+            self.grow_window(segment, charge, self.reorder.charge() - own, cx);
         }
         // Linux: "do not grow rcvbuf for not-yet-accepted or orphaned sockets."
         if self.has_holder && !self.orphan {

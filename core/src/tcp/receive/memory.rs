@@ -94,7 +94,7 @@ impl Memory {
         self.0.as_ref().map_or(0, |charged| charged.total)
     }
 
-    /// A packet with `len` bytes follows. `joins`: it may go where the packet before it has room. True when it did.
+    /// A packet with `len` bytes follows; 0: a FIN alone. `joins`: it may go where the packet before it has room. True when it did.
     pub(super) fn push(&mut self, len: u32, charge: Charge, joins: bool) -> bool {
         if let Some(last) = self.0.as_mut().and_then(|charged| charged.records.back_mut())
             && joins
@@ -103,12 +103,10 @@ impl Memory {
             last.len += len;
             return true;
         }
-        if len > 0 {
-            let charged = self.0.get_or_insert_default();
-            charged.has_reserve &= charge.truesize <= rest_of_page(charged.total);
-            charged.records.push_back(Record { len, begun: false, charge });
-            charged.total = charged.total.saturating_add(charge.truesize);
-        }
+        let charged = self.0.get_or_insert_default();
+        charged.has_reserve &= charge.truesize <= rest_of_page(charged.total);
+        charged.records.push_back(Record { len, begun: false, charge });
+        charged.total = charged.total.saturating_add(charge.truesize);
         false
     }
 
@@ -143,6 +141,18 @@ impl Memory {
         }
         if charged.records.is_empty() {
             self.0 = None;
+        }
+    }
+
+    /// The end of file was read: a FIN's packet is free.
+    pub(super) fn take_fin(&mut self) {
+        if let Some(charged) = &mut self.0
+            && let Some(fin) = charged.records.pop_back_if(|last| last.len == 0)
+        {
+            charged.total -= fin.charge.truesize;
+            if charged.records.is_empty() {
+                self.0 = None;
+            }
         }
     }
 
@@ -219,6 +229,19 @@ mod tests {
         assert_eq!(memory.total(), 2304 + 2 * 832);
         memory.take(1600);
         assert_eq!(memory.total(), 2 * 832);
+        memory.take_fin();
+        assert_eq!(memory.total(), 2 * 832, "it went with the data");
+    }
+
+    #[test]
+    fn a_fin_alone_is_charged_until_it_is_read() {
+        let mut memory = Memory::default();
+        memory.push(1460, Charge::of(1500), true);
+        assert!(!memory.push(0, Charge::of(40), false));
+        memory.take(1460);
+        assert_eq!(memory.total(), 832);
+        memory.take_fin();
+        assert!(memory.0.is_none());
     }
 
     #[test]

@@ -112,6 +112,11 @@ impl Receiver {
         done
     }
 
+    /// The application has read the end of file.
+    pub(crate) fn read_fin(&mut self) {
+        self.memory.take_fin();
+    }
+
     /// Throws away what nobody will read (close, reset); gives how many bytes.
     pub(crate) fn discard(&mut self) -> u32 {
         let unread = self.queued;

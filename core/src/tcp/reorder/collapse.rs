@@ -140,7 +140,7 @@ mod tests {
             assert!(piece.data.iter().copied().eq(bytes), "the bytes of {range:?}");
             (range.start.0, range.end.0, piece.charge.truesize)
         };
-        assert_eq!(reorder.charge(), reorder.pieces.values().map(charge_of).sum());
+        assert_eq!(reorder.charge(), reorder.pieces.values().map(charge_of).sum::<u32>());
         reorder.pieces.values().map(told).collect()
     }
 
