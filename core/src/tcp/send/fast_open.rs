@@ -79,7 +79,7 @@ impl Sender {
     pub(crate) fn lose_syn_data(&mut self, cx: &mut Cx<'_>) {
         for position in 0..self.segments.count() {
             self.mark_lost(position, cx);
-            self.segments.settle(position);
+            self.segments.park(position);
         }
         self.resend_lost(cx);
     }

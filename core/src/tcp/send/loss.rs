@@ -195,7 +195,7 @@ impl Sender {
                 }
             }
             self.mark_lost(position, cx);
-            self.segments.settle(position);
+            self.segments.park(position);
         }
         self.recovery.hint = self.snd_una;
     }

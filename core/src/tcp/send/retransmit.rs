@@ -46,7 +46,7 @@ impl Sender {
             self.split_segment(0, mss);
         }
         self.mark_lost(0, cx);
-        self.segments.settle(0);
+        self.segments.park(0);
     }
 
     /// A record with `marks` stands for `fewer` segments less (Linux `tcp_adjust_pcount`).
@@ -233,7 +233,7 @@ impl Sender {
             let size = if segment.segs == 1 { segment.len() } else { u32::from(segment.mss) };
             if syn_data || size > mss {
                 self.mark_lost(position, cx);
-                self.segments.settle(position);
+                self.segments.park(position);
             }
         }
         if self.counts.lost_out == 0 {

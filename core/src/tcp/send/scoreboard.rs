@@ -312,6 +312,7 @@ impl Sender {
     /// Linux `tcp_sacktag_one` for a segment not SACKed before.
     fn mark_sacked(&mut self, position: usize, work: &mut Work, cx: &mut Cx<'_>) {
         self.rack_advance(position, cx.now);
+        self.segments.settle(position);
         let segment = *self.segments.at(position).expect("a record to mark");
         let segs = u32::from(segment.segs);
         let mut marks = segment.marks;
@@ -339,7 +340,6 @@ impl Sender {
                 self.counts.lost_out -= segs;
             }
         }
-        self.segments.settle(position);
         self.segments.at_mut(position).marks = marks.with(Marks::SACKED);
         work.set(Flag::DATA_SACKED);
         self.note_delivered(&segment, work);

@@ -2,7 +2,8 @@
 //!
 //! Owns:    one [`SentSegment`] a transmitted piece, a super-segment being one record until something demands a split.
 //! Rules:   two orders over one slab, as Linux's `tcp_rtx_queue` and `tsorted_sent_queue`. The time order holds only what RACK
-//!          still has to judge: neither SACKed nor lost.
+//!          still has to judge: neither SACKed nor lost. What RACK has judged comes back when it is sent again, what something
+//!          else marked lost (a time-out) also when that is undone.
 //! Cost:    front and back O(1), by sequence number O(log n), a split moves 4 bytes a record.
 //! Not here: what the marks mean (`scoreboard`, `recovery`), sums over them (`Counts`).
 
@@ -18,7 +19,7 @@ pub(super) const NIL: u32 = u32::MAX;
 
 /// Marks of a record (Linux `TCPCB_*` and header flags).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Marks(u8);
+pub(super) struct Marks(u16);
 
 impl Marks {
     pub(super) const NONE: Self = Self(0);
@@ -35,6 +36,8 @@ impl Marks {
     pub(super) const PSH: Self = Self(64);
     /// A record ends with it (Linux `eor`).
     pub(super) const EOR: Self = Self(128);
+    /// Out of the time order because something else than RACK marked it lost.
+    const PARKED: Self = Self(256);
 
     pub(super) const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -247,12 +250,26 @@ impl Orders {
         let segment = &mut self.slab[id as usize];
         segment.sent_at = now;
         segment.tx = tx;
+        segment.marks = segment.marks.without(Marks::PARKED);
         self.link_newest(id);
     }
 
-    /// Leaves the time order: SACKed, or lost and not repeated.
+    /// Leaves the time order until it is sent again: SACKed, or lost by RACK's verdict (Linux `list_del_init` of `tcp_tsorted_anchor`).
     pub(super) fn settle(&mut self, position: usize) {
-        self.unlink(self.order[position]);
+        let id = self.order[position];
+        self.unlink(id);
+        let segment = &mut self.slab[id as usize];
+        segment.marks = segment.marks.without(Marks::PARKED);
+    }
+
+    /// Leaves the time order while something else than RACK has it marked lost. (In Linux it stays, and RACK passes over it.)
+    pub(super) fn park(&mut self, position: usize) {
+        let id = self.order[position];
+        if self.is_linked(id) {
+            self.unlink(id);
+            let segment = &mut self.slab[id as usize];
+            segment.marks = segment.marks.with(Marks::PARKED);
+        }
     }
 
     /// RACK's segment is now the record at `position`, which still is in the time order.
@@ -273,23 +290,34 @@ impl Orders {
         (self.rack_before != NIL).then(|| &self.slab[self.rack_before as usize])
     }
 
-    /// Puts every record that is neither SACKed nor marked lost back into the time order (after an undone time-out).
-    pub(super) fn relink_all(&mut self) {
-        for id in &self.order {
-            let segment = &mut self.slab[*id as usize];
-            (segment.older, segment.newer) = (NIL, NIL);
+    /// Puts what was parked back into the time order: its losses were none.
+    pub(super) fn unpark(&mut self, rack_sent_at: Instant, rack_end: SeqNum) {
+        let is_parked = |id: &&u32| self.slab[**id as usize].marks.has(Marks::PARKED);
+        let mut by_time: Vec<u32> = self.order.iter().filter(is_parked).copied().collect();
+        if by_time.is_empty() {
+            return;
+        }
+        let mut id = self.oldest;
+        while id != NIL {
+            by_time.push(id);
+            id = self.slab[id as usize].newer;
         }
         (self.oldest, self.newest, self.rack_before) = (NIL, NIL, NIL);
-        let mut by_time: Vec<u32> = self.order.iter().copied().collect();
-        by_time.retain(|id| !self.slab[*id as usize].marks.has(Marks::SACKED.with(Marks::LOST)));
-        by_time.sort_by_key(|id| self.slab[*id as usize].sent_at); // stable: ties stay in sequence order
+        let base = self.slab[self.order[0] as usize].start;
+        by_time.sort_by_key(|id| {
+            let segment = &self.slab[*id as usize];
+            (segment.sent_at, segment.start.since(base))
+        });
         for id in by_time {
+            let segment = &mut self.slab[id as usize];
+            segment.marks = segment.marks.without(Marks::PARKED);
             self.link_newest(id);
         }
+        self.find_rack_before(rack_sent_at, rack_end);
     }
 
-    /// RACK's segment after [`Orders::relink_all`]: everything sent before (`sent_at`, `end`) is older.
-    pub(super) fn find_rack_before(&mut self, sent_at: Instant, end: SeqNum) {
+    /// RACK's segment after [`Orders::unpark`]: everything sent before (`sent_at`, `end`) is older.
+    fn find_rack_before(&mut self, sent_at: Instant, end: SeqNum) {
         let mut id = self.newest;
         while id != NIL {
             let segment = &self.slab[id as usize];
@@ -407,6 +435,25 @@ mod tests {
         assert_eq!(by_time(&s), [200, 0]);
         assert_eq!(s.position(SeqNum(150)), 1);
         assert_eq!(s.position(SeqNum(300)), 3);
+    }
+
+    #[test]
+    fn what_was_parked_comes_back_in_its_place_and_what_was_judged_does_not() {
+        let mut s = Segments::NONE;
+        for i in 0..5 {
+            s.push(segment(i * 100, 100, u64::from(i)));
+        }
+        s.settle(1);
+        for position in 0..4 {
+            s.park(position);
+        }
+        s.resent(0, Instant::from_micros(9), TxStamps::default());
+        assert_eq!(by_time(&s), [400, 0]);
+        s.unpark(Instant::from_micros(3), SeqNum(500));
+        assert_eq!(by_time(&s), [200, 300, 400, 0]);
+        assert_eq!(s.newest_before_rack().map(|newest| newest.start), Some(SeqNum(300)));
+        s.unpark(Instant::from_micros(3), SeqNum(500));
+        assert_eq!(by_time(&s), [200, 300, 400, 0], "nothing is parked any more");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use crate::observe::CaState;
 use crate::tcp::context::Cx;
 use crate::tcp::send::ack::{Echo, Work};
-use crate::tcp::send::rack::RECOVERY_THRESH;
+use crate::tcp::send::rack::{RECOVERY_THRESH, Rack};
 use crate::tcp::send::segments::Marks;
 use crate::tcp::send::{Phase, Sender};
 use crate::time::Instant;
@@ -47,6 +47,10 @@ impl Sender {
                 segment.marks = segment.marks.without(Marks::LOST);
             }
             self.counts.lost_out = 0;
+            let Rack { sent_at, end_seq, .. } = self.rack;
+            if let Some(orders) = self.segments.present() {
+                orders.unpark(sent_at, end_seq);
+            }
         }
         if self.recovery.prior_ssthresh != 0 {
             let window = &mut self.cwnd.window;
@@ -110,9 +114,6 @@ impl Sender {
             return false;
         }
         self.undo_cwnd_reduction(true, cx.now);
-        // The time-out took lost segments out of RACK's sight; they are in flight again.
-        self.segments.relink_all();
-        self.segments.find_rack_before(self.rack.sent_at, self.rack.end_seq);
         cx.counters.tcp_loss_undo += 1;
         if proven {
             cx.counters.tcp_spurious_rtos += 1;
