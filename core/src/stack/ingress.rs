@@ -424,12 +424,17 @@ impl Stack {
                 let id = self.sockets.connection_id(key);
                 let Some(socket) = self.sockets.connection_mut(id) else { return false };
                 let outside = self.world.counters.out_of_window_icmps;
+                let counts = match error {
+                    IcmpError::PacketTooBig(mtu) => socket.connection.is_narrowed_by(mtu, &self.world.sysctl),
+                    IcmpError::Error(..) => true,
+                };
                 let disposition = socket.connection.on_icmp(seq, error, &mut self.world.cx(now));
                 if let (IcmpError::Error(error, _), Disposition::Closed) = (error, &disposition) {
                     socket.connection.queue_error(QueuedError { error, version, kind, quoted });
                 }
                 // What the connection did not believe is not remembered for others either.
                 if let ErrorKind::PacketTooBig { mtu } = kind
+                    && counts
                     && self.world.counters.out_of_window_icmps == outside
                 {
                     self.link.paths.on_too_big(now, remote, mtu, link_mtu);

@@ -160,9 +160,8 @@ impl AckPolicy {
         held
     }
 
-    /// Whatever else: acknowledge now (Linux `tcp_send_ack`).
+    /// Whatever else: acknowledge now (Linux `tcp_send_ack`). One that no data has scheduled costs no quick credit.
     pub(crate) fn send_now(&mut self) {
-        self.scheduled = true;
         self.now = true;
     }
 

@@ -27,6 +27,7 @@ use crate::observe::life::{Ending, Life, Side};
 use crate::observe::reason::{DropReason, ResetReason};
 use crate::observe::{EventKind, EventMask};
 use crate::stack::Readiness;
+use crate::sysctl::Sysctl;
 use crate::tcp::ack_policy::{AckEnv, AckPolicy};
 use crate::tcp::context::Cx;
 use crate::tcp::ecn::Ecn;
@@ -345,7 +346,8 @@ impl Connection {
             return Disposition::Keep;
         }
         match error {
-            IcmpError::PacketTooBig(mtu) => self.on_path_mtu(mtu, cx),
+            IcmpError::PacketTooBig(mtu) if self.is_narrowed_by(mtu, cx.sysctl) => self.on_path_mtu(mtu, cx),
+            IcmpError::PacketTooBig(_) => {}
             IcmpError::Error(error, _)
                 if matches!(self.state, TcpState::SynSent | TcpState::SynRecv)
                     // "Only in fast or simultaneous open. If a fast open socket is already accepted it is treated as
@@ -388,6 +390,12 @@ impl Connection {
         if self.state != TcpState::Close {
             self.on_path_mtu(mtu, cx);
         }
+    }
+
+    /// An ICMP error that tells this path MTU counts. Linux tcp_v6_mtu_reduced(): "Drop requests trying to increase our current
+    /// mss." IPv4 has no such check.
+    pub(crate) fn is_narrowed_by(&self, mtu: u32, sysctl: &Sysctl) -> bool {
+        self.tuple.remote.is_ipv4() || self.mss_at(mtu, sysctl) < self.send.mss()
     }
 
     fn on_path_mtu(&mut self, mtu: u32, cx: &mut Cx<'_>) {
@@ -576,13 +584,17 @@ impl Connection {
         u32::from(self.advmss).saturating_sub(options)
     }
 
-    /// Linux `tcp_mtu_to_mss`: payload bytes a segment, timestamps subtracted.
     fn current_mss(&self, cx: &Cx<'_>) -> u32 {
+        self.mss_at(self.mtu, cx.sysctl)
+    }
+
+    /// Linux `tcp_mtu_to_mss`: payload bytes a segment, timestamps subtracted.
+    fn mss_at(&self, mtu: u32, sysctl: &Sysctl) -> u32 {
         let options = if self.has_timestamps { crate::tcp::half_open::TIMESTAMPS_LEN } else { 0 };
         // `TCP_MAXSEG` is in the clamp when it was set before the handshake; afterwards Linux stores it and does nothing.
-        let mss = self.mtu.saturating_sub(self.header_overhead()).min(u32::from(self.mss_clamp));
+        let mss = mtu.saturating_sub(self.header_overhead()).min(u32::from(self.mss_clamp));
         // Linux tcp_mtu_to_mss(): the floor first, the options after: 36 for a peer that announces less than 48.
-        mss.max(cx.sysctl.tcp_min_snd_mss).saturating_sub(options).max(1)
+        mss.max(sysctl.tcp_min_snd_mss).saturating_sub(options).max(1)
     }
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct TimeWait {
     entered_ms: u32,
     /// Millisecond (modulo 2^32) of the last answer to an invalid segment, plus one; 0: never.
     last_answer_ms: u32,
-    /// Window field of our ACKs, shifted already.
-    wnd: u16,
+    /// What is left of the advertised window, bytes.
+    rcv_wnd: u32,
     rcv_wscale: u8,
     tos: u8,
     /// Timestamps were in use (`tw_ts_recent_stamp != 0`).
@@ -84,7 +84,7 @@ impl TimeWait {
             ts_stored_s: remains.ts.map_or(0, |ts| seconds(ts.stored)),
             entered_ms: now.as_millis() as u32,
             last_answer_ms: 0,
-            wnd: (remains.rcv_wnd >> remains.rcv_wscale).min(65_535) as u16,
+            rcv_wnd: remains.rcv_wnd,
             rcv_wscale: remains.rcv_wscale,
             tos: remains.tos,
             timestamps: remains.ts.is_some_and(|ts| ts.recent != 0),
@@ -163,7 +163,7 @@ impl TimeWait {
         cx: &mut Cx<'_>,
     ) -> TimeWaitVerdict {
         let (flags, seq, end_seq) = (segment.header.flags, segment.header.seq, segment.end_seq());
-        let window_end = self.rcv_nxt + (u32::from(self.wnd) << self.rcv_wscale);
+        let window_end = self.rcv_nxt + self.rcv_wnd;
         if paws_reject || !in_window(seq, end_seq, self.rcv_nxt, window_end) {
             cx.drop_segment(
                 cookie,
@@ -289,7 +289,8 @@ impl TimeWait {
             seq: self.snd_nxt,
             ack: self.rcv_nxt,
             flags: Flags::ACK,
-            wnd: self.wnd,
+            // Linux tcp_v4_send_ack(): htons() of it, whatever does not fit: without scaling there may be more.
+            wnd: (self.rcv_wnd >> self.rcv_wscale) as u16,
             urg: 0,
             options: Options { timestamps, ..Options::default() },
         };

@@ -122,6 +122,7 @@ impl Connection {
         if !predicted && !self.make_room(segment.header.seq, cx) {
             // Linux: ICSK_ACK_NOMEM: the ACK says window 0, and the segment is dropped unless the queue is empty.
             self.acks.no_memory = true;
+            self.acks.schedule();
             self.acks.send_now();
             if self.recv.readable() > 0 && len > 0 {
                 cx.counters.tcp_rcv_q_drop += 1;
