@@ -596,6 +596,7 @@ fn pruned_retries(mut retries: u8, queue: SynQueue) -> u8 {
 mod tests {
     use super::*;
     use crate::tcp::context::testing::{TUPLE, TestCx};
+    use crate::wire::segment::FastOpenCookie;
     use bytes::Bytes;
 
     fn segment(flags: Flags, seq: u32, ack: u32, options: Options) -> Segment {
@@ -667,6 +668,100 @@ mod tests {
         let header = world.replies.pop().expect("a SYN-ACK").header;
         assert_eq!(header.options.timestamps, Some(Timestamps { tsval: 82, tsecr: 50 }));
         assert_eq!((header.wnd, header.options.wscale), (65_160, Some(10)));
+    }
+
+    fn syn_ack(world: &mut TestCx, syn: &Segment, options: &TcpOptions) -> Reply {
+        let mut half_open = HalfOpen::new(syn, SeqNum(7), 0, 1460, 536, options, &world.cx());
+        half_open.send_syn_ack(&TUPLE, options, None, &mut world.cx());
+        world.replies.pop().expect("a SYN-ACK")
+    }
+
+    #[test]
+    fn syn_ack_is_as_the_listeners_options_say() {
+        let mut world = TestCx::at(Instant::ZERO);
+        let options = TcpOptions {
+            maxseg: Some(1000),
+            rcvbuf: Some(20_000),
+            window_clamp: 6_000,
+            tos: 0x10,
+            ttl: 33,
+            ..TcpOptions::default()
+        };
+        let mut syn = segment(Flags::SYN, 1000, 0, syn_options());
+        syn.tos = 0x28;
+        let Reply { header, hop, .. } = syn_ack(&mut world, &syn, &options);
+        assert_eq!((header.options.mss, header.options.wscale), (Some(1000), Some(0)));
+        assert_eq!(
+            header.wnd,
+            6 * (1000 - TIMESTAMPS_LEN as u16),
+            "a multiple of the segment size, options taken off"
+        );
+        assert_eq!(hop, Hop { ttl: 33, tos: 0x10 });
+        world.sysctl.tcp_reflect_tos = true;
+        assert_eq!(syn_ack(&mut world, &syn, &options).hop, Hop { ttl: 33, tos: 0x28 });
+        let large = TcpOptions { maxseg: Some(9000), ..TcpOptions::default() };
+        assert_eq!(
+            syn_ack(&mut world, &syn, &large).header.options.mss,
+            Some(1460),
+            "no more than the link carries"
+        );
+    }
+
+    #[test]
+    fn syn_ack_offers_what_the_sysctls_allow() {
+        let mut world = TestCx::at(Instant::from_millis(77));
+        let syn = segment(Flags::SYN, 1000, 0, syn_options());
+        world.sysctl.tcp_timestamps = 0;
+        world.sysctl.tcp_sack = false;
+        world.sysctl.tcp_window_scaling = false;
+        let header = syn_ack(&mut world, &syn, &TcpOptions::default()).header;
+        assert_eq!(header.options, Options { mss: Some(1460), ..Options::default() });
+        assert_eq!(header.wnd, 64_240, "nothing is taken off the segment size");
+    }
+
+    /// RFC 3168 6.1.1; `tcp_ecn` 2, the default, lets the peer ask.
+    #[test]
+    fn syn_ack_agrees_to_ecn_where_it_is_asked_for() {
+        let mut world = TestCx::at(Instant::ZERO);
+        let asks = Flags::SYN | Flags::ECE | Flags::CWR;
+        for (tcp_ecn, flags, tos, ece) in [
+            (2, asks, 0, true),
+            (1, asks, 0, true),
+            (0, asks, 0, false),
+            (2, Flags::SYN, 0, false),
+            (2, Flags::SYN | Flags::ECE, 0, false),
+            (2, asks, 2, false),
+        ] {
+            world.sysctl.tcp_ecn = tcp_ecn;
+            let syn = Segment { tos, ..segment(flags, 1000, 0, syn_options()) };
+            let flags = syn_ack(&mut world, &syn, &TcpOptions::default()).header.flags;
+            assert_eq!(flags.ece(), ece, "tcp_ecn {tcp_ecn}, {:?}, tos {tos}", syn.header.flags);
+            assert!(!flags.cwr() && flags.contains(Flags::SYN | Flags::ACK));
+        }
+    }
+
+    /// Linux `tcp_rtx_synack`: what is repeated has no Fast Open option, and still acknowledges the SYN's data.
+    #[test]
+    fn only_the_first_syn_ack_brings_a_cookie() {
+        let (mut world, options) = (TestCx::at(Instant::ZERO), TcpOptions::default());
+        let syn = segment(Flags::SYN, 1000, 0, syn_options());
+        let mut half_open = HalfOpen::new(&syn, SeqNum(7), 0, 1460, 536, &options, &world.cx());
+        half_open.take_data(100);
+        let cookie = FastOpenCookie::new(&[1, 2, 3, 4]).expect("a length that cookies have");
+        let offer = FastOpen { experimental: false, cookie };
+        half_open.send_syn_ack(&TUPLE, &options, Some(offer), &mut world.cx());
+        let first = world.replies.pop().expect("a SYN-ACK").header;
+        assert_eq!((first.options.fast_open, first.ack), (Some(offer), SeqNum(1101)));
+        world.now = half_open.deadline;
+        half_open.on_childs_timeout(1, &TUPLE, &options, &mut world.cx());
+        let again = world.replies.pop().expect("a SYN-ACK").header;
+        assert_eq!((again.options.fast_open, again.ack, again.seq), (None, SeqNum(1101), first.seq));
+        let first = first.options.timestamps.expect("agreed on");
+        assert_eq!(
+            again.options.timestamps.map(|ts| ts.tsval),
+            Some(first.tsval + 1000),
+            "the clock goes on"
+        );
     }
 
     #[test]
