@@ -24,8 +24,6 @@ const OTHER_DIFFERENCES: &[&str] = &[
     "A small packet goes behind the one before it, as in Linux, when that has room and no sniffer holds it: the stack reckons with a sniffer \
      that reads at once, so that only the packet that has just come is held. One that reads late makes windows of small segments smaller in Linux.",
     "An out-of-order segment over three pieces that overlap one another counts once in `TCPDSACKOfoSent`; Linux counts each of them that its search for a place passes.",
-    "Linux's `backoff` of a SYN-ACK repeated in a simultaneous open lasts until a round trip is measured; the stack's ends \
-     with the handshake.",
     "MD5 and accurate ECN are not negotiated. Linux 6.18 takes a SYN-ACK with ECE and CWR both, as a middlebox \
      that reflects our flags sends it, for accurate ECN although it asked for the classic kind (RFC 3168); the stack takes it \
      for a refusal.",

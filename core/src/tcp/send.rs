@@ -407,7 +407,6 @@ impl Sender {
             self.congestion = Congestion::new(self.congestion.kind());
         }
         self.take_over(config.way, cx.sysctl);
-        self.backoff = 0;
         self.expand_sndbuf(cx);
         self.unsettled = true;
     }

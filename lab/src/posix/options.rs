@@ -203,7 +203,9 @@ impl Posix {
             Role::Listener(_) => None,
         };
         let mut info = live.unwrap_or_else(|| self.info_of_no_connection(role));
-        if let (true, Some(rcv_wnd)) = (info.state == TcpState::SynSent as u8, before) {
+        let lives = self.connection(fd).and_then(|id| self.stack.life(id));
+        let never_began = lives.is_some_and(|life| life.established_at.is_none()) && info.rcv_mss == 88;
+        if let (true, Some(rcv_wnd)) = (never_began, before) {
             // Linux tcp_connect_init(): the window is that of the connection which the socket was before.
             info.rcv_mss = info.snd_mss.min(rcv_wnd / 2).clamp(88, 536);
         }
