@@ -68,7 +68,10 @@ const OPTIONS: &[(&str, &str)] = &[
 ];
 
 const OPTIONS_V6: &[(&str, &str)] = &[
-    ("IPPROTO_IPV6", "IPV6_TCLASS IPV6_UNICAST_HOPS IPV6_RECVERR IPV6_MTU_DISCOVER IPV6_V6ONLY IPV6_MTU"),
+    (
+        "IPPROTO_IPV6",
+        "IPV6_TCLASS IPV6_UNICAST_HOPS IPV6_MINHOPCOUNT IPV6_RECVERR IPV6_MTU_DISCOVER IPV6_V6ONLY IPV6_MTU",
+    ),
     ("IPPROTO_IP", "IP_TOS IP_TTL IP_RECVERR IP_MTU_DISCOVER IP_MINTTL"),
 ];
 
@@ -93,7 +96,7 @@ const NOT_OFFERED: &[(i32, &[i32], &str)] = &[
     (libc::IPPROTO_IPV6, &[32, 34, 35, 42, 43, 44, 45, 46, 47, 48, 50], "addresses, multicast, IPsec"),
     (libc::IPPROTO_IPV6, &[54, 55, 57, 59, 61], "extension headers, IPV6_PATHMTU"),
     (libc::IPPROTO_IPV6, &[64, 65, 68, 69, 80], "netfilter"),
-    (libc::IPPROTO_IPV6, &[72, 73], "IPV6_ADDR_PREFERENCES, IPV6_MINHOPCOUNT"),
+    (libc::IPPROTO_IPV6, &[72], "IPV6_ADDR_PREFERENCES"),
 ];
 
 fn number(symbol: &str) -> i32 {

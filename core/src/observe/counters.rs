@@ -152,7 +152,7 @@ counters! {
         tcp_rcv_q_drop "TCPRcvQDrop" "Data dropped because it could not be queued.";
         tcp_win_probe "TCPWinProbe" "Zero-window probes sent.";
         tcp_keep_alive "TCPKeepAlive" "Keepalive probes sent.";
-        tcp_min_ttl_drop "TCPMinTTLDrop" "Segments below IP_MINTTL.";
+        tcp_min_ttl_drop "TCPMinTTLDrop" "Segments below IP_MINTTL or IPV6_MINHOPCOUNT.";
         tcp_ofo_queue "TCPOFOQueue" "Segments queued out of order.";
         tcp_ofo_drop "TCPOFODrop" "Out-of-order segments dropped for memory.";
         tcp_ofo_merge "TCPOFOMerge" "Out-of-order segments that were there already.";

@@ -146,7 +146,7 @@ impl Stack {
             SocketKind::Connection => {
                 let id = self.sockets.connection_id(key);
                 let Some(socket) = self.sockets.connection_mut(id) else { return };
-                if segment.ttl < socket.connection.options().min_ttl {
+                if socket.connection.options().is_from_too_far(segment) {
                     self.world.counters.tcp_min_ttl_drop += 1;
                     return;
                 }
@@ -176,8 +176,7 @@ impl Stack {
         };
         let flags = segment.header.flags;
         let is_any = self.listeners.get(id).is_some_and(|listener| listener.any.is_some());
-        let min_ttl = self.listeners.get(id).map_or(0, |listener| listener.options.min_ttl);
-        if segment.ttl < min_ttl {
+        if self.listeners.get(id).is_some_and(|listener| listener.options.is_from_too_far(segment)) {
             self.world.counters.tcp_min_ttl_drop += 1;
         } else if flags.rst() {
             // RFC 9293 3.10.7.2: "An incoming RST segment could not be valid […] and should be ignored."

@@ -91,8 +91,10 @@ pub struct TcpOptions {
     pub traffic_class: u8,
     /// `IPV6_UNICAST_HOPS`: of IPv6 packets. Default 64.
     pub hop_limit: u8,
-    /// `IP_MINTTL`; 0: off.
+    /// `IP_MINTTL`: of IPv4 packets; 0: off.
     pub min_ttl: u8,
+    /// `IPV6_MINHOPCOUNT`: of IPv6 packets; 0: off.
+    pub min_hop_count: u8,
     /// `IP_LOCAL_PORT_RANGE`: first and last port for `connect` to choose from, within `ip_local_port_range`; 0: as that says.
     pub local_port_range: [u16; 2],
     /// `IP_RECVERR`: ICMP errors of IPv4 are told by the next call instead of at the give-up. Default false.
@@ -155,6 +157,7 @@ impl Default for TcpOptions {
             traffic_class: 0,
             hop_limit: 64,
             min_ttl: 0,
+            min_hop_count: 0,
             local_port_range: [0, 0],
             recverr: false,
             recverr6: false,
@@ -173,6 +176,11 @@ impl TcpOptions {
             IpAddr::V4(_) => Hop { ttl: self.ttl, tos: self.tos },
             IpAddr::V6(_) => Hop { ttl: self.hop_limit, tos: self.traffic_class },
         }
+    }
+
+    /// A segment has come further than the application allows (RFC 5082).
+    pub(crate) fn is_from_too_far(&self, segment: &Segment) -> bool {
+        segment.ttl < if segment.src.is_ipv4() { self.min_ttl } else { self.min_hop_count }
     }
 
     /// As if the application had set IP_TOS or IPV6_TCLASS, whichever is of this pair's packets.
@@ -236,6 +244,7 @@ pub enum TcpOption {
     TrafficClass(i32),
     HopLimit(i32),
     MinTtl(i32),
+    MinHopCount(i32),
     /// The first port in the lower, the last in the upper 16 bits.
     LocalPortRange(u32),
     RecvErr(bool),
@@ -324,6 +333,7 @@ impl TcpOptions {
             TcpOption::HopLimit(-1) => self.hop_limit = 64,
             TcpOption::HopLimit(hops) => self.hop_limit = range(hops, 0, 255)? as u8,
             TcpOption::MinTtl(hops) => self.min_ttl = range(hops, 0, 255)? as u8,
+            TcpOption::MinHopCount(hops) => self.min_hop_count = range(hops, 0, 255)? as u8,
             TcpOption::LocalPortRange(bits) => {
                 let ports = [bits as u16, (bits >> 16) as u16];
                 if ports[0] > ports[1] && ports[1] != 0 {

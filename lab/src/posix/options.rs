@@ -309,6 +309,7 @@ impl Posix {
                 libc::IPV6_TCLASS => options.traffic_class.into(),
                 libc::IPV6_UNICAST_HOPS => options.hop_limit.into(),
                 libc::IPV6_RECVERR => options.recverr6.into(),
+                IPV6_MINHOPCOUNT => options.min_hop_count.into(),
                 _ => return None,
             });
         }
@@ -351,6 +352,7 @@ impl Posix {
 /// Linux `SO_MEMINFO`.
 const SO_MEMINFO: i32 = 55;
 const IP_LOCAL_PORT_RANGE: i32 = 51;
+const IPV6_MINHOPCOUNT: i32 = 73;
 
 fn int(value: i32) -> Vec<u8> {
     value.to_ne_bytes().to_vec()
@@ -401,6 +403,7 @@ fn option_of(level: i32, name: i32, value: &OptionValue) -> Result<TcpOption, i3
         (libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE) => TcpOption::LocalPortRange(number.cast_unsigned()),
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => TcpOption::TrafficClass(number),
         (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) => TcpOption::HopLimit(number),
+        (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT) => TcpOption::MinHopCount(number),
         (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => TcpOption::RecvErr6(on),
         (libc::IPPROTO_TCP, libc::TCP_NODELAY) => TcpOption::NoDelay(on),
         (libc::IPPROTO_TCP, libc::TCP_CORK) => TcpOption::Cork(on),

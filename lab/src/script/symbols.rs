@@ -44,6 +44,7 @@ static FROM_LINUX: &[(&str, i64)] = &[
     ("SIOCOUTQNSD", 0x894b),
     ("SIOCATMARK", 0x8905),
     ("IP_LOCAL_PORT_RANGE", 51),
+    ("IPV6_MINHOPCOUNT", 73),
     ("TCP_RTO_MAX_MS", 44),
     ("TCP_RTO_MIN_US", 45),
     ("TCP_DELACK_MAX_US", 46),
