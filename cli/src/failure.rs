@@ -185,7 +185,6 @@ mod tests {
     fn what_clap_refuses_is_named_with_its_cause() {
         for (words, what, cause) in [
             (&["run"][..], "<CMD>... is missing", "the command cannot do without"),
-            (&["publish"], "<NAME|PID> is missing", "the command cannot do without"),
             (
                 &["watch", "--duration", "nan"],
                 "invalid value 'nan' for '--duration <SECONDS>'",

@@ -14,7 +14,8 @@ use crate::failure::Failure;
 /// Where sockets come from.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct SourceArgs {
-    /// `kernel`, or the name or process id of a running lastack [default: kernel]
+    /// `kernel`, or the name or process id of a running lastack, whose sockets are the stack's ends: Peer is the program
+    /// [default: kernel]
     #[arg(long, value_name = "NAME|PID", conflicts_with = "from")]
     source: Option<String>,
     /// Another network namespace: a path, a process id, or a name under /run/netns
@@ -213,7 +214,7 @@ pub(crate) fn stack(name: &str) -> Result<Stack, Failure> {
         Failure::new(
             format!("no lastack called `{name}` can be looked into"),
             error.to_string(),
-            "lastack run --name NAME -- CMD, then NAME",
+            "lastack publish lists those of yours; lastack run --name NAME -- CMD starts one",
         )
     })
 }

@@ -207,7 +207,7 @@ assert os.waitpid(child, 0)[1] == 0
         run("ip", &["link", "set", "lo", "up"]);
         let prefix = "unshare -Ur setpriv --bounding-set=-all";
         let (said, journal) = observed(prefix, &format!("{WORDS}{script}"));
-        let warning = "the program's processes were in 1 network namespaces that could not be looked at";
+        let warning = "the program's processes were in 1 network namespace that could not be looked at";
         assert!(said.contains(warning), "{said}");
         assert_eq!(journal.len(), 4, "{journal:?}");
     });
@@ -231,7 +231,7 @@ assert os.waitpid(child, 0)[1] == 0
 os.kill(lastack, signal.SIGCONT)
 "#;
         let (said, journal) = observed("env", &format!("{WORDS}{script}"));
-        assert!(said.contains("ended in a network namespace of its own before it was looked"), "{said}");
+        assert!(said.contains("ended in a network namespace of its own before that was looked"), "{said}");
         let ends = |told: &&Value| told["how"] != "open";
         assert_eq!(journal.iter().filter(ends).count(), 0, "{journal:?}");
     });

@@ -160,6 +160,21 @@ fn both_phases(set: impl Fn(&str), source: &[&str], orphan: impl Fn(u16)) {
     assert!(phases.len() <= 2, "{phases:?}");
 }
 
+/// Linux puts a tab between two ports: that makes them no others.
+#[test]
+fn settings_at_their_defaults_are_listed_as_such() {
+    let world = InProcess::new("defaults");
+    let output = Command::new(env!("CARGO_BIN_EXE_lastack"))
+        .args(["sysctl", "--source", &world.name])
+        .env("LANG", "C")
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let ports = text.lines().find(|line| line.contains("ip_local_port_range")).expect("its line");
+    assert!(ports.starts_with("   ip_local_port_range") && !ports.contains('\t'), "{ports:?}");
+    assert!(ports.trim_end().ends_with('…'), "what is cut off shows it: {ports}");
+}
+
 #[test]
 fn above_60_s_an_orphan_of_fin_wait_2_has_two_phases_on_the_stack() {
     let world = InProcess::new("phases");

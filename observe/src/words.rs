@@ -62,7 +62,7 @@ macro_rules! says {
 }
 pub use says;
 
-/// `81.2s`, `4m 10s`, `3h 02m`: how long, for people.
+/// `8.2s`, `4m 10s`, `3h 02m`: how long, for people.
 pub fn duration(ms: u64) -> String {
     match ms {
         0..=999 => format!("{ms}ms"),

@@ -18,7 +18,7 @@ use crate::cmd;
 use crate::failure::{EXIT_OURS, Failure};
 use crate::run::impair::Asked;
 use crate::run::journal::{Form, Journal, Output};
-use crate::run::report::Style;
+use crate::run::report::{Place, Style};
 use crate::run::scenes::{self, Servers, Stuck};
 use crate::run::session::{self, Bounds, Plan};
 use crate::text::Paint;
@@ -53,7 +53,7 @@ pub(crate) fn run(_args: &Args, globals: &Globals) -> Result<ExitCode, Failure> 
     let servers = Servers::start().map_err(broken)?;
     let style = Style { lang: demo.lang, color: demo.colored };
     let form = if demo.as_json { Form::Json } else { Form::Text };
-    let journal = Journal::open(form, Output::Stdout, false, style).map_err(broken)?;
+    let journal = Journal::open(form, Output::Stdout, false, style, Place::BehindTheStack).map_err(broken)?;
 
     let plan = demo.plan(&servers);
     match session::sandbox(&plan) {

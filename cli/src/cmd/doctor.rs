@@ -299,7 +299,8 @@ pub(crate) fn report(
         (Lang::En, 0) => format!("TCP sockets: {sockets}. {rules} rules: nothing wrong found."),
         (Lang::Zh, 0) => format!("TCP 套接字：{sockets}。{rules} 条规则：未发现问题。"),
         (Lang::En, n) => format!(
-            "TCP sockets: {sockets}. {rules} rules: {n} findings. A rule's page: lastack doctor --explain ID"
+            "TCP sockets: {sockets}. {rules} rules: {n} {}. A rule's page: lastack doctor --explain ID",
+            if n == 1 { "finding" } else { "findings" }
         ),
         (Lang::Zh, n) => format!(
             "TCP 套接字：{sockets}。{rules} 条规则：发现 {n} 项。规则说明：lastack doctor --explain ID"

@@ -19,6 +19,7 @@ use crate::table::Table;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
+  lastack publish                           every lastack run of yours, and its ports
   lastack publish web                       its ports, and who serves them inside
   lastack publish web 8080:80 5353:53/udp   add two
   lastack publish web --remove 8080         take one back; who is connected stays connected
@@ -30,9 +31,9 @@ would have it refused: this host's kernel has answered it before the program is 
 
 Exit status: 0 done, 2 usage, or a port could not be had.")]
 pub(crate) struct Args {
-    /// A running lastack: its name or process id
+    /// A running lastack: its name or process id; without it, all of them are listed
     #[arg(value_name = "NAME|PID")]
-    source: String,
+    source: Option<String>,
     /// Ports to publish; with --remove, to take back ([ADDR:]HOST[/udp] is enough)
     #[arg(value_name = "[ADDR:]HOST:INSIDE[/udp]")]
     ports: Vec<String>,
@@ -42,21 +43,102 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
+    let Some(source) = &args.source else { return everywhere(globals) };
     let changes = changes(args)?;
-    let mut stack = source_args::stack(&args.source)?;
+    let mut stack = source_args::stack(source).map_err(|failure| named_last(source, failure))?;
     for change in &changes {
         change.make(&mut stack)?;
     }
-    let published = stack.published().map_err(|error| unasked(&args.source, &error))?;
+    let published = stack.published().map_err(|error| unasked(source, &error))?;
     let out = &mut BufWriter::new(io::stdout().lock());
     if globals.json {
-        let ports: Vec<Value> = published.iter().filter_map(document).collect();
-        writeln!(out, "{}", json!({"schema": json::SCHEMA, "source": stack.name(), "published": ports}))?;
+        writeln!(
+            out,
+            "{}",
+            json!({"schema": json::SCHEMA, "source": stack.name(), "published": ports(&published)})
+        )?;
+    } else if published.is_empty() {
+        writeln!(out, "{}", pick(globals.lang(), "no port is published", "没有发布任何端口"))?;
     } else {
-        list(&published, globals.lang(), out)?;
+        let mut table = table(globals.lang(), None);
+        published.iter().filter_map(|port| row(port, globals.lang())).for_each(|row| table.push(row));
+        table.write(out, true)?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Every run, with its ports.
+fn everywhere(globals: &Globals) -> Result<ExitCode, Failure> {
+    let lang = globals.lang();
+    let running = Stack::running().map_err(|error| {
+        Failure::new(
+            "cannot look for running lastacks",
+            error.to_string(),
+            "remove that directory, or make it yours",
+        )
+    })?;
+    let runs: Vec<Run> = running.into_iter().filter_map(Run::of).collect();
+    let out = &mut BufWriter::new(io::stdout().lock());
+    if globals.json {
+        let runs: Vec<Value> = runs
+            .iter()
+            .map(|run| json!({"source": run.name, "pid": run.pid, "published": ports(&run.published)}))
+            .collect();
+        writeln!(out, "{}", json!({"schema": json::SCHEMA, "runs": runs}))?;
+    } else if runs.is_empty() {
+        writeln!(
+            out,
+            "{}",
+            pick(
+                lang,
+                "no lastack runs: lastack run --name NAME -- CMD",
+                "没有正在运行的 lastack：lastack run --name NAME -- CMD"
+            )
+        )?;
+    } else {
+        let mut table = table(lang, Some(pick(lang, "Run", "运行")));
+        for run in &runs {
+            let name = format!("{} ({})", run.name, run.pid);
+            let mut rows: Vec<_> = run.published.iter().filter_map(|port| row(port, lang)).collect();
+            if rows.is_empty() {
+                rows.push(vec!["-".to_owned()]);
+            }
+            for row in rows {
+                table.push([vec![name.clone()], row].concat());
+            }
+        }
+        table.write(out, true)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One run among others.
+struct Run {
+    name: String,
+    pid: u32,
+    published: Vec<Reply>,
+}
+
+impl Run {
+    /// `None`: a stack without a program, or one that has ended meanwhile.
+    fn of(mut stack: Stack) -> Option<Self> {
+        let published = stack.published().ok()?;
+        Some(Self { name: stack.name().to_owned(), pid: stack.pid(), published })
+    }
+}
+
+/// A port where the name belongs is taken for one.
+fn named_last(source: &str, failure: Failure) -> Failure {
+    match source.parse::<Port>() {
+        Ok(port) => Failure::new(
+            format!("{port} is published by no lastack that was named"),
+            "the name comes first",
+            format!("lastack publish NAME {port}; lastack publish lists the names"),
+        ),
+        Err(_) => failure,
+    }
 }
 
 /// It is published already.
@@ -120,38 +202,47 @@ fn document(reply: &Reply) -> Option<Value> {
     Some(value)
 }
 
-fn list(published: &[Reply], lang: Lang, out: &mut dyn Write) -> io::Result<()> {
-    let pick = |en: &'static str, zh: &'static str| if lang == Lang::En { en } else { zh };
-    if published.is_empty() {
-        return writeln!(out, "{}", pick("no port is published", "没有发布任何端口"));
+fn ports(published: &[Reply]) -> Vec<Value> {
+    published.iter().filter_map(document).collect()
+}
+
+const fn pick(lang: Lang, en: &'static str, zh: &'static str) -> &'static str {
+    match lang {
+        Lang::En => en,
+        Lang::Zh => zh,
     }
-    let mut table = Table::new(&[
-        (pick("Proto", "协议"), false),
-        (pick("Host", "主机"), false),
-        (pick("Inside", "内侧"), true),
-        (pick("Open", "打开"), true),
-        (pick("Total", "总计"), true),
-        (pick("Served by", "服务者"), false),
+}
+
+fn table(lang: Lang, first: Option<&'static str>) -> Table {
+    let mut columns: Vec<(&'static str, bool)> = first.map(|name| (name, false)).into_iter().collect();
+    columns.extend([
+        (pick(lang, "Proto", "协议"), false),
+        (pick(lang, "Host", "主机"), false),
+        (pick(lang, "Inside", "内侧"), true),
+        (pick(lang, "Open", "打开"), true),
+        (pick(lang, "Total", "总计"), true),
+        (pick(lang, "Served by", "服务者"), false),
     ]);
-    for reply in published {
-        let Reply::Published { protocol, host, inside, open, total, pid, process, .. } = reply else {
-            continue;
-        };
-        let places: Vec<_> = host.iter().map(ToString::to_string).collect();
-        let server = match (pid, process) {
-            (Some(pid), Some(process)) => format!("{process} ({pid})"),
-            _ => pick("nobody", "无").to_owned(),
-        };
-        table.push(vec![
-            protocol.clone(),
-            places.join(" "),
-            inside.to_string(),
-            open.to_string(),
-            total.to_string(),
-            server,
-        ]);
-    }
-    table.write(out, true)
+    Table::new(&columns)
+}
+
+fn row(reply: &Reply, lang: Lang) -> Option<Vec<String>> {
+    let Reply::Published { protocol, host, inside, open, total, pid, process, .. } = reply else {
+        return None;
+    };
+    let places: Vec<_> = host.iter().map(ToString::to_string).collect();
+    let server = match (pid, process) {
+        (Some(pid), Some(process)) => format!("{process} ({pid})"),
+        _ => pick(lang, "nobody", "无").to_owned(),
+    };
+    Some(vec![
+        protocol.clone(),
+        places.join(" "),
+        inside.to_string(),
+        open.to_string(),
+        total.to_string(),
+        server,
+    ])
 }
 
 #[cfg(test)]
@@ -171,19 +262,20 @@ mod tests {
         }
     }
 
-    fn text(published: &[Reply], lang: Lang) -> String {
-        let mut out = Vec::new();
-        list(published, lang, &mut out).unwrap();
-        String::from_utf8(out).unwrap()
+    #[test]
+    fn who_serves_is_named_and_nobody_is_too() {
+        let nginx = row(&published(Some(7)), Lang::En).unwrap();
+        assert_eq!(nginx, ["tcp", "0.0.0.0:8080 [::]:8080", "80", "2", "17", "nginx (7)"]);
+        assert_eq!(row(&published(None), Lang::En).unwrap().last().unwrap(), "nobody");
+        assert_eq!(row(&published(None), Lang::Zh).unwrap().last().unwrap(), "无");
     }
 
     #[test]
-    fn who_serves_is_named_and_nobody_is_too() {
-        let both = text(&[published(Some(7)), published(None)], Lang::En);
-        assert!(both.contains("0.0.0.0:8080 [::]:8080") && both.contains("nginx (7)"), "{both}");
-        assert!(both.lines().nth(2).is_some_and(|line| line.trim_end().ends_with("nobody")), "{both}");
-        assert!(text(&[published(None)], Lang::Zh).contains('无'));
-        assert_eq!(text(&[], Lang::En), "no port is published\n");
+    fn a_port_in_the_place_of_a_name_is_recognised() {
+        let failure = || Failure::new("no lastack called", "none runs", "start one");
+        let said = |source: &str| format!("{:?}", named_last(source, failure()));
+        assert!(said("8080:80").contains("lastack publish NAME 8080:80"), "{}", said("8080:80"));
+        assert!(said("web").contains("no lastack called"), "{}", said("web"));
     }
 
     #[test]

@@ -12,17 +12,18 @@ use lastack_gateway::addresses;
 use lastack_gateway::sandbox::DeviceChoice;
 use lastack_gateway::signals::Signals;
 
-use crate::args::Globals;
+use crate::args::{Globals, Lang};
 use crate::failure::{EXIT_OURS, Failure};
 use crate::run::impair::ImpairFlags;
 use crate::run::inject;
 use crate::run::journal::{Form, Journal, Output};
-use crate::run::observe::{self, MOST_ROOMS, Untold};
+use crate::run::observe;
 use crate::run::pcap_file::PcapFile;
 use crate::run::publish;
-use crate::run::report::Style;
+use crate::run::report::{Place, Style};
 use crate::run::rules::RuleFlags;
 use crate::run::session::{self, Bounds, Ended, Plan};
+use crate::run::warning::Warning;
 
 /// The command line of `run`.
 #[derive(clap::Args, Debug)]
@@ -197,11 +198,12 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let style = Style { lang: globals.lang(), color: globals.colored_on(&io::stderr()) };
     let output = args.output.as_deref().map_or(Output::Stderr, Output::File);
     let signals = session::block_signals()?;
-    let journal = Journal::open(form, output, args.live, style)
+    let place = if args.observe { Place::AsItWas } else { Place::BehindTheStack };
+    let journal = Journal::open(form, output, args.live, style, place)
         .map_err(|error| unwritable(args.output.as_deref(), &error))?;
     let (program, arguments) = args.command.split_first().expect("clap requires a program");
     if args.observe {
-        return observe(args, form, program, arguments, signals, journal);
+        return observe(args, form, globals.lang(), program, arguments, signals, journal);
     }
     let plan = Plan {
         program: program.clone(),
@@ -242,25 +244,14 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         }
     };
     let lost = closed(journal, args.output.as_deref())?;
-    if let Some(pcap) = &pcap
-        && let Some(error) = pcap.refused()
-    {
-        say!("warning: {} ends before the program did: {error}", pcap.path().display());
-    }
-    if let Some(error) = &ended.unconfined {
-        say!(
-            "warning: lastack carried the program's bytes without a filter of its own system calls: this kernel refuses one ({error})"
-        );
-    }
-    if form != Form::None {
-        warn(lost, &ended);
-    }
+    warnings(form, lost, pcap.as_ref(), &ended).iter().for_each(|warning| warning.say(globals.lang()));
     Ok(ExitCode::from(ended.status))
 }
 
 fn observe(
     args: &Args,
     form: Form,
+    lang: Lang,
     program: &OsString,
     arguments: &[OsString],
     signals: Signals,
@@ -275,10 +266,8 @@ fn observe(
     };
     let lost = closed(journal, args.output.as_deref())?;
     if form != Form::None {
-        if lost > 0 {
-            say!("warning: {lost} journal entries were lost: the output was too slow");
-        }
-        warn_of_untold(observed.untold);
+        let entries = (lost > 0).then_some(Warning::EntriesLost(lost));
+        entries.into_iter().chain(Warning::of_untold(observed.untold)).for_each(|warning| warning.say(lang));
     }
     Ok(ExitCode::from(observed.status))
 }
@@ -292,53 +281,27 @@ fn closed(journal: Journal, output: Option<&Path>) -> Result<u64, Failure> {
     }
 }
 
-/// What the journal of an observed program lacks.
-fn warn_of_untold(untold: Untold) {
-    let Untold { unseen, elsewhere, closed, crowded } = untold;
-    if unseen > 0 {
-        say!(
-            "warning: {unseen} short connections of this host ended between two looks; nothing tells whether they were the \
-             program's: as root every one of its is told"
-        );
+/// What the reader of the journal should know about its limits; what is wrong with more than the journal, in any case.
+fn warnings(form: Form, lost: u64, pcap: Option<&PcapFile>, ended: &Ended) -> Vec<Warning> {
+    let Ended { status: _, facts, dropped, unconfined } = ended;
+    let mut warnings = Vec::new();
+    if let Some((pcap, error)) = pcap.and_then(|pcap| Some((pcap, pcap.refused()?))) {
+        warnings.push(Warning::CaptureEnds { path: pcap.path().to_owned(), error: error.to_string() });
     }
-    if elsewhere > 0 {
-        say!(
-            "warning: {elsewhere} connections of the program ended in a network namespace of its own before it was looked \
-             at: the journal lacks them"
-        );
+    if let Some(error) = unconfined {
+        warnings.push(Warning::Unfiltered { error: error.to_string() });
     }
-    if closed > 0 {
-        say!(
-            "warning: the program's processes were in {closed} network namespaces that could not be looked at: the journal \
-             lacks their connections; as root it has them"
-        );
+    if form == Form::None {
+        return warnings;
     }
-    if crowded > 0 {
-        say!(
-            "warning: the program was in more than {MOST_ROOMS} network namespaces at a time: {crowded} of them had to wait \
-             until another was left, and the journal lacks what happened there till then"
-        );
-    }
-}
-
-/// What the reader of the journal should know about its limits.
-fn warn(lost: u64, ended: &Ended) {
-    let Ended { status: _, facts, dropped, unconfined: _ } = ended;
-    if lost > 0 {
-        say!("warning: {lost} journal entries were lost: the output was too slow");
-    }
-    if *dropped > 0 {
-        say!(
-            "warning: {dropped} packets of the program found no room in the link's buffer and had to be sent again: \
-             sudo sysctl net.core.rmem_max=8388608 makes it larger, a TUN (--device tun) has no such limit"
-        );
-    }
-    if !facts.resolver {
-        say!("warning: /etc/resolv.conf could not be replaced inside: names were looked up by the host's");
-    }
-    if !facts.sysctls {
-        say!("warning: port range and tcp_tw_reuse could not be set inside: /proc/sys is read-only here");
-    }
+    let rest = [
+        (lost > 0, Warning::EntriesLost(lost)),
+        (*dropped > 0, Warning::LinkWasFull(*dropped)),
+        (!facts.resolver, Warning::HostsResolver),
+        (!facts.sysctls, Warning::KernelsPorts),
+    ];
+    warnings.extend(rest.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning));
+    warnings
 }
 
 pub(crate) fn unwritable(path: Option<&Path>, error: &io::Error) -> Failure {

@@ -9,9 +9,9 @@ use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::group::{Group, Groups, Key};
 use lastack_observe::json;
 use lastack_observe::row::Row;
-use lastack_observe::snapshot::Snapshot;
+use lastack_observe::snapshot::{HostGauges, Namespace, Snapshot};
 use lastack_observe::source::kernel::{Detail, Query};
-use lastack_observe::words;
+use lastack_observe::words::{self, Lang, Words, says};
 use serde_json::json;
 
 use crate::args::Globals;
@@ -112,7 +112,11 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     } else {
         let (groups, rest) = args.sums(&query, &keys)?;
         if args.summary {
-            summary(groups, &rest, args.no_header, globals.json, out)?;
+            if globals.json {
+                summary_document(groups, &rest, out)?;
+            } else {
+                summary(groups, &rest, args.no_header, globals.lang().into(), out)?;
+            }
         } else {
             self::groups(&groups, &rest, &keys, args.no_header, globals.json, out)?;
         }
@@ -313,32 +317,44 @@ fn keys(names: &[String], owners: bool) -> Result<Vec<Key>, Failure> {
     Ok(keys)
 }
 
-fn summary(
-    mut groups: Vec<Group>,
-    rest: &Snapshot,
-    no_header: bool,
-    as_json: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+/// In the order of the states' table.
+fn by_state(mut groups: Vec<Group>) -> Vec<Group> {
     groups.sort_by_key(|group| {
         TcpState::ALL.iter().position(|state| state.name() == group.values[0]).unwrap_or(usize::MAX)
     });
+    groups
+}
+
+/// Sockets that are used, and those that only wait.
+fn in_use(rest: &Snapshot) -> (u64, u64) {
+    let sum = |of: fn(&Namespace) -> u64| rest.namespaces.iter().map(of).sum();
+    (sum(|namespace| namespace.inuse), sum(|namespace| namespace.timewait))
+}
+
+fn summary_document(groups: Vec<Group>, rest: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+    let groups = by_state(groups);
     let total: u64 = groups.iter().map(|group| group.count).sum();
-    let namespaces = &rest.namespaces;
-    let inuse: u64 = namespaces.iter().map(|namespace| namespace.inuse).sum();
-    let timewait: u64 = namespaces.iter().map(|namespace| namespace.timewait).sum();
+    let (inuse, timewait) = in_use(rest);
     let host = rest.host;
-    if as_json {
-        let states: serde_json::Map<String, serde_json::Value> =
-            groups.iter().map(|group| (group.values[0].clone(), json!(group.count))).collect();
-        let document = json!({
-            "schema": json::SCHEMA, "source": rest.source, "taken_ns": rest.taken_ns,
-            "total": total, "states": states,
-            "inuse": inuse, "timewait_minis": timewait,
-            "host": {"orphans": host.orphans, "allocated": host.allocated, "memory_pages": host.memory_pages},
-        });
-        return writeln!(out, "{document}");
-    }
+    let states: serde_json::Map<String, serde_json::Value> =
+        groups.iter().map(|group| (group.values[0].clone(), json!(group.count))).collect();
+    let document = json!({
+        "schema": json::SCHEMA, "source": rest.source, "taken_ns": rest.taken_ns,
+        "total": total, "states": states,
+        "inuse": inuse, "timewait_minis": timewait,
+        "host": {"orphans": host.orphans, "allocated": host.allocated, "memory_pages": host.memory_pages},
+    });
+    writeln!(out, "{document}")
+}
+
+fn summary(
+    groups: Vec<Group>,
+    rest: &Snapshot,
+    no_header: bool,
+    lang: Lang,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let groups = by_state(groups);
     let mut table = Table::new(&[
         ("State", false),
         ("Count", true),
@@ -349,16 +365,35 @@ fn summary(
     for group in &groups {
         table.push(figures(group));
     }
+    let total: u64 = groups.iter().map(|group| group.count).sum();
     table.push(vec!["total".to_owned(), total.to_string()]);
     table.write(out, !no_header)?;
-    writeln!(
-        out,
-        "\nin use {inuse}, mini sockets {timewait} (TIME-WAIT and orphaned FIN-WAIT-2)\n\
-         whole host: orphans {}, allocated {}, TCP memory {}",
-        host.orphans,
-        host.allocated,
-        words::bytes(host.memory_bytes())
-    )
+    writeln!(out, "\n{}", in_all(rest).get(lang))
+}
+
+/// What the states do not tell.
+fn in_all(rest: &Snapshot) -> Words {
+    let (inuse, timewait) = in_use(rest);
+    let HostGauges { orphans, allocated, .. } = rest.host;
+    let memory = words::bytes(rest.host.memory_bytes());
+    let namespace = says!(
+        "in use {inuse}, mini sockets {timewait} (TIME-WAIT and orphaned FIN-WAIT-2)",
+        "使用中 {inuse}，精简套接字 {timewait}（TIME-WAIT 和孤儿 FIN-WAIT-2）"
+    );
+    // A stack shares its orphans and its memory with nobody.
+    let whole = if rest.source == "kernel" {
+        says!(
+            "whole host: orphans {orphans}, allocated {allocated}, TCP memory {memory}",
+            "整台主机：孤儿 {orphans}，已分配 {allocated}，TCP 内存 {memory}"
+        )
+    } else {
+        let source = &rest.source;
+        says!(
+            "the stack of {source}: orphans {orphans}, bytes in queues {memory}",
+            "{source} 的协议栈：孤儿 {orphans}，队列中 {memory}"
+        )
+    };
+    Words { en: format!("{}\n{}", namespace.en, whole.en), zh: format!("{}\n{}", namespace.zh, whole.zh) }
 }
 
 fn figures(group: &Group) -> Vec<String> {
@@ -408,4 +443,32 @@ fn groups(
         table.push(figures(group));
     }
     table.write(out, !no_header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_summary_ends_with_is_in_both_languages_and_names_whose_it_is() {
+        let space = Namespace { inuse: 3, timewait: 2, ..Namespace::default() };
+        let host = HostGauges { orphans: 1, allocated: 9, memory_pages: 2, page_size: 4096 };
+        let mut rest = Snapshot { namespaces: vec![space.clone(), space], host, ..Snapshot::default() };
+        rest.source = "kernel".to_owned();
+        assert_eq!(
+            in_all(&rest),
+            Words {
+                en: "in use 6, mini sockets 4 (TIME-WAIT and orphaned FIN-WAIT-2)\n\
+                     whole host: orphans 1, allocated 9, TCP memory 8.1 kB"
+                    .to_owned(),
+                zh: "使用中 6，精简套接字 4（TIME-WAIT 和孤儿 FIN-WAIT-2）\n\
+                     整台主机：孤儿 1，已分配 9，TCP 内存 8.1 kB"
+                    .to_owned(),
+            }
+        );
+        rest.source = "web".to_owned();
+        let Words { en, zh } = in_all(&rest);
+        assert!(en.ends_with("\nthe stack of web: orphans 1, bytes in queues 8.1 kB"), "{en}");
+        assert!(zh.ends_with("\nweb 的协议栈：孤儿 1，队列中 8.1 kB"), "{zh}");
+    }
 }

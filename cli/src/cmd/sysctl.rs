@@ -15,7 +15,7 @@ use crate::args::Globals;
 use crate::failure::Failure;
 use crate::source_args::SourceArgs;
 use crate::table::Table;
-use crate::text::{Paint, paragraph};
+use crate::text::{Paint, paragraph, wrap};
 
 /// The command line of `sysctl`.
 #[derive(clap::Args, Debug)]
@@ -191,6 +191,16 @@ fn page(knob: &Knob, snapshot: &Snapshot, lang: Lang, paint: &Paint, out: &mut d
     Ok(())
 }
 
+/// As much of a meaning as a line of a list has room for.
+fn beginning(meaning: &str) -> String {
+    const ROOM: usize = 60;
+    match wrap(meaning, ROOM).split_first() {
+        Some((first, [])) => first.clone(),
+        Some((first, _)) => format!("{} …", first.trim_end_matches([',', ';', ':', '，', '；', '：'])),
+        None => String::new(),
+    }
+}
+
 fn list(snapshot: &Snapshot, lang: Lang, out: &mut dyn Write) -> io::Result<()> {
     let differs = |knob: &&Knob| {
         current(knob, snapshot).is_some_and(|value| {
@@ -204,13 +214,12 @@ fn list(snapshot: &Snapshot, lang: Lang, out: &mut dyn Write) -> io::Result<()> 
     let mut table =
         Table::new(&[("", false), ("Name", false), ("Value", true), ("Default", true), ("", false)]);
     for knob in knobs {
-        let meaning: String = knob.meaning.get(lang).chars().take(60).collect();
         table.push(vec![
             if differs(&knob) { "*" } else { " " }.to_owned(),
             knob.name.to_owned(),
             current(knob, snapshot).unwrap_or("-").to_owned(),
             knob.default.to_owned(),
-            meaning,
+            beginning(knob.meaning.get(lang)),
         ]);
     }
     table.write(out, true)

@@ -263,7 +263,8 @@ fn line(
             findings.iter().map(|finding| format!("{} × {}", finding.rule.id, finding.count)).collect();
         let findings =
             if findings.is_empty() { String::new() } else { format!("  | {}", findings.join(", ")) };
-        writeln!(out, "{total} sockets  {}{findings}", states.join("  "))?;
+        let sockets = if total == 1 { "socket" } else { "sockets" };
+        writeln!(out, "{total} {sockets}  {}{findings}", states.join("  "))?;
     }
     out.flush()
 }

@@ -17,7 +17,7 @@ use lastack_gateway::confine;
 use lastack_gateway::journal::Entry;
 
 use super::impaired::Account;
-use super::report::{Report, Style};
+use super::report::{Place, Report, Style};
 use super::words::{arrow, explain, explain_flow, explain_limit, place, time};
 use crate::args::Lang;
 
@@ -69,11 +69,17 @@ struct Waiting {
 }
 
 impl Journal {
-    /// A journal in `form`, with a line on standard error at each open and end if `live`.
+    /// A journal in `form` of a program at `place`, with a line on standard error at each open and end if `live`.
     ///
     /// # Errors
     /// The file cannot be opened, or no thread can be started.
-    pub(crate) fn open(form: Form, output: Output<'_>, live: bool, style: Style) -> io::Result<Self> {
+    pub(crate) fn open(
+        form: Form,
+        output: Output<'_>,
+        live: bool,
+        style: Style,
+        place: Place,
+    ) -> io::Result<Self> {
         let out: Box<dyn Write + Send> = match output {
             Output::File(path) => Box::new(File::options().append(true).create(true).open(path)?),
             Output::Stderr => Box::new(io::stderr()),
@@ -81,7 +87,7 @@ impl Journal {
         };
         let style = Style { color: style.color && !matches!(output, Output::File(_)), ..style };
         let quiet = Arc::new(AtomicBool::new(false));
-        let writer = Writer { form, out, live, style, report: Report::default(), quiet: quiet.clone() };
+        let writer = Writer { form, out, live, style, report: Report::new(place), quiet: quiet.clone() };
         let (to_writer, notes) = channel();
         let thread = std::thread::Builder::new().name("lastack-journal".into()).spawn(move || {
             // It writes to a file that is open.
@@ -217,10 +223,14 @@ fn live_line(note: &Note, lang: Lang) -> String {
             format!("#{} {process} {arrow} {} ESTAB{handshake}", opened.id, opened.remote)
         }
         Note::Ended(Entry::Connection(c)) => {
-            format!("#{} {} {}: {}", c.id, c.remote, c.verdict.how.name(), explain(c, lang).text)
+            let process = c.owner.as_ref().map_or("?", |owner| &*owner.process);
+            let (arrow, how) = (arrow(c.direction), c.verdict.how.name());
+            format!("#{} {process} {arrow} {} {how}: {}", c.id, c.remote, explain(c, lang).text)
         }
         Note::Ended(Entry::Flow(flow)) => {
-            format!("#{} {} {}: {}", flow.id, place(flow), flow.how.name(), explain_flow(flow, lang))
+            let process = flow.owner.as_ref().map_or("?", |owner| &*owner.process);
+            let (arrow, how) = (arrow(flow.direction), flow.how.name());
+            format!("#{} {process} {arrow} {} {how}: {}", flow.id, place(flow), explain_flow(flow, lang))
         }
         Note::Ended(Entry::Limit(reached)) => explain_limit(reached, lang),
         Note::Ended(Entry::Lookup(l)) => {

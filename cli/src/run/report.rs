@@ -4,11 +4,13 @@
 //! Rules:   a hundred thousand connections must not be a hundred thousand paragraphs: the first clean ones and the
 //!          first of each that went wrong are told, the others are counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use lastack_gateway::journal::{ClosedBy, Connection, Entry, Flow, FlowEnd, How, LookupEnd, Reason};
+use lastack_gateway::journal::{
+    ClosedBy, Connection, Entry, Flow, FlowEnd, FlowProtocol, How, Lookup, LookupEnd, Reason,
+};
 use lastack_gateway::limits::Reached;
 use lastack_gateway::sandbox::DeviceKind;
 
@@ -24,18 +26,44 @@ const WRONG_TOLD: usize = 10;
 const MANY: u64 = 100;
 /// Flows told in full.
 const FLOWS_TOLD: usize = 20;
-/// Names told that were denied or not answered.
+/// Names told that the program got no address for.
 const NAMES_TOLD: usize = 20;
+/// Names kept to choose those from: a program may make up any number.
+const NAMES_KEPT: usize = 1000;
+
+/// Where the program ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Place {
+    /// In a namespace of its own, behind the stack.
+    #[default]
+    BehindTheStack,
+    /// Where it would have run anyway (`--observe`).
+    AsItWas,
+}
+
+/// A name that the program got no address for, and who asked.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Unanswered {
+    how: LookupEnd,
+    name: Arc<str>,
+    process: Arc<str>,
+    /// What a resolver answered, where one did.
+    rcode: Option<&'static str>,
+}
 
 /// What a report is made of.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
+    place: Place,
     told: Vec<Entry>,
     clean: u64,
     flows: u64,
+    pings: u64,
     lookups: u64,
-    /// Names that were denied or not answered, with who asked, and how often.
-    names: BTreeMap<(LookupEnd, Arc<str>, Arc<str>), u64>,
+    /// Names without an address, and how often they were asked for.
+    names: BTreeMap<Unanswered, u64>,
+    /// Names with one.
+    found: BTreeSet<Arc<str>>,
     kinds: BTreeMap<(How, Option<Reason>, ClosedBy), u64>,
     retransmits: u64,
     lost: u64,
@@ -67,13 +95,21 @@ impl Style {
 }
 
 impl Report {
+    /// An empty one of a program that ran there.
+    pub(crate) fn new(place: Place) -> Self {
+        Self { place, ..Self::default() }
+    }
+
     /// Takes an entry down.
     pub(crate) fn add(&mut self, entry: Entry) {
         let tell = match &entry {
             Entry::Connection(connection) => self.count(connection),
-            Entry::Flow(_) => {
-                self.flows += 1;
-                self.flows <= FLOWS_TOLD as u64
+            Entry::Flow(flow) => {
+                match flow.protocol {
+                    FlowProtocol::Udp => self.flows += 1,
+                    FlowProtocol::Icmp => self.pings += flow.datagrams_up,
+                }
+                self.told.iter().filter(|told| matches!(told, Entry::Flow(_))).count() < FLOWS_TOLD
             }
             Entry::Limit(reached) => {
                 self.limits.push(*reached);
@@ -81,17 +117,35 @@ impl Report {
             }
             Entry::Lookup(lookup) => {
                 self.lookups += 1;
-                if lookup.how != LookupEnd::Answered {
-                    let process =
-                        lookup.owner.as_ref().map_or_else(|| "?".into(), |owner| owner.process.clone());
-                    *self.names.entry((lookup.how, lookup.name.clone(), process)).or_default() += 1;
-                }
+                self.look_up(lookup);
                 false
             }
         };
         if tell {
             self.told.push(entry);
         }
+    }
+
+    fn look_up(&mut self, lookup: &Lookup) {
+        let Lookup { how, rcode, name, owner, addresses, .. } = lookup;
+        if *how == LookupEnd::Answered && *rcode == Some("NOERROR") {
+            if !addresses.is_empty() && self.found.len() < NAMES_KEPT {
+                self.found.insert(name.clone());
+            }
+            return;
+        }
+        let process = owner.as_ref().map_or_else(|| "?".into(), |owner| owner.process.clone());
+        let unanswered = Unanswered { how: *how, rcode: *rcode, name: name.clone(), process };
+        if self.names.len() < NAMES_KEPT || self.names.contains_key(&unanswered) {
+            *self.names.entry(unanswered).or_default() += 1;
+        }
+    }
+
+    /// True where a resolver's search list added something to a name that has addresses: nobody misses that one.
+    fn is_a_guess(&self, unanswered: &Unanswered) -> bool {
+        let name = &*unanswered.name;
+        let mut heads = name.match_indices('.').map(|(at, _)| &name[..at]);
+        unanswered.rcode == Some("NXDOMAIN") && heads.any(|head| self.found.contains(head))
     }
 
     /// Takes the account of a bad link down.
@@ -143,6 +197,16 @@ impl Report {
             text.push_str(&link.text(style.lang));
         }
         let _ = writeln!(text, "{}", style.paint("1", &self.summary(style)));
+        if self.place == Place::BehindTheStack && self.is_empty() {
+            let _ = writeln!(
+                text,
+                "{}",
+                style.pick(
+                    "nothing left the program's namespace; its localhost is its own there, this host's is 10.0.2.2 and fd00:6c61::2",
+                    "没有任何数据离开程序的命名空间；其中的 localhost 是程序自己的，本机的回环地址是 10.0.2.2 和 fd00:6c61::2",
+                )
+            );
+        }
         if self.connections() >= MANY {
             let _ = writeln!(
                 text,
@@ -156,26 +220,46 @@ impl Report {
         text
     }
 
-    /// The names that the program was not told.
+    /// The names that the program got no address for.
     fn tell_names(&self, text: &mut String, style: Style) {
-        for ((how, name, process), count) in self.names.iter().take(NAMES_TOLD) {
-            let line = match (style.lang, how) {
-                (Lang::En, LookupEnd::Denied) => {
-                    format!("{process} asked for {name}: denied by a rule, ×{count}")
+        let mut names: Vec<_> = self.names.iter().filter(|(name, _)| !self.is_a_guess(name)).collect();
+        let rest = names.len().saturating_sub(NAMES_TOLD);
+        names.truncate(NAMES_TOLD);
+        for (Unanswered { how, rcode, name, process }, count) in names {
+            let (en, zh) = match (how, rcode) {
+                (LookupEnd::Denied, _) => ("denied by a rule".to_owned(), "被规则禁止".to_owned()),
+                (LookupEnd::Answered, Some("NXDOMAIN")) => {
+                    ("there is no such name (NXDOMAIN)".to_owned(), "没有这个名字（NXDOMAIN）".to_owned())
                 }
-                (Lang::Zh, LookupEnd::Denied) => format!("{process} 查询 {name}：被规则禁止，{count} 次"),
-                (Lang::En, _) => format!("{process} asked for {name}: no resolver answered, ×{count}"),
-                (Lang::Zh, _) => format!("{process} 查询 {name}：没有解析器应答，{count} 次"),
+                (LookupEnd::Answered, Some(code)) => {
+                    (format!("the resolver answered {code}"), format!("解析器回答 {code}"))
+                }
+                (LookupEnd::Answered | LookupEnd::Failed, _) => {
+                    ("no resolver answered".to_owned(), "没有解析器应答".to_owned())
+                }
             };
-            let _ = writeln!(text, "{}", style.paint("33", &line));
+            let line = match style.lang {
+                Lang::En => format!("{process} asked for {name}: {en}"),
+                Lang::Zh => format!("{process} 查询 {name}：{zh}"),
+            };
+            let times = match (style.lang, *count) {
+                (_, 1) => String::new(),
+                (Lang::En, count) => format!(", ×{count}"),
+                (Lang::Zh, count) => format!("，{count} 次"),
+            };
+            let _ = writeln!(text, "{}", style.paint("33", &(line + &times)));
         }
-        let rest = self.names.len().saturating_sub(NAMES_TOLD);
         if rest > 0 {
             let _ = match style.lang {
                 Lang::En => writeln!(text, "… and {rest} more names"),
                 Lang::Zh => writeln!(text, "……另有 {rest} 个名字"),
             };
         }
+    }
+
+    /// True when the program has sent nothing that came to the stack.
+    fn is_empty(&self) -> bool {
+        self.connections() == 0 && self.flows + self.pings + self.lookups == 0
     }
 
     fn connections(&self) -> u64 {
@@ -191,11 +275,13 @@ impl Report {
             Lang::En => format!("{count} {}", if count == 1 { one } else { many }),
             Lang::Zh => format!("{zh} {count}"),
         };
-        let mut parts = vec![
-            counted(self.connections(), "connection", "connections", "连接"),
-            counted(self.of(How::Fin), "clean close", "clean closes", "正常关闭"),
-            counted(self.of(How::Reset), "reset", "resets", "重置"),
-        ];
+        let mut parts = vec![counted(self.connections(), "connection", "connections", "连接")];
+        // Of no connections there is no more to say.
+        let any = self.connections() > 0;
+        if any {
+            parts.push(counted(self.of(How::Fin), "clean close", "clean closes", "正常关闭"));
+            parts.push(counted(self.of(How::Reset), "reset", "resets", "重置"));
+        }
         for (how, one, many, zh) in [
             (How::Refused, "refused", "refused", "被拒绝"),
             (How::Denied, "denied", "denied", "被规则禁止"),
@@ -208,7 +294,9 @@ impl Report {
                 parts.push(counted(self.of(how), one, many, zh));
             }
         }
-        parts.push(counted(self.retransmits, "retransmit", "retransmits", "重传"));
+        if any {
+            parts.push(counted(self.retransmits, "retransmit", "retransmits", "重传"));
+        }
         if self.connections() > 1 {
             parts.push(format!("↑ {}  ↓ {}", bytes(self.bytes_up), bytes(self.bytes_down)));
         }
@@ -217,6 +305,9 @@ impl Report {
         }
         if self.flows > 0 {
             parts.push(counted(self.flows, "UDP flow", "UDP flows", "UDP 流"));
+        }
+        if self.pings > 0 {
+            parts.push(counted(self.pings, "ping", "pings", "ping"));
         }
         if self.lookups > 0 {
             parts.push(counted(self.lookups, "lookup", "lookups", "域名查询"));
@@ -302,6 +393,7 @@ fn tell_flow(text: &mut String, flow: &Flow, style: Style) {
 mod tests {
     use super::*;
     use crate::run::words::tests::connection;
+    use lastack_gateway::journal::Direction;
 
     const PLAIN: Style = Style { lang: Lang::En, color: false };
 
@@ -317,6 +409,77 @@ mod tests {
              myapp closed first (FIN), the remote end followed. TIME-WAIT is on myapp's side, in its kernel, for 60 s.\n\
              1 connection · 1 clean close · 0 resets · 0 retransmits\n"
         );
+    }
+
+    fn lookup(name: &str, how: LookupEnd, rcode: Option<&'static str>, address: Option<&str>) -> Entry {
+        Entry::Lookup(Lookup {
+            id: 1,
+            owner: Some(lastack_gateway::owner::Owner { pid: 7, process: "curl".into(), cgroup: None }),
+            local: "10.0.2.100:4000".parse().unwrap(),
+            server: "10.0.2.3:53".parse().unwrap(),
+            tcp: false,
+            name: name.into(),
+            kind: "A".into(),
+            asked: lastack::core::time::Instant::ZERO,
+            took_us: 100,
+            how,
+            rcode,
+            addresses: address.into_iter().map(|text| text.parse().unwrap()).collect(),
+        })
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_told_with_what_was_answered() {
+        let mut report = Report::default();
+        for _ in 0..2 {
+            report.add(lookup("nosuch.test", LookupEnd::Answered, Some("NXDOMAIN"), None));
+        }
+        report.add(lookup("broken.test", LookupEnd::Answered, Some("SERVFAIL"), None));
+        report.add(lookup("silent.test", LookupEnd::Failed, None, None));
+        report.add(lookup("secret.test", LookupEnd::Denied, None, None));
+        // What a search list made of a name that was found then is no failure, nor is a name without an AAAA.
+        report.add(lookup("web.test.corp.test", LookupEnd::Answered, Some("NXDOMAIN"), None));
+        report.add(lookup("web.test", LookupEnd::Answered, Some("NOERROR"), Some("192.0.2.7")));
+        report.add(lookup("web.test", LookupEnd::Answered, Some("NOERROR"), None));
+        assert_eq!(
+            report.text(PLAIN),
+            "curl asked for broken.test: the resolver answered SERVFAIL\n\
+             curl asked for nosuch.test: there is no such name (NXDOMAIN), ×2\n\
+             curl asked for secret.test: denied by a rule\n\
+             curl asked for silent.test: no resolver answered\n\
+             0 connections · 8 lookups\n"
+        );
+        let zh = report.text(Style { lang: Lang::Zh, color: false });
+        assert!(zh.contains("curl 查询 nosuch.test：没有这个名字（NXDOMAIN），2 次"), "{zh}");
+    }
+
+    #[test]
+    fn names_that_a_program_makes_up_do_not_fill_the_memory() {
+        let mut report = Report::default();
+        for number in 0..2 * NAMES_KEPT {
+            report.add(lookup(&format!("{number}.test"), LookupEnd::Failed, None, None));
+            report.add(lookup(&format!("{number}.found"), LookupEnd::Answered, Some("NOERROR"), Some("::1")));
+        }
+        assert_eq!((report.names.len(), report.found.len()), (NAMES_KEPT, NAMES_KEPT));
+        assert!(report.text(PLAIN).contains("… and 980 more names"));
+    }
+
+    #[test]
+    fn a_run_without_traffic_tells_where_this_hosts_loopback_is() {
+        let text = Report::default().text(PLAIN);
+        assert!(text.starts_with("0 connections\nnothing left"), "{text}");
+        assert!(text.contains("this host's is 10.0.2.2 and fd00:6c61::2"), "{text}");
+        assert_eq!(Report::new(Place::AsItWas).text(PLAIN), "0 connections\n");
+    }
+
+    #[test]
+    fn pings_are_no_udp_flows() {
+        let mut report = Report::default();
+        let mut flow = crate::run::words::tests::flow(Direction::Out, FlowEnd::Idle, 3);
+        flow.protocol = FlowProtocol::Icmp;
+        report.add(Entry::Flow(flow));
+        let text = report.text(PLAIN);
+        assert!(text.ends_with("0 connections · 3 pings\n"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Input:   [`Connection`] and [`Flow`] records. Identifiers stay English; only sentences are translated.
 //! Rules:   a cause is stated as it is known: what is only possible is called so, nothing is invented.
 
-use lastack_gateway::journal::{Connection, Direction, Flow, FlowProtocol};
+use lastack_gateway::journal::{Connection, Direction, Flow, FlowProtocol, How, Reason, Verdict};
 use lastack_gateway::limits::Reached;
 
 use crate::args::Lang;
@@ -31,6 +31,14 @@ pub(crate) fn explain(connection: &Connection, lang: Lang) -> Explanation {
         Lang::En => words_en::explain(connection),
         Lang::Zh => words_zh::explain(connection),
     }
+}
+
+/// True where that a side sent RST was seen, and only why is not certain: the sentence says so itself.
+pub(super) fn only_the_cause_is_uncertain(connection: &Connection) -> bool {
+    let Verdict { how, reason, .. } = connection.verdict;
+    let has_cause =
+        matches!(reason, Some(Reason::ClosedWithUnreadData | Reason::LingerZero | Reason::DataAfterClose));
+    how == How::Reset && has_cause
 }
 
 /// Explains a flow.
@@ -94,7 +102,7 @@ pub(crate) fn time(us: u64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use lastack_gateway::journal::{Certainty, ClosedBy, How, Reason, Verdict};
+    use lastack_gateway::journal::{Certainty, ClosedBy};
 
     pub(in crate::run) fn connection(how: How, reason: Option<Reason>, ended_by: ClosedBy) -> Connection {
         Connection {
@@ -149,6 +157,31 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_is_not_observed_is_called_so_in_both_languages() {
+        for (certainty, en, zh) in [
+            (Certainty::Observed, None, None),
+            (Certainty::Inferred, Some("nferred: "), Some("推断：")),
+            (Certainty::Possible, Some("ossible: "), Some("可能：")),
+        ] {
+            for mut connection in endings() {
+                connection.verdict.certainty = certainty;
+                let (en_text, zh_text) =
+                    (explain(&connection, Lang::En).text, explain(&connection, Lang::Zh).text);
+                assert!(en.is_none_or(|word| en_text.contains(word)), "{certainty:?}: {en_text}");
+                assert!(zh.is_none_or(|word| zh_text.contains(word)), "{certainty:?}: {zh_text}");
+            }
+        }
+        let mut unread = connection(How::Reset, Some(Reason::ClosedWithUnreadData), ClosedBy::Remote);
+        unread.verdict.certainty = Certainty::Inferred;
+        let text = explain(&unread, Lang::En).text;
+        assert!(text.starts_with("RESET by the remote end. Inferred: it closed with data unread"), "{text}");
+        let mut first = connection(How::Fin, None, ClosedBy::Program);
+        first.verdict.certainty = Certainty::Possible;
+        let text = explain(&first, Lang::En).text;
+        assert!(text.starts_with("Possible: myapp closed first (FIN)"), "{text}");
+    }
+
+    #[test]
     fn what_was_forced_is_named_with_its_moment() {
         use lastack_gateway::inject::{Event, Injected};
         for event in Event::ALL {
@@ -188,7 +221,11 @@ pub(super) mod tests {
         }
     }
 
-    fn flow(direction: Direction, how: lastack_gateway::journal::FlowEnd, datagrams: u64) -> Flow {
+    pub(in crate::run) fn flow(
+        direction: Direction,
+        how: lastack_gateway::journal::FlowEnd,
+        datagrams: u64,
+    ) -> Flow {
         Flow {
             id: 1,
             protocol: if datagrams == 0 { FlowProtocol::Udp } else { FlowProtocol::Icmp },

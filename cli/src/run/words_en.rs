@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 
 use lastack_gateway::inject::{Event, Injected};
-use lastack_gateway::journal::{ClosedBy, Connection, Direction, Flow, FlowEnd, FlowProtocol, How, Reason};
+use lastack_gateway::journal::{
+    Certainty, ClosedBy, Connection, Direction, Flow, FlowEnd, FlowProtocol, How, Reason,
+};
 use lastack_gateway::limits::{Limit, Reached};
 
 use lastack_core::error::errno::ENETUNREACH;
 
-use super::words::{Explanation, bytes, time};
+use super::words::{Explanation, bytes, only_the_cause_is_uncertain, time};
 
 const DRAIN: &str =
     "read to end of file before close, or shutdown(SHUT_WR) and read until the other end has closed";
@@ -20,6 +22,9 @@ const DRAIN_IF_YOUR_CLIENT: &str =
 pub(super) fn explain(c: &Connection) -> Explanation {
     let program = c.owner.as_ref().map_or("the program", |owner| &*owner.process);
     let mut explanation = ending(c, program);
+    if !only_the_cause_is_uncertain(c) {
+        explanation.text.insert_str(0, known_by(c.verdict.certainty));
+    }
     if let Some(injected) = c.injected {
         explanation.text = format!("{} {}", forced(injected, program), explanation.text);
     }
@@ -37,12 +42,23 @@ pub(super) fn explain(c: &Connection) -> Explanation {
     explanation
 }
 
+/// What stands before a claim that was not seen.
+const fn known_by(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::Observed => "",
+        Certainty::Inferred => "Inferred: ",
+        Certainty::Possible => "Possible: ",
+    }
+}
+
 /// What `--inject` did.
 fn forced(injected: Injected, program: &str) -> String {
     let what = match injected.event {
         Event::Reset => format!("both ends got RST; {program} saw ECONNRESET."),
         Event::Stall => format!("nothing was read or written any more; {program} saw a peer that is frozen."),
-        Event::ZeroWindow => format!("the window was 0 from then on; {program}'s kernel probed it."),
+        Event::ZeroWindow => {
+            format!("the window was 0 from then on; {program}'s kernel can send no more and only probes it.")
+        }
         Event::BlackHole => {
             format!(
                 "its packets vanished; {program}'s kernel sends again and again until it gives up (ETIMEDOUT)."
@@ -119,7 +135,9 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             ),
         ),
         (How::Timeout, Some(Reason::Injected)) => Explanation::new("Then the stack gave up too.", None),
-        (How::Killed, Some(Reason::Injected)) => Explanation::new("Nothing was sent for it.", None),
+        (How::Killed, Some(Reason::Injected)) => {
+            Explanation::new("That itself put nothing on the wire.", None)
+        }
         (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
             format!("Nobody answered the SYN to {to}, and {program} stopped waiting."),
             Some("a firewall that drops, or a wrong address: a closed port would have answered at once"),
@@ -178,22 +196,27 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
         (false, Direction::Out) => DRAIN_IF_YOURS,
         (false, Direction::In) => DRAIN_IF_YOUR_CLIENT,
     };
+    // That it was reset was seen; why may be less certain.
+    let because = match c.verdict.certainty {
+        Certainty::Observed => ": ".to_owned(),
+        less => format!(". {}", known_by(less)),
+    };
     match reason {
         Some(Reason::ClosedWithUnreadData) => Explanation::new(
             format!(
-                "RESET by {who}: it closed with data unread, so its kernel sent RST instead of FIN (RFC 2525 2.17)."
+                "RESET by {who}{because}it closed with data unread, so its kernel sent RST instead of FIN (RFC 2525 2.17)."
             ),
             Some(drain),
         ),
         Some(Reason::LingerZero) => Explanation::new(
             format!(
-                "RESET by {who}: it closed with SO_LINGER and zero seconds, which sends RST and discards what was not sent."
+                "RESET by {who}{because}it closed with SO_LINGER and zero seconds, which sends RST and discards what was not sent."
             ),
             Some("leave SO_LINGER off unless losing data is meant; TIME-WAIT is no reason to set it"),
         ),
         Some(Reason::DataAfterClose) => Explanation::new(
             format!(
-                "RESET by {who}: it had closed already when more data came, so its kernel answered with RST."
+                "RESET by {who}{because}it had closed already when more data came, so its kernel answered with RST."
             ),
             Some("close only when the other end has said everything: the protocol must tell who speaks last"),
         ),
@@ -271,22 +294,27 @@ fn explain_flow_in(flow: &Flow) -> String {
 
 pub(super) fn explain_limit(reached: &Reached) -> String {
     let count = reached.turned_away;
+    // `1 ping was`, `2 pings were`.
+    let was = |one: &str| if count == 1 { format!("1 {one} was") } else { format!("{count} {one}s were") };
     match reached.limit {
-        Limit::Connections => format!("--max-connections: {count} connections were refused."),
+        Limit::Connections => format!("--max-connections: {} refused.", was("connection")),
         Limit::PendingConnections => {
+            let they = if count == 1 { "it" } else { "they" };
             format!(
-                "{count} SYNs were dropped while thousands waited for this host's answer; they came again."
+                "{} dropped while thousands waited for this host's answer; {they} came again.",
+                was("SYN")
             )
         }
         Limit::Flows => {
-            format!("--max-flows: {count} datagrams that would have begun a UDP flow were dropped.")
+            format!("--max-flows: {} dropped that would have begun a UDP flow.", was("datagram"))
         }
         Limit::FlowQueue => {
-            format!("{count} datagrams were dropped: the program sent them faster than this host took them.")
+            format!("{} dropped: the program sent faster than this host took.", was("datagram"))
         }
         Limit::Lookups => {
-            format!("{count} questions for names were dropped while a thousand waited for an answer.")
+            let questions = if count == 1 { "question for a name was" } else { "questions for names were" };
+            format!("{count} {questions} dropped while a thousand waited for an answer.")
         }
-        Limit::Pings => format!("{count} pings were dropped while many waited for an answer."),
+        Limit::Pings => format!("{} dropped while many waited for an answer.", was("ping")),
     }
 }

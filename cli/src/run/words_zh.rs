@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 
 use lastack_gateway::inject::{Event, Injected};
-use lastack_gateway::journal::{ClosedBy, Connection, Direction, Flow, FlowEnd, FlowProtocol, How, Reason};
+use lastack_gateway::journal::{
+    Certainty, ClosedBy, Connection, Direction, Flow, FlowEnd, FlowProtocol, How, Reason,
+};
 use lastack_gateway::limits::{Limit, Reached};
 
 use lastack_core::error::errno::ENETUNREACH;
 
-use super::words::{Explanation, bytes, time};
+use super::words::{Explanation, bytes, only_the_cause_is_uncertain, time};
 
 const DRAIN: &str = "关闭前先读到文件末尾，或者先 shutdown(SHUT_WR)，再一直读到对端关闭";
 const DRAIN_IF_YOURS: &str = "如果服务器是你的：关闭前先读到文件末尾，或者先 shutdown(SHUT_WR) 再把数据读完";
@@ -18,6 +20,9 @@ const DRAIN_IF_YOUR_CLIENT: &str =
 pub(super) fn explain(c: &Connection) -> Explanation {
     let program = c.owner.as_ref().map_or("程序", |owner| &*owner.process);
     let mut explanation = ending(c, program);
+    if !only_the_cause_is_uncertain(c) {
+        explanation.text.insert_str(0, known_by(c.verdict.certainty));
+    }
     if let Some(injected) = c.injected {
         explanation.text = format!("{}{}", forced(injected, program), explanation.text);
     }
@@ -32,12 +37,21 @@ pub(super) fn explain(c: &Connection) -> Explanation {
     explanation
 }
 
+/// 没有亲眼看到的说法，前面要注明。
+const fn known_by(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::Observed => "",
+        Certainty::Inferred => "推断：",
+        Certainty::Possible => "可能：",
+    }
+}
+
 /// `--inject` 做了什么。
 fn forced(injected: Injected, program: &str) -> String {
     let what = match injected.event {
         Event::Reset => format!("两端都收到 RST；{program} 看到 ECONNRESET。"),
         Event::Stall => format!("此后不再读写；在 {program} 看来对端冻结了。"),
-        Event::ZeroWindow => format!("此后窗口为 0；{program} 的内核不断探测。"),
+        Event::ZeroWindow => format!("此后窗口为 0；{program} 的内核不能再发送，只能探测。"),
         Event::BlackHole => format!("它的包全部消失；{program} 的内核反复重传，直到放弃（ETIMEDOUT）。"),
         Event::HalfOpen => format!("连接被无声遗忘；{program} 的下一个包会得到 RST（ECONNRESET）。"),
     };
@@ -97,7 +111,7 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             Some("检查对端主机是否崩溃、防火墙是否丢包：发生时 ss -ti 能看到重传"),
         ),
         (How::Timeout, Some(Reason::Injected)) => Explanation::new("随后协议栈自己也放弃了。", None),
-        (How::Killed, Some(Reason::Injected)) => Explanation::new("没有为它发出任何包。", None),
+        (How::Killed, Some(Reason::Injected)) => Explanation::new("遗忘本身没有发出任何包。", None),
         (How::Timeout, Some(Reason::ProgramGone)) => Explanation::new(
             format!("发往 {to} 的 SYN 没有回应，{program} 不再等待。"),
             Some("可能是防火墙丢包，或地址写错：端口关闭的话会立刻有回应"),
@@ -148,19 +162,24 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
         (false, Direction::Out) => DRAIN_IF_YOURS,
         (false, Direction::In) => DRAIN_IF_YOUR_CLIENT,
     };
+    // 重置是看到的；原因未必。
+    let because = match c.verdict.certainty {
+        Certainty::Observed => "：".to_owned(),
+        less => format!("。{}", known_by(less)),
+    };
     match reason {
         Some(Reason::ClosedWithUnreadData) => Explanation::new(
             format!(
-                "被 {who} 重置：它关闭时还有数据没读，所以内核发出的是 RST 而不是 FIN（RFC 2525 2.17）。"
+                "被 {who} 重置{because}它关闭时还有数据没读，所以内核发出的是 RST 而不是 FIN（RFC 2525 2.17）。"
             ),
             Some(drain),
         ),
         Some(Reason::LingerZero) => Explanation::new(
-            format!("被 {who} 重置：它以 SO_LINGER 0 秒关闭，这会发出 RST 并丢弃尚未发送的数据。"),
+            format!("被 {who} 重置{because}它以 SO_LINGER 0 秒关闭，这会发出 RST 并丢弃尚未发送的数据。"),
             Some("除非有意丢弃数据，否则不要设置 SO_LINGER；TIME-WAIT 不是设置它的理由"),
         ),
         Some(Reason::DataAfterClose) => Explanation::new(
-            format!("被 {who} 重置：数据到达时它已经关闭，所以内核回答了 RST。"),
+            format!("被 {who} 重置{because}数据到达时它已经关闭，所以内核回答了 RST。"),
             Some("等对端把话说完再关闭：协议必须说明谁最后发言"),
         ),
         Some(Reason::Injected) => Explanation::new("被 lastack 重置。", None),
@@ -176,7 +195,7 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
         ),
         _ => Explanation::new(
             format!(
-                "被 {who} 重置。可能：它关闭时还有数据没读，内核因此发出 RST 而不是 FIN(RFC 2525 2.17)；或者它设置了 SO_LINGER 0；或者它已经不在了。{program} 看到 ECONNRESET。"
+                "被 {who} 重置。可能：它关闭时还有数据没读，内核因此发出 RST 而不是 FIN（RFC 2525 2.17）；或者它设置了 SO_LINGER 0；或者它已经不在了。{program} 看到 ECONNRESET。"
             ),
             Some(drain),
         ),

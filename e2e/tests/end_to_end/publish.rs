@@ -327,8 +327,12 @@ fn ports_are_changed_while_the_program_runs() {
         let ports = document["published"].as_array().unwrap();
         assert_eq!((ports.len(), &ports[0]["port"]), (1, &second.clone().into()), "{json}");
         assert_eq!((&ports[0]["process"], &ports[0]["inside"]), (&"python3".into(), &8080.into()), "{json}");
+        let all = publish(user, dir, &[]).expect_success("publish alone").text();
+        let line = all.lines().find(|line| line.starts_with(&name)).expect("the run is among all of them");
+        assert!(line.contains(&format!("127.0.0.1:{two}")), "{all}");
         for (args, cause) in [
             (&[name.as_str(), &second][..], "publishes"),
+            (&[&second], "the name comes first"),
             (&[&name, "--remove", "7"], "not published"),
             (&[&name, "8080"], "HOST:INSIDE"),
         ] {

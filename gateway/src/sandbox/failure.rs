@@ -138,7 +138,12 @@ impl SandboxError {
                 };
                 (format!("{tun}; {veth}"), remedy)
             }
-            (Stage::Tun | Stage::Veth, _) => self.link(self.stage, &self.source),
+            // It was asked for: there is another that needs none of this.
+            (Stage::Tun, _) => {
+                let (cause, remedy) = self.link(Stage::Tun, &self.source);
+                (cause, format!("--device veth, or leave it out; for a TUN: {remedy}"))
+            }
+            (Stage::Veth, _) => self.link(Stage::Veth, &self.source),
             _ => self.namespace(),
         };
         if self.is_refused_namespace() {
@@ -291,7 +296,10 @@ mod tests {
     fn tun_without_permission_names_the_chmod() {
         let (cause, remedy) = error(Stage::Tun, libc::EACCES, Hints::default());
         assert!(cause.contains("/dev/net/tun"), "{cause}");
-        assert!(remedy.contains("sudo chmod 666 /dev/net/tun"), "{remedy}");
+        assert!(
+            remedy.starts_with("--device veth") && remedy.contains("sudo chmod 666 /dev/net/tun"),
+            "{remedy}"
+        );
     }
 
     #[test]

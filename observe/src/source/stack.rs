@@ -73,23 +73,38 @@ impl Stack {
         {
             return Ok(stack);
         }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&directory)?.flatten() {
-            if entry.path().extension().is_none_or(|extension| extension != "sock") {
-                continue;
-            }
-            // A socket nobody serves any more refuses the connection.
-            if let Ok(stack) = Self::connect(&entry.path()) {
-                if name.parse() == Ok(stack.pid) {
-                    return Ok(stack);
-                }
-                names.push(stack.name);
-            }
+        let mut running = Self::all_in(&directory)?;
+        if let Some(at) = running.iter().position(|stack| name.parse() == Ok(stack.pid)) {
+            return Ok(running.swap_remove(at));
         }
-        names.sort_unstable();
-        let known =
-            if names.is_empty() { "none runs".to_owned() } else { format!("there are: {}", names.join(" ")) };
+        let names: Vec<&str> = running.iter().map(Self::name).collect();
+        let known = if names.is_empty() {
+            "none runs".to_owned()
+        } else {
+            format!("those that run: {}", names.join(" "))
+        };
         Err(io::Error::new(io::ErrorKind::NotFound, known))
+    }
+
+    /// Every one of this user that runs, by name.
+    ///
+    /// # Errors
+    /// `PermissionDenied` when the directory of control sockets is somebody else's.
+    pub fn running() -> io::Result<Vec<Self>> {
+        match directory() {
+            Ok(directory) => Self::all_in(&directory),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn all_in(directory: &Path) -> io::Result<Vec<Self>> {
+        let sockets = fs::read_dir(directory)?.flatten().map(|entry| entry.path());
+        let sockets = sockets.filter(|path| path.extension().is_some_and(|extension| extension == "sock"));
+        // A socket nobody serves any more refuses the connection.
+        let mut running: Vec<Self> = sockets.filter_map(|path| Self::connect(&path).ok()).collect();
+        running.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(running)
     }
 
     fn connect(path: &Path) -> io::Result<Self> {
@@ -108,6 +123,11 @@ impl Stack {
     /// The name it was started under.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Everything the stack knows; sockets that `filter` chooses.
@@ -134,6 +154,8 @@ impl Stack {
         })?;
         for name in SETTINGS {
             if let Ok(value) = self.sysctl(name, None) {
+                // As the kernel's are kept: Linux puts tabs between numbers.
+                let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
                 space.sysctls.insert((*name).to_owned(), value);
             }
         }
