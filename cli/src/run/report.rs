@@ -202,8 +202,8 @@ impl Report {
                 text,
                 "{}",
                 style.pick(
-                    "nothing left the program's namespace; its localhost is its own there, this host's is 10.0.2.2 and fd00:6c61::2",
-                    "没有任何数据离开程序的命名空间；其中的 localhost 是程序自己的，本机的回环地址是 10.0.2.2 和 fd00:6c61::2",
+                    "there is nothing to journal; localhost inside is the program's own, this host's is 10.0.2.2 and fd00:6c61::2",
+                    "没有可记录的内容；内侧的 localhost 是程序自己的，本机的回环地址是 10.0.2.2 和 fd00:6c61::2",
                 )
             );
         }
@@ -257,7 +257,7 @@ impl Report {
         }
     }
 
-    /// True when the program has sent nothing that came to the stack.
+    /// True when nothing was journalled.
     fn is_empty(&self) -> bool {
         self.connections() == 0 && self.flows + self.pings + self.lookups == 0
     }
@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn a_run_without_traffic_tells_where_this_hosts_loopback_is() {
         let text = Report::default().text(PLAIN);
-        assert!(text.starts_with("0 connections\nnothing left"), "{text}");
+        assert!(text.starts_with("0 connections\nthere is nothing to journal"), "{text}");
         assert!(text.contains("this host's is 10.0.2.2 and fd00:6c61::2"), "{text}");
         assert_eq!(Report::new(Place::AsItWas).text(PLAIN), "0 connections\n");
     }
