@@ -62,7 +62,7 @@ pub fn with_kernel<T: Send>(
     // A thread of its own: only a thread that ends can give its namespace back.
     std::thread::scope(|scope| {
         let inside = || {
-            sys::unshare_network().map_err(|errno| {
+            sys::unshare_network_and_files().map_err(|errno| {
                 refused(
                     "a network namespace",
                     errno,
@@ -263,4 +263,36 @@ fn shell(text: &str, directory: &std::path::Path) -> Result<(), TargetError> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(TargetError(format!("`{text}` failed ({}): {}", output.status, said.trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+    use crate::run::world_of;
+
+    /// What a child of another thread would inherit is what the process's first thread has.
+    #[test]
+    fn what_a_target_opens_no_other_thread_has() {
+        let script = crate::script::parse("0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3").expect("a script");
+        let world = world_of(&script, std::path::Path::new("")).expect("a world");
+        // Without it no namespace can be made.
+        let _cubic = CubicAllowed::ensure();
+        let seen = with_kernel(&world, |target| {
+            let link =
+                |who: &str| std::fs::read_link(format!("/proc/{who}/fd/{}", target.tun.as_raw_fd())).ok();
+            (link("thread-self"), link("self"))
+        });
+        match seen {
+            Ok((here, leader)) => assert!(here.is_some() && here != leader, "{here:?} {leader:?}"),
+            Err(why) => {
+                assert!(
+                    std::env::var_os("LASTACK_REQUIRE_E2E").is_none_or(|v| v != "1"),
+                    "required, but {why}"
+                );
+                eprintln!("SKIPPED: no kernel target: {why}");
+            }
+        }
+    }
 }

@@ -47,10 +47,12 @@ pub(crate) fn sleep(time: Duration) {
 
 // ---- threads and namespaces
 
-/// This thread alone moves to a new network namespace.
-pub(crate) fn unshare_network() -> Sys<()> {
+/// This thread alone moves to a new network namespace, and takes a copy of the table of descriptors: what it opens then no
+/// child of another thread inherits. A child holds what it has inherited until its `exec`, so that a `close` here would not
+/// be the last.
+pub(crate) fn unshare_network_and_files() -> Sys<()> {
     // SAFETY: no memory is involved.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_FILES) }).map(drop)
 }
 
 /// Kernel's number of this thread.
