@@ -1,6 +1,7 @@
 //! The command line: subcommands in the order people need them, and the flags all of them share.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lastack_observe::words::Lang;
 
 use crate::cmd;
 
@@ -33,7 +34,7 @@ pub(crate) struct Globals {
     color: Color,
     /// Language of texts; the default comes from LC_ALL, LC_MESSAGES or LANG
     #[arg(long, global = true, value_enum, value_name = "LANG")]
-    lang: Option<Lang>,
+    lang: Option<Language>,
     /// Machine output: one document, or one object a line for streams
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -47,20 +48,11 @@ pub(crate) enum Color {
     Never,
 }
 
-/// Language of texts. Identifiers and JSON keys are always English.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Lang {
+/// `--lang`'s values.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Language {
     En,
     Zh,
-}
-
-impl From<Lang> for lastack_observe::words::Lang {
-    fn from(lang: Lang) -> Self {
-        match lang {
-            Lang::En => Self::En,
-            Lang::Zh => Self::Zh,
-        }
-    }
 }
 
 impl Globals {
@@ -84,16 +76,20 @@ impl Globals {
 
     /// The language to speak.
     pub(crate) fn lang(&self) -> Lang {
-        self.lang.unwrap_or_else(|| {
-            let locale = ["LC_ALL", "LC_MESSAGES", "LANG"]
-                .into_iter()
-                .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-            if locale.is_some_and(|value| value.to_ascii_lowercase().starts_with("zh")) {
-                Lang::Zh
-            } else {
-                Lang::En
+        match self.lang {
+            Some(Language::En) => Lang::En,
+            Some(Language::Zh) => Lang::Zh,
+            None => {
+                let locale = ["LC_ALL", "LC_MESSAGES", "LANG"]
+                    .into_iter()
+                    .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+                if locale.is_some_and(|value| value.to_ascii_lowercase().starts_with("zh")) {
+                    Lang::Zh
+                } else {
+                    Lang::En
+                }
             }
-        })
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Which sockets a command looks at: the kernel's, another namespace's, a running lastack's, a file's.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::time::Duration;
 
 use lastack_observe::json;
+use lastack_observe::live::Live;
 use lastack_observe::snapshot::Snapshot;
 use lastack_observe::source::Source;
 use lastack_observe::source::capture::Capture;
@@ -59,6 +61,15 @@ impl SourceArgs {
             Some(name) => Scope::Named(name.clone()),
             None if self.all_netns => Scope::All,
             None => Scope::Own,
+        }
+    }
+
+    /// A watch for long, with a look at all sockets every `interval`.
+    pub(crate) fn watch(&self, interval: Duration) -> Result<Live, Failure> {
+        self.check()?;
+        match self.stack_name() {
+            Some(name) => Live::of_stack(name, interval).map_err(|error| not_open(name, &error)),
+            None => Live::open(&self.one_namespace()?, interval).map_err(|error| self.refused(&error)),
         }
     }
 
@@ -210,13 +221,15 @@ fn text_of(path: &std::path::Path) -> std::io::Result<String> {
 
 /// A running lastack, looked up by name or process id.
 pub(crate) fn stack(name: &str) -> Result<Stack, Failure> {
-    Stack::open(name).map_err(|error| {
-        Failure::new(
-            format!("no lastack called `{name}` can be looked into"),
-            error.to_string(),
-            "lastack publish lists those of yours; lastack run --name NAME -- CMD starts one",
-        )
-    })
+    Stack::open(name).map_err(|error| not_open(name, &error))
+}
+
+fn not_open(name: &str, error: &std::io::Error) -> Failure {
+    Failure::new(
+        format!("no lastack called `{name}` can be looked into"),
+        error.to_string(),
+        "lastack publish lists those of yours; lastack run --name NAME -- CMD starts one",
+    )
 }
 
 /// Leaves only what `query` asks for.

@@ -241,7 +241,8 @@ fn a_client_that_dribbles_keeps_nobody_from_scraping() {
 #[test]
 fn what_does_not_end_is_not_followed() {
     for arguments in [
-        &["export", "--source", "web"][..],
+        &["export", "--from", "trace.pcap"][..],
+        &["record", "--source", "web"],
         &["record", "--from", "trace.pcap"],
         &["record", "--all-netns"],
         &["trace", "--ends", "--all-netns"],

@@ -3,6 +3,7 @@
 #[path = "../../observe/tests/support/mod.rs"]
 mod support;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
@@ -158,6 +159,71 @@ fn both_phases(set: impl Fn(&str), source: &[&str], orphan: impl Fn(u16)) {
     });
     assert_eq!(phases.last().map(String::as_str), Some("timewait"), "{phases:?}");
     assert!(phases.len() <= 2, "{phases:?}");
+}
+
+/// The program is the stack's peer, as everywhere with `--source`.
+#[test]
+fn the_exporter_follows_a_stack_until_it_ends() {
+    let world = InProcess::new("exported");
+    let folder = tempfile::tempdir().expect("a directory");
+    let log = folder.path().join("closed.ndjson");
+    let mut exporter = Command::new(env!("CARGO_BIN_EXE_lastack"))
+        .args(["export", "--json", "--listen", "127.0.0.1:0", "--interval", "0.1"])
+        .args(["--source", &world.name, "--ndjson", log.to_str().expect("text")])
+        .env("LANG", "C")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut said = String::new();
+    BufReader::new(exporter.stdout.take().expect("piped")).read_line(&mut said).expect("reads");
+    let serving: Value = serde_json::from_str(&said).expect("a line");
+    let url = serving["url"].as_str().expect("where").to_owned();
+    let address = url.trim_start_matches("http://").trim_end_matches("/metrics");
+    let metrics = || {
+        let mut scrape = std::net::TcpStream::connect(address).expect("connects");
+        scrape.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("asks");
+        let mut text = String::new();
+        scrape.read_to_string(&mut text).expect("is answered");
+        text
+    };
+
+    let orphaned = world.orphan(7001);
+    eventually("the gauge of FIN-WAIT-2", || {
+        metrics().contains("lastack_connections{state=\"FIN-WAIT-2\"} 1.0\n").then_some(())
+    });
+    drop(orphaned);
+    let listener = lastack::blocking::TcpListener::bind(&world.net, "10.0.0.1:7002").expect("binds");
+    let mut client = lastack::blocking::TcpStream::connect(&world.client, "10.0.0.1:7002").expect("connects");
+    let (server, _) = listener.accept().expect("accepts");
+    client.write_all(b"never read").expect("writes");
+    // What arrived has not been read: a reset.
+    eventually("it has arrived", || {
+        let filter = "sport = :7002 and state established";
+        let words: Vec<&str> = filter.split(' ').collect();
+        let arguments = [&["ss", "--source", &world.name, "--json"], words.as_slice()].concat();
+        (json(&arguments, 0)["sockets"][0]["recv_q"] == 10).then_some(())
+    });
+    drop(server);
+    let text = eventually("both ends are counted", || {
+        let text = metrics();
+        text.contains("how=\"reset\"").then_some(text)
+    });
+    let closed = |labels: &str| text.contains(&format!("lastack_connections_closed_total{{{labels}}} 1\n"));
+    assert!(closed(r#"how="fin",reason="none",closed_by="remote""#), "{text}");
+    assert!(closed(r#"how="reset",reason="TCP_ABORT_ON_CLOSE",closed_by="remote""#), "{text}");
+    let sent = "lastack_resets_total{direction=\"sent\",reason=\"TCP_ABORT_ON_CLOSE\"} 1\n";
+    assert!(text.contains(sent), "{text}");
+    let lines = std::fs::read_to_string(&log).expect("a log");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    let [fin, reset] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!((&fin["source"], &fin["how"]), (&world.name.as_str().into(), &"fin".into()));
+    assert_eq!((&reset["remote"], &reset["bytes_up"]), (&"10.0.0.1:7002".into(), &10.into()));
+
+    drop((client, listener));
+    drop(world);
+    let output = exporter.wait_with_output().expect("ends");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("has ended"));
 }
 
 /// Linux puts a tab between two ports: that makes them no others.

@@ -1,12 +1,16 @@
-//! Closed connections: an ending put together with what tracepoints said about its life.
+//! Closed connections: an ending put together with what tracepoints said about its life, or a stack's own record of it.
 //!
 //! Owns:    hints by socket, bounded, until the ending comes or they are old.
-//! Input:   [`Event`]s of a trace (where permitted) and [`Row`]s of ended sockets.
+//! Input:   [`Event`]s of a trace (where permitted) and [`Row`]s of ended sockets; a [`Life`].
 //! Output:  one [`Closed`] an ending: who closed first, how, why, as far as it is known.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use lastack_core::error::SocketError;
+use lastack_core::observe::{self, Ending, Life, Side, TcpInfo};
 use lastack_core::tcp::state::TcpState;
+use lastack_core::time::Instant;
 use serde_json::{Map, Value, json};
 
 use crate::row::Row;
@@ -15,6 +19,8 @@ use crate::trace::sockets::BySocket;
 
 /// Sockets remembered at most; beyond, the oldest half is forgotten.
 const MAX_HINTS: usize = 100_000;
+/// The source of the kernel's.
+const KERNEL: &str = "kernel";
 
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -27,13 +33,19 @@ pub enum How {
     Refused,
     /// Given up.
     Timeout,
-    /// No tracepoint told.
+    /// An ICMP error ended the attempt.
+    Unreachable,
+    /// By the operator, through a lastack.
+    Killed,
+    /// Nobody told.
     Unknown,
 }
 
 /// One closed connection.
 #[derive(Clone, Debug)]
 pub struct Closed {
+    /// `kernel`, or the name of the lastack it was a connection of.
+    pub source: Arc<str>,
     /// The socket at its end.
     pub row: Row,
     /// When, nanoseconds since the Unix epoch.
@@ -44,8 +56,10 @@ pub struct Closed {
     pub how: How,
     /// `program` (this host's), `remote`, `none`; `None` when nobody told.
     pub closed_by: Option<&'static str>,
-    /// The kernel's word for a RST that was sent.
+    /// The kernel's or the stack's word for a RST that was sent.
     pub reason: Option<Arc<str>>,
+    /// Payload bytes that the program sent and received, where known.
+    pub bytes: Option<(u64, u64)>,
     /// The process that last acted on it: opened it, or closed it.
     pub pid: Option<u32>,
     /// Its name.
@@ -111,7 +125,11 @@ impl Correlator {
             None if hint.closed_by.is_some() => How::Fin,
             None => How::Unknown,
         };
+        let sent_and_received =
+            |info: &TcpInfo| (info.bytes_sent.saturating_sub(info.bytes_retrans), info.bytes_received);
         Closed {
+            source: KERNEL.into(),
+            bytes: row.socket.info.as_deref().map(sent_and_received),
             row,
             ended_ns,
             opened_ns: hint.opened_ns,
@@ -152,22 +170,63 @@ impl How {
             Self::Reset => "reset",
             Self::Refused => "refused",
             Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Killed => "killed",
             Self::Unknown => "unknown",
         }
     }
 }
 
 impl Closed {
+    /// The record of a connection of the lastack called `source`, told from the program's side: the program is the stack's
+    /// peer.
+    pub(crate) fn of_stack(source: &str, event: &observe::Event, life: &Life) -> Self {
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let (local, remote) = event.tuple.map_or((unknown, unknown), |ends| (ends.remote, ends.local));
+        let mut row = Row::new(TcpState::Close, local, remote);
+        row.socket.cookie = event.cookie;
+        let (how, reason) = match life.ending {
+            Some(Ending::Fin | Ending::FinWait2Expired) => (How::Fin, None),
+            Some(Ending::ResetSent(reason)) => (How::Reset, Some(reason.name().into())),
+            Some(Ending::ResetReceived) if life.established_at.is_none() => (How::Refused, None),
+            Some(Ending::ResetReceived) => (How::Reset, None),
+            Some(Ending::Failed(SocketError::TimedOut)) => (How::Timeout, None),
+            Some(Ending::Failed(_)) => (How::Unreachable, None),
+            Some(Ending::Killed) => (How::Killed, None),
+            Some(Ending::Abandoned) | None => (How::Unknown, None),
+        };
+        let closed_by = match life.first_close {
+            Some(Side::Local) => Some("remote"),
+            Some(Side::Remote) => Some("program"),
+            None if matches!(how, How::Timeout | How::Unreachable) => Some("none"),
+            None => None,
+        };
+        Self {
+            source: source.into(),
+            row,
+            ended_ns: life.ended_at.unwrap_or(event.at).as_nanos(),
+            opened_ns: life.established_at.map(Instant::as_nanos),
+            how,
+            closed_by,
+            reason,
+            bytes: Some((life.bytes_received, life.bytes_acked)),
+            pid: None,
+            comm: None,
+        }
+    }
+
     /// One line of NDJSON, schema 1; unknown values are absent.
     pub fn to_json(&self) -> Value {
-        let Self { row, ended_ns, opened_ns, how, closed_by, reason, pid, comm } = self;
+        let Self { source, row, ended_ns, opened_ns, how, closed_by, reason, bytes, pid, comm } = self;
         let socket = &row.socket;
         let mut out = Map::new();
         let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
         put("schema", 1.into());
         put("event", "connection".into());
-        put("source", "kernel".into());
-        put("netns", row.netns.into());
+        put("source", (**source).into());
+        if **source == *KERNEL {
+            put("netns", row.netns.into());
+        }
         put("cookie", socket.cookie.into());
         put("protocol", "tcp".into());
         put("family", if socket.local.is_ipv4() { 4 } else { 6 }.into());
@@ -193,9 +252,11 @@ impl Closed {
         if let Some(comm) = comm {
             put("process", (**comm).into());
         }
+        if let Some((up, down)) = bytes {
+            put("bytes_up", (*up).into());
+            put("bytes_down", (*down).into());
+        }
         if let Some(info) = socket.info.as_deref() {
-            put("bytes_up", info.bytes_sent.saturating_sub(info.bytes_retrans).into());
-            put("bytes_down", info.bytes_received.into());
             put("segments_up", info.segs_out.into());
             put("segments_down", info.segs_in.into());
             put("retransmits", info.total_retrans.into());

@@ -1,17 +1,23 @@
 //! Watching for long: looks, endings and events put together. What `record` and `export` have in common.
 //!
-//! Owns:    the kernel source, the subscription to endings, the trace where permitted, the recorder.
+//! Owns:    what is watched (a namespace of the kernel, or a running lastack), the recorder.
 //! Output:  each ended connection and each reset, handed to the caller as it comes.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::closed::{Closed, Correlator};
+use crate::closed::Closed;
 use crate::record::Recorder;
 use crate::snapshot::Snapshot;
-use crate::source::kernel::{Endings, Kernel, Query, Scope, TraceOptions, Tracer};
+use crate::source::kernel::Scope;
 use crate::trace::Event;
+
+mod kernel;
+mod stack;
+
+use kernel::OfKernel;
+use stack::OfStack;
 
 /// What came up between two ticks.
 #[derive(Debug)]
@@ -22,15 +28,16 @@ pub enum News {
     Reset(Box<Event>),
 }
 
-/// A watch over one namespace.
+#[derive(Debug)]
+enum Watched {
+    Kernel(Box<OfKernel>),
+    Stack(Box<OfStack>),
+}
+
+/// A watch over one namespace of the kernel, or over one running lastack.
 #[derive(Debug)]
 pub struct Live {
-    kernel: Kernel,
-    endings: Endings,
-    tracer: Option<Tracer>,
-    /// Why there is no trace.
-    refused: Option<io::Error>,
-    correlator: Correlator,
+    watched: Watched,
     recorder: Recorder,
     interval: Duration,
     looked: Option<Instant>,
@@ -39,34 +46,42 @@ pub struct Live {
 }
 
 impl Live {
-    /// Begins; a look at all sockets every `interval`.
+    /// Begins with a namespace; a look at all sockets every `interval`.
     ///
     /// # Errors
     /// When the kernel's sockets cannot be read. A trace that is not permitted is no error: see
     /// [`Live::refused`].
     pub fn open(scope: &Scope, interval: Duration) -> io::Result<Self> {
-        let endings = Endings::open(scope)?;
-        let (tracer, refused) = match Tracer::open(TraceOptions { ends: true, ..TraceOptions::default() }) {
-            Ok(tracer) => (Some(tracer), None),
-            Err(error) => (None, Some(error)),
-        };
-        Ok(Self {
-            kernel: Kernel::open(scope)?,
-            endings,
-            correlator: Correlator::default(),
-            tracer,
-            refused,
-            recorder: Recorder::default(),
-            interval,
-            looked: None,
-            last: Snapshot::default(),
-            before: None,
-        })
+        Ok(Self::new(Watched::Kernel(Box::new(OfKernel::open(scope)?)), interval))
+    }
+
+    /// Begins with the running lastack of that name or process id.
+    ///
+    /// # Errors
+    /// As [`crate::source::stack::Stack::open`].
+    pub fn of_stack(name: &str, interval: Duration) -> io::Result<Self> {
+        Ok(Self::new(Watched::Stack(Box::new(OfStack::open(name)?)), interval))
+    }
+
+    fn new(watched: Watched, interval: Duration) -> Self {
+        let (last, recorder) = (Snapshot::default(), Recorder::default());
+        Self { watched, recorder, interval, looked: None, last, before: None }
     }
 
     /// Why tracepoints could not be read, where they could not.
     pub fn refused(&self) -> Option<&io::Error> {
-        self.refused.as_ref()
+        match &self.watched {
+            Watched::Kernel(kernel) => kernel.refused(),
+            Watched::Stack(_) => None,
+        }
+    }
+
+    /// True when what is watched has ended: a kernel does not, a lastack does.
+    pub fn ended(&self) -> bool {
+        match &self.watched {
+            Watched::Kernel(_) => false,
+            Watched::Stack(stack) => stack.ended(),
+        }
     }
 
     /// Waits at most `timeout` for news; looks at all sockets when it is time. True after a look.
@@ -84,7 +99,13 @@ impl Live {
     }
 
     fn look(&mut self) -> io::Result<()> {
-        let now = self.kernel.snapshot(&Query::everything())?;
+        let now = match &mut self.watched {
+            Watched::Kernel(kernel) => kernel.snapshot()?,
+            Watched::Stack(stack) => match stack.snapshot()? {
+                Some(now) => now,
+                None => return Ok(()),
+            },
+        };
         self.recorder.note(&now.rows, now.taken_ns);
         self.before = Some(std::mem::replace(&mut self.last, now)).filter(|before| before.taken_ns > 0);
         self.looked = Some(clock::monotonic());
@@ -92,28 +113,17 @@ impl Live {
     }
 
     fn drain(&mut self, timeout: Duration, each: &mut dyn FnMut(News)) -> io::Result<()> {
-        let Self { endings, tracer, correlator, recorder, .. } = self;
-        // Endings come last: by then what led to them has been read.
-        let mut ended = Vec::new();
-        endings.wait(timeout, &mut |row| ended.push(row))?;
-        if let Some(tracer) = tracer {
-            tracer.wait(Duration::ZERO, &mut |event| {
-                correlator.event(&event);
-                if matches!(event.name, "tcp_send_reset" | "tcp_receive_reset") {
-                    each(News::Reset(Box::new(event)));
-                }
-            })?;
-        }
-        for row in ended {
-            // A socket that never was connected ends too; that is no connection's end.
-            if row.socket.remote.port() == 0 {
-                continue;
+        let Self { watched, recorder, .. } = self;
+        let mut completed = |mut news: News| {
+            if let News::Closed(closed) = &mut news {
+                recorder.complete(closed);
             }
-            let mut closed = correlator.ended(row, clock::unix_ns());
-            recorder.complete(&mut closed);
-            each(News::Closed(Box::new(closed)));
+            each(news);
+        };
+        match watched {
+            Watched::Kernel(kernel) => kernel.wait(timeout, &mut completed),
+            Watched::Stack(stack) => stack.wait(timeout, &mut completed),
         }
-        Ok(())
     }
 
     /// The last look, and the one before it.
@@ -126,8 +136,11 @@ impl Live {
         &self.recorder
     }
 
-    /// Events that did not fit into a ring, and overflows of the endings' buffer.
+    /// Events that did not fit into a ring or a queue, and overflows of the endings' buffer.
     pub fn lost(&self) -> u64 {
-        self.tracer.as_ref().map_or(0, Tracer::lost) + self.endings.overflows()
+        match &self.watched {
+            Watched::Kernel(kernel) => kernel.lost(),
+            Watched::Stack(stack) => stack.lost(),
+        }
     }
 }

@@ -80,6 +80,11 @@ impl Event {
         }
     }
 
+    /// True for a RST, sent or received.
+    pub fn is_reset(&self) -> bool {
+        matches!(self.name, "tcp_send_reset" | "tcp_receive_reset")
+    }
+
     /// A row with what the event knows, for filters.
     pub fn as_row(&self) -> Option<Row> {
         if let Some(row) = &self.row {

@@ -10,6 +10,16 @@ pub enum Lang {
     Zh,
 }
 
+impl Lang {
+    /// The one of two texts that is in this language.
+    pub const fn pick<'a>(self, en: &'a str, zh: &'a str) -> &'a str {
+        match self {
+            Self::En => en,
+            Self::Zh => zh,
+        }
+    }
+}
+
 /// One fixed text in both languages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Text {
@@ -22,10 +32,7 @@ pub struct Text {
 impl Text {
     /// The text in `lang`.
     pub const fn get(self, lang: Lang) -> &'static str {
-        match lang {
-            Lang::En => self.en,
-            Lang::Zh => self.zh,
-        }
+        lang.pick(self.en, self.zh)
     }
 }
 
@@ -46,10 +53,7 @@ pub struct Words {
 impl Words {
     /// The text in `lang`.
     pub fn get(&self, lang: Lang) -> &str {
-        match lang {
-            Lang::En => &self.en,
-            Lang::Zh => &self.zh,
-        }
+        lang.pick(&self.en, &self.zh)
     }
 }
 

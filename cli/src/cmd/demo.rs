@@ -12,8 +12,9 @@ use lastack_observe::doctor::{self, Limits};
 use lastack_observe::filter::Filter;
 use lastack_observe::snapshot::Snapshot;
 use lastack_observe::source::kernel::{Kernel, Query, Scope};
+use lastack_observe::words::Lang;
 
-use crate::args::{Globals, Lang};
+use crate::args::Globals;
 use crate::cmd;
 use crate::failure::{EXIT_OURS, Failure};
 use crate::run::impair::Asked;
@@ -99,12 +100,8 @@ impl Demo {
         if self.as_json {
             return Ok(());
         }
-        let text = match self.lang {
-            Lang::En => en,
-            Lang::Zh => zh,
-        };
         let mut out = io::stdout().lock();
-        writeln!(out, "{text}\n")?;
+        writeln!(out, "{}\n", self.lang.pick(en, zh))?;
         out.flush()
     }
 
@@ -151,7 +148,7 @@ impl Demo {
             &Limits { min_count: Some(1), min_age_ms: 0, ..Limits::default() },
         );
         let mut out = BufWriter::new(io::stdout().lock());
-        let lang = self.lang.into();
+        let lang = self.lang;
         if self.as_json {
             cmd::doctor::document(&findings, &found.snapshot, None, None, lang, &mut out)?;
         } else {

@@ -83,7 +83,7 @@ struct Look {
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let out = &mut BufWriter::new(io::stdout().lock());
-    let lang = globals.lang().into();
+    let lang = globals.lang();
     let paint = Paint { colored: globals.colored() };
     if let Some(id) = &args.explain {
         explain(id, lang, globals.json, &paint, out)?;

@@ -32,6 +32,7 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 Examples:
   sudo lastack export --listen 127.0.0.1:9435            /metrics for Prometheus
   sudo lastack export --ndjson /var/log/closed.ndjson    and a line for each connection that ends
+  lastack export --source NAME                           of a lastack that runs, until it ends
 
 What goes with it: lastack export --print dashboard|alerts|unit-export|unit-record")]
 pub(crate) struct Args {
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         io::stdout().write_all(text.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let scope = args.source.one_namespace()?;
+    let mut live = args.source.watch(args.interval)?;
     let mut output = args.ndjson.as_deref().map(open_output).transpose()?;
     let listener = TcpListener::bind(args.listen).map_err(|error| {
         Failure::new(
@@ -77,7 +78,6 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     })?;
     listener.set_nonblocking(true)?;
     let refused = |error: io::Error| args.source.refused(&error);
-    let mut live = Live::open(&scope, args.interval).map_err(refused)?;
     if let Some(error) = live.refused() {
         say!("note: reasons of resets and how connections end are not seen: {error}; sudo lastack export");
     }
@@ -92,7 +92,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     let mut over = false;
     while !over {
         // What ended before the interrupt and has not been read yet belongs to it.
-        over = interrupt.raised() || args.duration.is_some_and(|length| start.elapsed() >= length);
+        over = interrupt.raised()
+            || live.ended()
+            || args.duration.is_some_and(|length| start.elapsed() >= length);
         let mut lines = String::new();
         let mut each = |news| match news {
             News::Closed(closed) => {
@@ -117,6 +119,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             // A scraper that goes away in the middle is its own affair.
             let _ = answer(client, &exporter, &live);
         }
+    }
+    if let Some(name) = args.source.stack_name().filter(|_| live.ended()) {
+        say!("{name} has ended");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -51,7 +51,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
-    let lang = globals.lang().into();
+    let lang = globals.lang();
     let query = Query { filter: args.filter()?, detail: Detail::Full, owners: true, v6: None };
     let mut source = args.source.open()?;
     let snapshot = source.snapshot(&query).map_err(|error| args.source.refused(&error))?;

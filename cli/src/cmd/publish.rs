@@ -7,9 +7,10 @@ use lastack_core::observe::control::Reply;
 use lastack_gateway::publish::{HostPort, Port};
 use lastack_observe::json;
 use lastack_observe::source::stack::{Refusal, Stack};
+use lastack_observe::words::Lang;
 use serde_json::{Value, json};
 
-use crate::args::{Globals, Lang};
+use crate::args::Globals;
 use crate::failure::Failure;
 use crate::run::publish::{read_one, remedy, unread};
 use crate::source_args;
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             json!({"schema": json::SCHEMA, "source": stack.name(), "published": ports(&published)})
         )?;
     } else if published.is_empty() {
-        writeln!(out, "{}", pick(globals.lang(), "no port is published", "没有发布任何端口"))?;
+        writeln!(out, "{}", globals.lang().pick("no port is published", "没有发布任何端口"))?;
     } else {
         let mut table = table(globals.lang(), None);
         published.iter().filter_map(|port| row(port, globals.lang())).for_each(|row| table.push(row));
@@ -90,14 +91,13 @@ fn everywhere(globals: &Globals) -> Result<ExitCode, Failure> {
         writeln!(
             out,
             "{}",
-            pick(
-                lang,
+            lang.pick(
                 "no lastack runs: lastack run --name NAME -- CMD",
                 "没有正在运行的 lastack：lastack run --name NAME -- CMD"
             )
         )?;
     } else {
-        let mut table = table(lang, Some(pick(lang, "Run", "运行")));
+        let mut table = table(lang, Some(lang.pick("Run", "运行")));
         for run in &runs {
             let name = format!("{} ({})", run.name, run.pid);
             let mut rows: Vec<_> = run.published.iter().filter_map(|port| row(port, lang)).collect();
@@ -206,22 +206,15 @@ fn ports(published: &[Reply]) -> Vec<Value> {
     published.iter().filter_map(document).collect()
 }
 
-const fn pick(lang: Lang, en: &'static str, zh: &'static str) -> &'static str {
-    match lang {
-        Lang::En => en,
-        Lang::Zh => zh,
-    }
-}
-
 fn table(lang: Lang, first: Option<&'static str>) -> Table {
     let mut columns: Vec<(&'static str, bool)> = first.map(|name| (name, false)).into_iter().collect();
     columns.extend([
-        (pick(lang, "Proto", "协议"), false),
-        (pick(lang, "Host", "主机"), false),
-        (pick(lang, "Inside", "内侧"), true),
-        (pick(lang, "Open", "打开"), true),
-        (pick(lang, "Total", "总计"), true),
-        (pick(lang, "Served by", "服务者"), false),
+        (lang.pick("Proto", "协议"), false),
+        (lang.pick("Host", "主机"), false),
+        (lang.pick("Inside", "内侧"), true),
+        (lang.pick("Open", "打开"), true),
+        (lang.pick("Total", "总计"), true),
+        (lang.pick("Served by", "服务者"), false),
     ]);
     Table::new(&columns)
 }
@@ -233,7 +226,7 @@ fn row(reply: &Reply, lang: Lang) -> Option<Vec<String>> {
     let places: Vec<_> = host.iter().map(ToString::to_string).collect();
     let server = match (pid, process) {
         (Some(pid), Some(process)) => format!("{process} ({pid})"),
-        _ => pick(lang, "nobody", "无").to_owned(),
+        _ => lang.pick("nobody", "无").to_owned(),
     };
     Some(vec![
         protocol.clone(),

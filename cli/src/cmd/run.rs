@@ -11,8 +11,9 @@ use lastack_core::observe::control;
 use lastack_gateway::addresses;
 use lastack_gateway::sandbox::DeviceChoice;
 use lastack_gateway::signals::Signals;
+use lastack_observe::words::Lang;
 
-use crate::args::{Globals, Lang};
+use crate::args::Globals;
 use crate::failure::{EXIT_OURS, Failure};
 use crate::run::impair::ImpairFlags;
 use crate::run::inject;

@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             if globals.json {
                 summary_document(groups, &rest, out)?;
             } else {
-                summary(groups, &rest, args.no_header, globals.lang().into(), out)?;
+                summary(groups, &rest, args.no_header, globals.lang(), out)?;
             }
         } else {
             self::groups(&groups, &rest, &keys, args.no_header, globals.json, out)?;

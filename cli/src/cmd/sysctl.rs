@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             "--netns PATH, or without it for this one",
         ));
     }
-    let lang = globals.lang().into();
+    let lang = globals.lang();
     let paint = Paint { colored: globals.colored() };
     let out = &mut BufWriter::new(io::stdout().lock());
     let (knob, value) = match &args.assignment {

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
         let need = if filter.needs_owner() { Owners::First } else { Owners::Later };
         let looker = Looker::start(look, need, Pace::new(args.interval, LOOK_SHARE))?;
         let model = Model::new(args.filter.join(" "), filter);
-        screen(looker, own, &args.source, model, end, globals.lang().into())
+        screen(looker, own, &args.source, model, end, globals.lang())
     } else {
         // Lines say states and rules: nobody's name.
         let pace = Pace::new(args.interval.max(FINDINGS_PAUSE), FINDINGS_SHARE);

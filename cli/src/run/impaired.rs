@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use lastack::impair::{DirectionReport, PathCounters, Report};
+use lastack_observe::words::Lang;
 use serde::Serialize;
 
-use crate::args::Lang;
 use crate::run::words::{bytes, time};
 
 /// What was asked for and what happened.

@@ -15,11 +15,11 @@ use std::thread::JoinHandle;
 use lastack_gateway::Note;
 use lastack_gateway::confine;
 use lastack_gateway::journal::Entry;
+use lastack_observe::words::Lang;
 
 use super::impaired::Account;
 use super::report::{Place, Report, Style};
 use super::words::{arrow, explain, explain_flow, explain_limit, place, time};
-use crate::args::Lang;
 
 /// Notes that may wait to be handed over.
 const WAITING: usize = 1 << 18;

@@ -13,8 +13,8 @@ use lastack_gateway::journal::{
 };
 use lastack_gateway::limits::Reached;
 use lastack_gateway::sandbox::DeviceKind;
+use lastack_observe::words::Lang;
 
-use crate::args::Lang;
 use crate::run::impaired::Account;
 use crate::run::words::{self, bytes, time};
 
@@ -84,13 +84,6 @@ pub(crate) struct Style {
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    fn pick(self, en: &'static str, zh: &'static str) -> &'static str {
-        match self.lang {
-            Lang::En => en,
-            Lang::Zh => zh,
-        }
     }
 }
 
@@ -201,7 +194,7 @@ impl Report {
             let _ = writeln!(
                 text,
                 "{}",
-                style.pick(
+                style.lang.pick(
                     "there is nothing to journal; localhost inside is the program's own, this host's is 10.0.2.2 and fd00:6c61::2",
                     "没有可记录的内容；内侧的 localhost 是程序自己的，本机的回环地址是 10.0.2.2 和 fd00:6c61::2",
                 )
@@ -211,7 +204,7 @@ impl Report {
             let _ = writeln!(
                 text,
                 "{}",
-                style.pick(
+                style.lang.pick(
                     "inside, ip_local_port_range is 1024-65535 and tcp_tw_reuse is 1, so that the program's kernel has ports enough",
                     "内侧的 ip_local_port_range 为 1024-65535，tcp_tw_reuse 为 1，以免程序的内核用尽端口",
                 )
@@ -301,7 +294,7 @@ impl Report {
             parts.push(format!("↑ {}  ↓ {}", bytes(self.bytes_up), bytes(self.bytes_down)));
         }
         if self.lost > 0 {
-            parts.push(format!("{} {}", bytes(self.lost), style.pick("lost", "丢失")));
+            parts.push(format!("{} {}", bytes(self.lost), style.lang.pick("lost", "丢失")));
         }
         if self.flows > 0 {
             parts.push(counted(self.flows, "UDP flow", "UDP flows", "UDP 流"));
@@ -313,8 +306,8 @@ impl Report {
             parts.push(counted(self.lookups, "lookup", "lookups", "域名查询"));
         }
         match self.device {
-            Some(DeviceKind::Tun) => parts.push(style.pick("over TUN", "经由 TUN").to_owned()),
-            Some(DeviceKind::Veth) => parts.push(style.pick("over veth", "经由 veth").to_owned()),
+            Some(DeviceKind::Tun) => parts.push(style.lang.pick("over TUN", "经由 TUN").to_owned()),
+            Some(DeviceKind::Veth) => parts.push(style.lang.pick("over veth", "经由 veth").to_owned()),
             None => {}
         }
         parts.join(" · ")
@@ -326,10 +319,10 @@ fn tell_connection(text: &mut String, c: &Connection, style: Style) {
     let arrow = words::arrow(c.direction);
     let _ = write!(text, "{}  {process} {arrow} {}", style.paint("1", &format!("#{}", c.id)), c.remote);
     if let Some(host) = c.host_remote.filter(|host| *host != c.remote) {
-        let _ = write!(text, " ({} {host})", style.pick("host", "主机"));
+        let _ = write!(text, " ({} {host})", style.lang.pick("host", "主机"));
     }
     if let Some(published) = c.host_local {
-        let _ = write!(text, " {} {published}", style.pick("at", "经由"));
+        let _ = write!(text, " {} {published}", style.lang.pick("at", "经由"));
     }
     let _ = match c.handshake_us {
         Some(handshake) => {
@@ -347,11 +340,11 @@ fn tell_connection(text: &mut String, c: &Connection, style: Style) {
         let _ = write!(text, "  ↑ {}  ↓ {}", bytes(c.bytes_up), bytes(c.bytes_down));
     }
     for (leg, retransmits) in [
-        (style.pick("inside", "内侧"), c.inside.map_or(0, |leg| leg.retransmits)),
-        (style.pick("outside", "外侧"), c.outside.map_or(0, |leg| leg.retransmits)),
+        (style.lang.pick("inside", "内侧"), c.inside.map_or(0, |leg| leg.retransmits)),
+        (style.lang.pick("outside", "外侧"), c.outside.map_or(0, |leg| leg.retransmits)),
     ] {
         if retransmits > 0 {
-            let _ = write!(text, "  {} {retransmits} ({leg})", style.pick("retransmits", "重传"));
+            let _ = write!(text, "  {} {retransmits} ({leg})", style.lang.pick("retransmits", "重传"));
         }
     }
     text.push('\n');
@@ -359,7 +352,7 @@ fn tell_connection(text: &mut String, c: &Connection, style: Style) {
     let color = if c.verdict.how == How::Fin && c.lost_bytes() == 0 { "32" } else { "33" };
     let _ = writeln!(text, "    {}", style.paint(color, &explanation.text));
     if let Some(advice) = explanation.advice {
-        let _ = writeln!(text, "    {}: {advice}", style.pick("try", "建议"));
+        let _ = writeln!(text, "    {}: {advice}", style.lang.pick("try", "建议"));
     }
 }
 
@@ -373,7 +366,7 @@ fn tell_flow(text: &mut String, flow: &Flow, style: Style) {
         words::place(flow)
     );
     if let Some(host) = flow.host_remote.filter(|host| *host != flow.remote) {
-        let _ = write!(text, " ({} {host})", style.pick("host", "主机"));
+        let _ = write!(text, " ({} {host})", style.lang.pick("host", "主机"));
     }
     let _ = writeln!(
         text,

@@ -5,10 +5,10 @@
 
 use std::path::PathBuf;
 
+use lastack_observe::words::Lang;
 use lastack_observe::words::{Words, says};
 
 use super::observe::{MOST_ROOMS, Untold};
-use crate::args::Lang;
 
 /// One thing that a journal, or a run, lacks.
 #[derive(Clone, PartialEq, Eq, Debug)]

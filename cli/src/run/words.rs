@@ -6,8 +6,8 @@
 
 use lastack_gateway::journal::{Connection, Direction, Flow, FlowProtocol, How, Reason, Verdict};
 use lastack_gateway::limits::Reached;
+use lastack_observe::words::Lang;
 
-use crate::args::Lang;
 use crate::run::{words_en, words_zh};
 
 /// What a record means.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lastack_core::observe::control::{self, Reply, Request};
-use lastack_core::observe::{EventKind, EventMask, Gauges, SocketRow, TimerKind};
+use lastack_core::observe::{self, EventKind, EventMask, Gauges, SocketRow, TimerKind};
 use lastack_core::tcp::state::TcpState;
 
 use crate::filter::Filter;
@@ -293,6 +293,15 @@ impl StackEvents {
     /// # Errors
     /// When reading fails.
     pub fn wait(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> io::Result<bool> {
+        self.wait_raw(timeout, &mut |event| each(event_of(&event)))
+    }
+
+    /// As [`StackEvents::wait`], with all that the stack says of each.
+    pub(crate) fn wait_raw(
+        &mut self,
+        timeout: Duration,
+        each: &mut dyn FnMut(observe::Event),
+    ) -> io::Result<bool> {
         self.stack.stream.get_ref().set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
         loop {
             // A line may come in pieces: what is there of it is kept.
@@ -300,7 +309,7 @@ impl StackEvents {
             match self.stack.stream.by_ref().take(room).read_until(b'\n', &mut self.partial) {
                 Ok(_) if self.partial.ends_with(b"\n") => {
                     match serde_json::from_slice(&self.partial)? {
-                        Reply::Event(event) => each(event_of(&event)),
+                        Reply::Event(event) => each(*event),
                         Reply::Lost { count } => self.lost += count,
                         _ => {}
                     }
@@ -382,7 +391,8 @@ pub fn row(socket: SocketRow) -> Row {
     Row { uid: (!record).then_some(0), ..Row::from(socket) }
 }
 
-fn event_of(event: &lastack_core::observe::Event) -> Event {
+/// An event of a stack's, in the words of a trace.
+pub(crate) fn event_of(event: &observe::Event) -> Event {
     let mut out = Event::new(event.at.as_nanos(), event.kind.name());
     out.cookie = Some(event.cookie).filter(|cookie| *cookie != 0);
     out.local = event.tuple.map(|tuple| tuple.local);

@@ -13,10 +13,11 @@ use lastack_lab::stories::outline::{self, Difference, Value};
 use lastack_lab::stories::words::{Lang, time};
 use lastack_lab::stories::{self, OnLinux, Options, Record, Side, Story};
 use lastack_observe::doctor::Rule;
+use lastack_observe::words as observe;
 use serde_json::json;
 
 use super::TargetArg;
-use crate::args::{self, Globals};
+use crate::args::Globals;
 use crate::failure::Failure;
 use crate::story::chart::Chart;
 use crate::story::{Layout, lanes, svg};
@@ -68,8 +69,8 @@ fn find(id: &str) -> Result<&'static Story, Failure> {
 
 fn lang(globals: &Globals) -> Lang {
     match globals.lang() {
-        args::Lang::En => Lang::En,
-        args::Lang::Zh => Lang::Zh,
+        observe::Lang::En => Lang::En,
+        observe::Lang::Zh => Lang::Zh,
     }
 }
 
@@ -518,8 +519,8 @@ fn heading(story: &Story, layout: &Layout, out: &mut dyn Write) -> io::Result<()
 /// Cause, cure and myths: `doctor`'s own words.
 fn reasons(story: &Story, layout: &Layout, out: &mut dyn Write) -> io::Result<()> {
     let lang = match layout.lang {
-        Lang::En => lastack_observe::words::Lang::En,
-        Lang::Zh => lastack_observe::words::Lang::Zh,
+        Lang::En => observe::Lang::En,
+        Lang::Zh => observe::Lang::Zh,
     };
     let heads = match layout.lang {
         Lang::En => ["cause      ", "what helps ", "what not   "],
