@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::addresses::{self, Destination};
 use crate::carry::{Kept, blank, carry, inside, since, tell_ended, verdict};
 use crate::dns::{self, Route, Served};
-use crate::host::HostStream;
+use crate::host::{Dialled, HostStream};
 use crate::journal::{ClosedBy, Connection, Direction, How, Reason, states};
 use crate::owner::Protocol;
 use crate::ping;
@@ -318,7 +318,7 @@ async fn dial(
     let mut tries = 0;
     let connect = async {
         loop {
-            match HostStream::connect(to).await {
+            match connect(session, to).await {
                 Err(error) if tries < RETRIES && is_shortage(&error) => {
                     tries += 1;
                     tokio::time::sleep(RETRY).await;
@@ -342,6 +342,14 @@ async fn dial(
             return None;
         }
     }
+}
+
+async fn connect(session: &Session, to: SocketAddr) -> io::Result<HostStream> {
+    let dialled = match session.beside() {
+        Some(beside) => beside.run(move || Dialled::new(to)).await,
+        None => Dialled::new(to),
+    };
+    HostStream::dialled(dialled?).await
 }
 
 fn is_shortage(error: &io::Error) -> bool {

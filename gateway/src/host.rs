@@ -59,12 +59,17 @@ pub struct HostInfo {
     pub unacked_bytes: u64,
 }
 
-impl HostStream {
-    /// Connects to `remote`, without waiting in the kernel.
-    ///
+/// A connection that was begun: all that is done before there is anything to wait for. It needs no runtime.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    fd: OwnedFd,
+    is_established: bool,
+}
+
+impl Dialled {
     /// # Errors
-    /// The errno connect(2) would give.
-    pub async fn connect(remote: SocketAddr) -> io::Result<Self> {
+    /// As [`HostStream::connect`].
+    pub(crate) fn new(remote: SocketAddr) -> io::Result<Self> {
         let family = if remote.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -75,10 +80,29 @@ impl HostStream {
             Err(error) => return Err(error.into()),
         }
         // On the host itself the handshake is over when the call is: nothing to wait for.
-        if remote.ip().is_loopback() && rustix::net::getpeername(&fd).is_ok() {
-            return Self::registered(fd, true);
-        }
+        let is_established = remote.ip().is_loopback() && rustix::net::getpeername(&fd).is_ok();
+        Ok(Self { fd, is_established })
+    }
+}
+
+impl HostStream {
+    /// Connects to `remote`, without waiting in the kernel.
+    ///
+    /// # Errors
+    /// The errno connect(2) would give.
+    pub async fn connect(remote: SocketAddr) -> io::Result<Self> {
+        Self::dialled(Dialled::new(remote)?).await
+    }
+
+    /// Waits for the answer to a connection that was begun.
+    ///
+    /// # Errors
+    /// As [`HostStream::connect`].
+    pub(crate) async fn dialled(Dialled { fd, is_established }: Dialled) -> io::Result<Self> {
         let mut stream = Self::registered(fd, true)?;
+        if is_established {
+            return Ok(stream);
+        }
         let closed = stream.fd.writable().await?.ready().is_write_closed();
         if closed && let Some(errno) = stream.take_error() {
             // Past the handshake a reset is the connection's end, not the attempt's.

@@ -10,6 +10,7 @@
 
 pub mod aborts;
 pub mod addresses;
+mod beside;
 mod carry;
 pub mod confine;
 pub mod dns;

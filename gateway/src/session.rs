@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use lastack::Net;
@@ -14,6 +15,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::aborts::{AbortCounters, Match};
 use crate::addresses::{Addresses, GUEST};
+use crate::beside::Beside;
 use crate::dns::Names;
 use crate::host::LARGE_READ;
 use crate::inject::Injections;
@@ -26,6 +28,9 @@ use crate::publish::{Counted, Servers};
 use crate::relay::Policy;
 use crate::rules::{Rules, Verdict};
 use crate::sandbox::DeviceKind;
+
+/// Connections that are a crowd: measured with 32 programs that connect one after the other, 8 and 16 do the same.
+const CROWD: usize = 8;
 
 /// How a gateway behaves.
 #[derive(Debug)]
@@ -150,6 +155,8 @@ pub(crate) struct Session {
     inside_aborts: Option<Mutex<AbortCounters>>,
     outside_aborts: Mutex<AbortCounters>,
     listener: Box<Listener>,
+    /// Where this machine has a second processor.
+    beside: Option<Beside>,
     next_id: AtomicU64,
     open: AtomicUsize,
     idle: Notify,
@@ -192,6 +199,10 @@ impl Session {
             inside_aborts: inside_aborts.map(Mutex::new),
             outside_aborts: Mutex::new(AbortCounters::of_process(std::process::id())),
             listener,
+            beside: thread::available_parallelism()
+                .is_ok_and(|processors| processors.get() > 1)
+                .then(Beside::start)
+                .and_then(Result::ok),
             next_id: AtomicU64::new(1),
             open: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -209,6 +220,11 @@ impl Session {
     /// The next number of a connection or flow.
     pub(crate) fn number(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The thread beside this one, when so many connections are open that it is worth the way.
+    pub(crate) fn beside(&self) -> Option<&Beside> {
+        self.beside.as_ref().filter(|_| self.open() >= CROWD)
     }
 
     pub(crate) fn tell(&self, note: Note) {
