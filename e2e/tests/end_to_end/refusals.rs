@@ -1,10 +1,15 @@
-//! What a machine can refuse, made on purpose: each time three lines that name it and the remedy.
+//! What a machine can refuse, made on purpose: each time three lines that name it and the remedy, and `--observe` as it is offered there.
 
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
-use lastack_e2e::process::{Finished, run};
+use lastack_e2e::process::{Finished, Process, run};
 use lastack_e2e::runner::{as_nobody, copy_for_all};
-use lastack_e2e::{binaries, needs, servers};
+use lastack_e2e::{binaries, clock, journal, needs, servers};
 
 use crate::{SHORT, needs_run};
 
@@ -23,29 +28,64 @@ fn assert_explained(ended: &Finished, cause: &str, remedy: &str) {
 }
 
 /// `script` as root in a mount namespace of its own; `$1` is a copy of `lastack` that everybody may execute.
+fn as_root_in(dir: &Path, script: &str) -> Command {
+    let copy = copy_for_all(binaries::lastack(), dir).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", script, "sh"]).arg(copy).current_dir(dir);
+    command
+}
+
+/// The same, to its end.
 fn as_root(script: &str) -> Finished {
     let dir = servers::directory().unwrap();
-    let copy = copy_for_all(binaries::lastack(), dir.path()).unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", script, "sh"]).arg(copy).current_dir(dir.path());
-    run(&mut command, SHORT).unwrap()
+    run(&mut as_root_in(dir.path(), script), SHORT).unwrap()
+}
+
+/// `lastack` as an ordinary user where `limit` is 0. Limits are themselves per user namespace: in one of our own we may set them.
+fn where_none(limit: &str, dir: &Path) -> Command {
+    let copy = copy_for_all(binaries::lastack(), dir).unwrap();
+    let mut command = if needs::is_root() { as_nobody(false) } else { Command::new("env") };
+    let drop = "setpriv --inh-caps -all --ambient-caps -all --";
+    let script = format!("echo 0 > /proc/sys/user/{limit}; exec {drop} \"$@\"");
+    command.args(["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-ec", &script, "sh"]);
+    command.arg(copy).current_dir(dir);
+    command
 }
 
 #[test]
 fn a_limit_of_no_namespaces_is_named_with_its_sysctl() {
     needs_run!();
+    let dir = servers::directory().unwrap();
     for limit in ["max_user_namespaces", "max_net_namespaces"] {
-        // Limits are themselves per user namespace: in one of our own we may set them to none.
+        let ended = run(where_none(limit, dir.path()).args(["run", "--", "true"]), SHORT).unwrap();
+        assert_eq!(ended.code(), Some(125), "{}", ended.stderr);
+        assert_eq!(
+            ended.stderr.lines().collect::<Vec<_>>(),
+            [
+                "error: cannot make a network namespace for the program",
+                &format!(
+                    "cause: namespaces are switched off: user.{limit} is 0 (No space left on device (os error 28))"
+                ),
+                &format!(
+                    "try:   sudo sysctl user.{limit}=15000; or run as root; or, without a namespace: lastack run --observe -- CMD"
+                ),
+            ]
+        );
+    }
+}
+
+#[test]
+fn root_needs_no_user_namespace_but_a_network_namespace() {
+    needs_run!();
+    let root = |limit: &str| {
         let script = format!("echo 0 > /proc/sys/user/{limit}; exec \"$@\" run -- true");
         let mut command = Command::new("unshare");
-        // Twice: root inside the first would do without another user namespace.
         command.args(["--user", "--map-root-user", "sh", "-ec", &script, "sh"]).arg(binaries::lastack());
-        let ended = run(&mut command, SHORT).unwrap();
-        if limit == "max_user_namespaces" && ended.success() {
-            continue; // Root of that namespace needs no other.
-        }
-        assert_explained(&ended, &format!("user.{limit} is 0"), &format!("sudo sysctl user.{limit}=15000"));
-    }
+        run(&mut command, SHORT).unwrap()
+    };
+    root("max_user_namespaces").expect_success("root does without");
+    let ended = root("max_net_namespaces");
+    assert_explained(&ended, "user.max_net_namespaces is 0", "sudo sysctl user.max_net_namespaces=15000");
 }
 
 #[test]
@@ -133,6 +173,14 @@ fn that_lastack_has_no_filter_of_its_own_is_told_whatever_the_report() {
     }
 }
 
+/// Makes a chroot of this machine's programs in `root`, with `lastack` in it. `exec $CHROOT` goes on as nobody in there.
+const CHROOT: &str = "
+mkdir -p root/usr root/proc root/dev root/etc; mkdir -m 777 root/tmp
+for d in bin sbin lib lib64; do if [ -L /$d ]; then cp -P /$d root/; elif [ -d /$d ]; then mkdir root/$d; mount --bind /$d root/$d; fi; done
+mount --bind /usr root/usr; mount --bind /proc root/proc; mount --rbind /dev root/dev; cp \"$1\" root/lastack; chmod 755 .
+CHROOT='chroot --userspec=65534:65534 root'
+";
+
 #[test]
 fn a_chroot_is_recognised() {
     needs_run!();
@@ -140,9 +188,72 @@ fn a_chroot_is_recognised() {
         needs::skip("needs root");
         return;
     }
-    let enter = "mkdir -p root/usr root/proc root/dev root/etc
-        for d in bin sbin lib lib64; do if [ -L /$d ]; then cp -P /$d root/; elif [ -d /$d ]; then mkdir root/$d; mount --bind /$d root/$d; fi; done
-        mount --bind /usr root/usr; mount --bind /proc root/proc; mount --rbind /dev root/dev; cp \"$1\" root/lastack; chmod 755 .";
-    let ended = as_root(&format!("{enter}; exec chroot --userspec=65534:65534 root /lastack run -- true"));
+    let ended = as_root(&format!("{CHROOT} exec $CHROOT /lastack run -- true"));
     assert_explained(&ended, "this is a chroot", "outside of it");
+}
+
+/// Ways to be refused a namespace.
+const REFUSALS: [&str; 4] = ["max_user_namespaces", "max_net_namespaces", "seccomp", "chroot"];
+
+/// `lastack` where a namespace is refused to it that way, to add arguments to; `None`, told, where that cannot be made.
+fn refused(how: &str, dir: &Path) -> Option<Command> {
+    match how {
+        // unshare
+        "seccomp" => where_refused(272, 97).map(|mut command| {
+            command.current_dir(dir);
+            command
+        }),
+        "chroot" if !needs::is_root() => {
+            needs::skip("a chroot needs root");
+            None
+        }
+        "chroot" => Some(as_root_in(dir, &format!("{CHROOT} shift; exec $CHROOT /lastack \"$@\""))),
+        limit => Some(where_none(limit, dir)),
+    }
+}
+
+#[test]
+fn where_a_namespace_is_refused_the_program_is_observed_for_the_asking() {
+    needs_run!();
+    needs!("perl", "bash");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; read -r line <&3; exit 5");
+    for how in REFUSALS {
+        println!("-- {how}");
+        let dirs = [(); 3].map(|()| servers::directory().unwrap());
+        for dir in &dirs {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let [plain, observed, real] = dirs.each_ref().map(|dir| refused(how, dir.path()));
+        let (Some(mut plain), Some(mut observed), Some(mut real)) = (plain, observed, real) else { continue };
+        // It is refused here indeed.
+        assert_eq!(run(plain.args(["run", "--", "true"]), SHORT).unwrap().code(), Some(125), "{how}");
+        run(observed.args(["run", "--observe", "--", "true"]), SHORT).unwrap().expect_success(how);
+
+        let dir = dirs[2].path();
+        let live = dir.join("live");
+        real.args(["run", "--observe", "--live", "--json", "--output", "tmp/journal", "--"]);
+        real.args(["bash", "-c", &connect]).stderr(fs::File::create(&live).unwrap());
+        if how != "chroot" {
+            fs::create_dir(dir.join("tmp")).unwrap();
+            fs::set_permissions(dir.join("tmp"), fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let mut process = Process::spawn(&mut real).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        // Nobody is told of what comes and goes between two looks: wait for one.
+        let said = || fs::read_to_string(&live).unwrap();
+        let looked = clock::until(SHORT, || said().contains("ESTAB").then_some(()));
+        assert!(looked.is_some(), "{how}: {}", said());
+        server.write_all(b"line\n").unwrap();
+        drop(server);
+        let status = process.wait_within(SHORT).unwrap();
+        assert_eq!(status.and_then(|status| status.code()), Some(5), "{how}: the program's own status");
+        let tmp = if how == "chroot" { "root/tmp" } else { "tmp" };
+        let journal = journal::connections(&dir.join(tmp).join("journal")).unwrap();
+        let [connection] = journal.as_slice() else { panic!("{how}: {journal:?}") };
+        for (field, value) in [("process", "bash"), ("direction", "out"), ("bytes_down", "5")] {
+            assert_eq!(connection.text(field), value, "{how}: {connection:?}");
+        }
+    }
 }
