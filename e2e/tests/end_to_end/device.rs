@@ -45,6 +45,7 @@ fn each_link_is_had_for_the_asking() {
     }
     for (device, interface) in [("tun", "tun0"), ("veth", "veth0")] {
         if device == "tun" && !Path::new("/dev/net/tun").exists() {
+            needs::skip("there is no /dev/net/tun");
             continue;
         }
         let mut command = Command::new(binaries::lastack());

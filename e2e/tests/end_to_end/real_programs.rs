@@ -1,10 +1,9 @@
 //! Bigger programs people use, unmodified: a browser, package managers, Java, Go, a database's client, rsync.
 //!
-//! Their packages are large (`.ci/setup --programs`, which `.ci/nightly` takes). Where one is not installed its test says `SKIPPED`; with
-//! the long sizes (`LASTACK_E2E_LONG=1`) that is a failure where skips are failures.
+//! Their packages are large: `.ci/setup --programs` installs them, which `.ci/nightly` does. `.ci/run` leaves this module out where they
+//! are not there, and says so.
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,18 +16,27 @@ use lastack_e2e::{clock, needs};
 
 use crate::{LONG, assert_same_content, each_user, needs_run, write_noise};
 
-/// Ends the calling test unless all of these are installed.
+/// Ends the calling test with a loud `SKIPPED` unless all of these are installed.
 macro_rules! needs_installed {
     ($($program:expr),+ $(,)?) => {
-        if let Some(why) = needs::missing(&[$($program),+]) {
-            if needs::long() {
-                needs::skip(&why);
-            } else {
-                let _ = writeln!(io::stderr(), "SKIPPED: {}: {why} (--programs)", module_path!());
-            }
+        if let Some(why) = missing(&[$($program),+]) {
+            needs::skip(&why);
             return;
         }
     };
+}
+
+/// As [`needs::missing`]; `pip` and `postgresql` are no programs of `PATH`.
+fn missing(programs: &[&str]) -> Option<String> {
+    let is_there = |program: &str| match program {
+        "pip" => {
+            run(Command::new("python3").args(["-m", "pip", "--version"]), LONG).is_ok_and(|pip| pip.success())
+        }
+        "postgresql" => postgresql().is_some(),
+        program => needs::find(program).is_some(),
+    };
+    let program = programs.iter().find(|program| !is_there(program))?;
+    Some(format!("`{program}` is not installed; `.ci/setup --programs` installs the big programs"))
 }
 
 /// Runs `program args…` behind `lastack run` with `HOME` in the runner's directory.
@@ -101,11 +109,7 @@ fn a_browser_loads_a_page_with_two_hundred_assets() {
 #[test]
 fn pip_installs_from_an_index() {
     needs_run!();
-    needs_installed!("nginx", "python3");
-    if !run(Command::new("python3").args(["-m", "pip", "--version"]), LONG).is_ok_and(|pip| pip.success()) {
-        let _ = writeln!(io::stderr(), "SKIPPED: pip is not installed (.ci/setup --programs)");
-        return;
-    }
+    needs_installed!("nginx", "python3", "pip");
     let nginx = Server::nginx().unwrap();
     let index = nginx.content().join("simple/lastack-probe");
     fs::create_dir_all(&index).unwrap();
@@ -284,10 +288,8 @@ fn postgresql() -> Option<PathBuf> {
 #[test]
 fn pgbench_drives_a_database() {
     needs_run!();
-    let Some(bin) = postgresql() else {
-        let _ = writeln!(io::stderr(), "SKIPPED: postgresql is not installed (.ci/setup --programs)");
-        return;
-    };
+    needs_installed!("postgresql");
+    let bin = postgresql().expect("it is installed");
     let dir = servers::directory().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let data = dir.path().join("data").display().to_string();
