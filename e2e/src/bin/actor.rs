@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lastack_e2e::actor::{Counters, errno_name, sockets_of_port, timers_of_port};
 use lastack_e2e::clock;
+use lastack_e2e::resolver::{Manner, Transport};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -262,15 +263,24 @@ impl Actor {
     }
 }
 
-/// A connected UDP socket's send, then what its `recv` says (a closed port answers with ICMP).
-/// `ask SERVER NAME [tcp]`: the address of a name.
+/// `ask SERVER NAME [tcp] [aaaa] [edns]`: the address of a name, and both messages in hexadecimal.
 fn ask(args: &[&str]) -> io::Result<Value> {
     let name = args.get(1).copied().ok_or_else(usage)?;
-    let tcp = args.get(2) == Some(&"tcp");
-    let (rcode, addresses, truncated) = lastack_e2e::resolver::ask(address(args)?, name, tcp)?;
-    Ok(json!({ "result": rcode, "addresses": addresses, "truncated": truncated }))
+    let is = |word: &str| args[2..].contains(&word);
+    let over = if is("tcp") { Transport::Tcp } else { Transport::Udp };
+    let manner = Manner { over, ipv6: is("aaaa"), edns: is("edns") };
+    let told = lastack_e2e::resolver::ask(address(args)?, name, manner)?;
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    Ok(json!({
+        "result": told.rcode,
+        "addresses": told.addresses,
+        "truncated": told.truncated,
+        "query": hex(&told.query),
+        "reply": hex(&told.reply),
+    }))
 }
 
+/// A connected UDP socket's send, then what its `recv` says (a closed port answers with ICMP).
 fn udp(to: SocketAddr) -> io::Result<Value> {
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
     socket.set_read_timeout(Some(PATIENCE / 5))?;

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use super::Noise;
 use super::service::{FAREWELL, is_noise};
-use crate::{clock, resolver};
+use crate::clock;
+use crate::resolver::{self, Manner, Transport};
 
 /// Dealings that may be under way at once: what bounds the load when the link is slow.
 const WORKERS: u64 = 24;
@@ -209,8 +210,8 @@ fn deal(plan: &Plan, dealing: Dealing, seed: u64) -> io::Result<u64> {
             Err(error) => return Err(error),
             Ok(_) => return Err(io::Error::other("connected where nobody listens")),
         },
-        NameUdp => return name(false),
-        NameTcp => return name(true),
+        NameUdp => return name(Transport::Udp),
+        NameTcp => return name(Transport::Tcp),
         _ => {}
     }
     let mut client = Client::connect(plan.service)?;
@@ -254,22 +255,23 @@ fn deal(plan: &Plan, dealing: Dealing, seed: u64) -> io::Result<u64> {
 }
 
 /// Looks [`NAME`] up; over UDP a lost question is asked again, as resolvers do.
-fn name(tcp: bool) -> io::Result<u64> {
+fn name(over: Transport) -> io::Result<u64> {
     let server = RESOLVER.parse().map_err(io::Error::other)?;
     let mut tries = 0;
     loop {
         tries += 1;
-        match resolver::ask(server, NAME, tcp) {
-            Ok((_, addresses, _)) if addresses == [ADDRESS] => return Ok(0),
-            Ok((code, addresses, _)) => return Err(io::Error::other(format!("{code} {addresses:?}"))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !tcp && tries < 6 => {}
+        match resolver::ask(server, NAME, Manner { over, ..Manner::default() }) {
+            Ok(told) if told.addresses == [ADDRESS] => return Ok(0),
+            Ok(told) => return Err(io::Error::other(format!("{} {:?}", told.rcode, told.addresses))),
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && over == Transport::Udp && tries < 6 => {}
             Err(error) => return Err(error),
         }
     }
 }
 
 /// What [`NAME`] stands for.
-pub const ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(192, 0, 2, 7);
+pub const ADDRESS: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
 /// A connection to the service.
 struct Client {
