@@ -2,7 +2,8 @@
 //!
 //! Owns:    the constants of the contract and [`Addresses`], the map from an address CMD uses to where it goes.
 //! Rules:   `10.0.2.2` and `fd00:6c61::2` are the host's loopback, `10.0.2.3` and `fd00:6c61::3` its resolver on
-//!          port 53; every other address is itself.
+//!          port 53. An address that no link carries packets to is nobody's: connect(2) takes some of them for this
+//!          host's own inside. Every other address is itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -24,8 +25,12 @@ const fn v6(last: u16) -> IpAddr {
 pub enum Destination {
     /// To this address, from the host.
     Host(SocketAddr),
-    /// Nowhere: the host's loopback is closed to the program, or there is no resolver.
-    Nowhere,
+    /// Nowhere: the host's loopback is closed to the program.
+    Closed,
+    /// Nowhere: there is no resolver, or it has no such port.
+    Nobody,
+    /// Nowhere, without an answer: no link carries packets to such an address, and Linux drops those that come by one.
+    Martian,
 }
 
 /// The map from inside to outside addresses.
@@ -51,7 +56,7 @@ impl Addresses {
         let ip = inside.ip();
         if HOST.contains(&ip) {
             if !self.host_loopback {
-                return Destination::Nowhere;
+                return Destination::Closed;
             }
             let loopback =
                 if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
@@ -60,10 +65,22 @@ impl Addresses {
         if DNS.contains(&ip) {
             return match self.resolvers.first() {
                 Some(resolver) if inside.port() == 53 => Destination::Host(*resolver),
-                _ => Destination::Nowhere,
+                _ => Destination::Nobody,
             };
         }
-        Destination::Host(inside)
+        if is_martian(ip) { Destination::Martian } else { Destination::Host(inside) }
+    }
+}
+
+/// True for what must never be dialled: a socket bound to the link (`SO_BINDTODEVICE` asks for no privilege) sends to any
+/// address by it. The core drops most of these as Linux does; this holds whatever it lets through.
+fn is_martian(address: IpAddr) -> bool {
+    match address {
+        // Linux: ipv4_is_loopback(), ipv4_is_zeronet() (0.0.0.0 alone), ipv4_is_multicast(), ipv4_is_lbcast().
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast(),
+        // `::ffff:0:0/96` is IPv4 to connect(2): whatever rules say of an IPv4 address would not be asked. `::/96` has `::`
+        // and `::1`; the rest was deprecated (RFC 4291 2.5.5.1), and is the host's own where `sit` tunnels are automatic.
+        IpAddr::V6(v6) => v6.is_multicast() || matches!(v6.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, _, _]),
     }
 }
 
@@ -161,14 +178,47 @@ mod tests {
         assert_eq!(to(&a, "[fd00:6c61::2]:80"), host("[::1]:80"));
         assert_eq!(to(&a, "10.0.2.3:53"), host("192.0.2.53:53"));
         assert_eq!(to(&a, "[fd00:6c61::3]:53"), host("192.0.2.53:53"));
-        assert_eq!(to(&a, "10.0.2.3:80"), Destination::Nowhere);
+        assert_eq!(to(&a, "10.0.2.3:80"), Destination::Nobody);
         assert_eq!(to(&a, "198.51.100.7:443"), host("198.51.100.7:443"));
     }
 
     #[test]
-    fn closed_loopback_leads_nowhere() {
-        assert_eq!(to(&addresses(false), "10.0.2.2:80"), Destination::Nowhere);
+    fn closed_loopback_is_closed() {
+        assert_eq!(to(&addresses(false), "10.0.2.2:80"), Destination::Closed);
+        assert_eq!(to(&addresses(false), "[fd00:6c61::2]:80"), Destination::Closed);
         assert_eq!(to(&addresses(false), "10.0.2.3:53"), host("192.0.2.53:53"), "names still resolve");
+    }
+
+    #[test]
+    fn the_hosts_inside_has_no_other_door_whatever_it_is_called() {
+        for closed in [false, true] {
+            for martian in [
+                "127.0.0.1",
+                "127.8.8.8",
+                "0.0.0.0",
+                "224.0.0.1",
+                "255.255.255.255",
+                "[::1]",
+                "[::]",
+                "[::ffff:127.0.0.1]",
+                "[::ffff:0.0.0.0]",
+                "[::ffff:10.0.2.2]",
+                "[::ffff:192.0.2.1]",
+                "[::127.0.0.1]",
+                "[ff02::1]",
+            ] {
+                for port in [53, 80] {
+                    let to = to(&addresses(!closed), &format!("{martian}:{port}"));
+                    assert_eq!(to, Destination::Martian, "{martian}");
+                }
+            }
+            // Linux sends to 0.0.0.0/8 and 240.0.0.0/4; 64:ff9b::/96 is a translator's business (RFC 6052).
+            for other in
+                ["0.0.0.1:80", "240.0.0.1:80", "169.254.169.254:80", "[64:ff9b::7f00:1]:80", "[fe80::1]:80"]
+            {
+                assert_eq!(to(&addresses(!closed), other), host(other));
+            }
+        }
     }
 
     #[test]

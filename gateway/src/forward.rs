@@ -3,7 +3,8 @@
 //! Owns:    [`Gateway`] and the making of one forwarded connection, from its SYN to both ends established.
 //! Rules:   the SYN is held until the host's connect has an answer, so that a refused port is refused, an unreachable
 //!          one unreachable, a silent one silent. SYNs that are repeated meanwhile join the first. A program that has
-//!          gone by then answers our SYN-ACK with RST, which resets the host's side.
+//!          gone by then answers our SYN-ACK with RST, which resets the host's side; where nothing answers it, the
+//!          connection is wanted as long as the program's kernel has a socket for it.
 //! Not here: an established connection (`carry`), those that come from outside (`publish`), judging (`verdict`), datagrams
 //!          (`udp`).
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 use lastack::{AnyOptions, Net, PendingConnection, TcpOptions, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::addresses::{self, Destination};
+use crate::addresses::Destination;
 use crate::carry::{Kept, blank, carry, inside, since, tell_ended, verdict};
 use crate::dns::{self, Route, Served};
 use crate::host::{Dialled, HostStream};
@@ -237,15 +238,23 @@ async fn attempt(
         let _ = pending.refuse();
         return None;
     }
-    let Destination::Host(host_remote) = session.addresses.destination(record.remote) else {
-        // The resolver's address has one port; the host's may be closed as a whole.
-        record.verdict = if addresses::HOST.contains(&record.remote.ip()) {
-            verdict(ClosedBy::Lastack, How::Denied, Some(Reason::LoopbackClosed))
-        } else {
-            verdict(ClosedBy::Remote, How::Refused, Some(Reason::NoListener))
-        };
-        let _ = pending.refuse();
-        return None;
+    let host_remote = match session.addresses.destination(record.remote) {
+        Destination::Host(host_remote) => host_remote,
+        Destination::Closed => {
+            record.verdict = verdict(ClosedBy::Lastack, How::Denied, Some(Reason::LoopbackClosed));
+            let _ = pending.refuse();
+            return None;
+        }
+        Destination::Nobody => {
+            record.verdict = verdict(ClosedBy::Remote, How::Refused, Some(Reason::NoListener));
+            let _ = pending.refuse();
+            return None;
+        }
+        Destination::Martian => {
+            record.verdict = verdict(ClosedBy::Lastack, How::Denied, Some(Reason::MartianDestination));
+            let _ = pending.drop();
+            return None;
+        }
     };
     record.host_remote = Some(host_remote);
     if !session.has_room() {
@@ -260,11 +269,15 @@ async fn attempt(
         return None;
     };
     match dialled {
-        Ok(host) => match pending.accept().await {
-            Ok(inside) => Some(Ends { inside, outside: host.with_pool(session.pool.clone()) }),
-            Err(_) => {
+        Ok(host) => match while_wanted(session, record, pending.accept()).await {
+            Some(Ok(inside)) => Some(Ends { inside, outside: host.with_pool(session.pool.clone()) }),
+            gone => {
                 host.reset();
-                record.verdict = verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone));
+                record.verdict = match gone {
+                    Some(_) => verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone)),
+                    // Our SYN-ACK was answered by nobody.
+                    None => verdict(ClosedBy::Nobody, How::Timeout, Some(Reason::ProgramGone)),
+                };
                 None
             }
         },
@@ -284,7 +297,7 @@ async fn attempt(
 
 /// A connection with questions for the resolver: it ends in the stack.
 async fn answer(session: &Arc<Session>, pending: PendingConnection, record: &mut Connection) {
-    let Ok(mut stream) = pending.accept().await else {
+    let Some(Ok(mut stream)) = while_wanted(session, record, pending.accept()).await else {
         record.verdict = verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone));
         return;
     };
@@ -327,14 +340,29 @@ async fn dial(
             }
         }
     };
-    tokio::pin!(connect);
-    let mut is_ownerless = false;
-    loop {
+    let connect = async {
         tokio::select! {
             // First: most times there is nothing to wait for.
             biased;
-            result = &mut connect => return Some(result),
-            _ = pending.gone() => return None,
+            result = connect => Some(result),
+            _ = pending.gone() => None,
+        }
+    };
+    while_wanted(session, record, connect).await.flatten()
+}
+
+/// What `making` gives; `None`: the program has no socket for the connection any more, so nobody waits for it.
+async fn while_wanted<T>(
+    session: &Session,
+    record: &Connection,
+    making: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(making);
+    let mut is_ownerless = false;
+    loop {
+        tokio::select! {
+            biased;
+            made = &mut making => return Some(made),
             () = tokio::time::sleep(STILL_WAITING) => {}
             () = session.ownerless(), if !is_ownerless => is_ownerless = true,
         }

@@ -122,6 +122,8 @@ identifiers!(
         DeniedByRule = "denied-by-rule",
         /// `--no-host-loopback`.
         LoopbackClosed = "loopback-closed",
+        /// An address that no packet on a link may be for: this host's own inside by another name, or everybody.
+        MartianDestination = "martian-destination",
         /// The program gave up while the connection was being made.
         ProgramGone = "program-gone",
         /// Forced by `--inject`.
@@ -295,6 +297,10 @@ identifiers!(
         Unreachable = "unreachable",
         /// A rule forbade it.
         Denied = "denied",
+        /// `--no-host-loopback`.
+        LoopbackClosed = "loopback-closed",
+        /// To an address that no packet on a link may be for: it was dropped.
+        MartianDestination = "martian-destination",
         /// This host does not let its user: `net.ipv4.ping_group_range`.
         NotPermitted = "not-permitted",
     }

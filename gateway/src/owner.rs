@@ -158,10 +158,10 @@ impl Owners {
         self.last.insert(holder).process.now()
     }
 
-    /// False when the program has no socket from `local` to `remote` any more. Not counted: whoever asks again and again
-    /// pauses in between.
+    /// False when the program's kernel has no socket from `local` to `remote` any more, nobody's included: what a process
+    /// wrote before it was gone is still sent. Not counted: whoever asks again and again pauses in between.
     pub fn has_socket(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> bool {
-        !matches!(self.inode(protocol, local, remote), Ok(None))
+        !matches!(self.socket(protocol, local, remote), Ok(None))
     }
 
     /// Whether the program has a socket that takes what comes to `local` from `remote`; `None`: this second's look-ups
@@ -200,13 +200,17 @@ impl Owners {
 
     /// The socket's inode; `None`: no such socket, or nobody holds it any more.
     fn inode(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+        Ok(self.socket(protocol, local, remote)?.filter(|inode| *inode != 0))
+    }
+
+    /// The socket's inode, 0 when nobody holds it any more; `None`: no such socket.
+    fn socket(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
         let answer = match self.diag.ask(question(protocol, local, remote)) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
             answer => answer?,
         };
         let number = answer.get(68..72).ok_or(io::ErrorKind::InvalidData)?;
-        let inode = u32::from_ne_bytes(number.try_into().expect("four bytes"));
-        Ok((inode != 0).then_some(inode))
+        Ok(Some(u32::from_ne_bytes(number.try_into().expect("four bytes"))))
     }
 }
 
@@ -287,6 +291,8 @@ mod tests {
             None,
             "closed: nobody holds it"
         );
+        assert!(owners().has_socket(Protocol::Tcp, local, remote), "and its kernel serves it to its end");
+        assert!(!owners().has_socket(Protocol::Tcp, local, "127.0.0.1:9".parse().unwrap()));
     }
 
     #[test]

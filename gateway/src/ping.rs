@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::addresses::Destination;
 use crate::journal::{Direction, Entry, Flow, FlowEnd, FlowProtocol};
 use crate::pool::Pool;
 use crate::rules::Verdict;
@@ -108,6 +109,11 @@ impl Pinger {
         if session.verdict(remote) == Verdict::Deny {
             pings.unreachable(first, Unreachable::Prohibited);
             (flow.how, flow.host_remote) = (FlowEnd::Denied, None);
+            session.tell(Note::Ended(Entry::Flow(flow)));
+            return None;
+        }
+        if session.addresses.destination(remote) == Destination::Martian {
+            (flow.how, flow.host_remote) = (FlowEnd::MartianDestination, None);
             session.tell(Note::Ended(Entry::Flow(flow)));
             return None;
         }

@@ -8,7 +8,7 @@
 mod flow;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -178,26 +178,32 @@ fn outgoing(session: &Session, pair: Pair) -> Flow {
 }
 
 fn begin(session: &Arc<Session>, flows: &Arc<Flows>, first: Datagram) {
-    // Noise of the link that no host would forward.
-    if first.to.ip().is_multicast() || first.to.ip() == Ipv4Addr::BROADCAST {
-        return;
-    }
     let verdict = match dns::route(session, first.to) {
         Some(Route::Server) => Verdict::Allow,
         Some(Route::Refused) => Verdict::Deny,
         Some(Route::Resolver) | None => session.verdict(first.to),
     };
     let destination = match verdict {
-        Verdict::Allow => session.addresses.destination(first.to),
-        Verdict::Deny => Destination::Nowhere,
+        Verdict::Allow => match session.addresses.destination(first.to) {
+            Destination::Host(to) => Ok(to),
+            Destination::Closed => Err(FlowEnd::LoopbackClosed),
+            Destination::Nobody => Err(FlowEnd::Refused),
+            Destination::Martian => Err(FlowEnd::MartianDestination),
+        },
+        Verdict::Deny => Err(FlowEnd::Denied),
     };
     let pair = (first.from, first.to);
-    let Destination::Host(to) = destination else {
-        flows.any.unreachable(&first, Unreachable::Port);
-        let how = if verdict == Verdict::Deny { FlowEnd::Denied } else { FlowEnd::Refused };
-        let flow = Flow { how, ..outgoing(session, pair) };
-        session.tell(Note::Ended(journal::Entry::Flow(flow)));
-        return;
+    let to = match destination {
+        Ok(to) => to,
+        Err(how) => {
+            // Linux says nothing about what it takes for a martian.
+            if how != FlowEnd::MartianDestination {
+                flows.any.unreachable(&first, Unreachable::Port);
+            }
+            let flow = Flow { how, ..outgoing(session, pair) };
+            session.tell(Note::Ended(journal::Entry::Flow(flow)));
+            return;
+        }
     };
     let Some(begun) = flows.enter(session, pair) else { return };
     let flow = Flow { host_remote: Some(to), ..outgoing(session, pair) };

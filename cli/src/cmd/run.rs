@@ -284,7 +284,7 @@ fn closed(journal: Journal, output: Option<&Path>) -> Result<u64, Failure> {
 
 /// What the reader of the journal should know about its limits; what is wrong with more than the journal, in any case.
 fn warnings(form: Form, lost: u64, pcap: Option<&PcapFile>, ended: &Ended) -> Vec<Warning> {
-    let Ended { status: _, facts, dropped, unconfined } = ended;
+    let Ended { status: _, facts, dropped, martians, unconfined } = ended;
     let mut warnings = Vec::new();
     if let Some((pcap, error)) = pcap.and_then(|pcap| Some((pcap, pcap.refused()?))) {
         warnings.push(Warning::CaptureEnds { path: pcap.path().to_owned(), error: error.to_string() });
@@ -298,6 +298,7 @@ fn warnings(form: Form, lost: u64, pcap: Option<&PcapFile>, ended: &Ended) -> Ve
     let rest = [
         (lost > 0, Warning::EntriesLost(lost)),
         (*dropped > 0, Warning::LinkWasFull(*dropped)),
+        (*martians > 0, Warning::Martians(*martians)),
         (!facts.resolver, Warning::HostsResolver),
         (!facts.sysctls, Warning::KernelsPorts),
     ];

@@ -107,6 +107,8 @@ pub(crate) struct Ended {
     pub(crate) facts: Facts,
     /// Packets from the program that found no room on the link, where it can tell.
     pub(crate) dropped: u64,
+    /// Packets from the program for a loopback address.
+    pub(crate) martians: u64,
     /// Why this process could not be kept from what it does not need, if so.
     pub(crate) unconfined: Option<io::Error>,
 }
@@ -242,7 +244,13 @@ async fn serve(
     drop(sandbox);
     // The stack itself goes with everything it holds: TIME-WAIT is of no use to a namespace that is gone.
     driver.abort();
-    result.map(|status| Ended { status, facts, dropped: net.link_counters().rx_dropped, unconfined })
+    result.map(|status| Ended {
+        status,
+        facts,
+        dropped: net.link_counters().rx_dropped,
+        martians: net.counters().martian_destinations,
+        unconfined,
+    })
 }
 
 fn stack_died(died: Result<io::Result<()>, tokio::task::JoinError>) -> Failure {

@@ -21,6 +21,8 @@ pub(crate) enum Warning {
     Unfiltered { error: String },
     /// So many packets found no room on a link that tells.
     LinkWasFull(u64),
+    /// So many packets of the program were for a loopback address, by its link.
+    Martians(u64),
     /// `/etc/resolv.conf` inside is the host's.
     HostsResolver,
     /// Ports and `tcp_tw_reuse` inside are as the kernel has them.
@@ -88,6 +90,17 @@ impl Warning {
                     ),
                 }
             }
+            Self::Martians(count) => {
+                let packets = of(*count, "packet of the program was", "packets of the program were");
+                Words {
+                    en: format!(
+                        "{count} {packets} for 127.0.0.0/8 or ::1 by its link, where nobody has such an address, and dropped: this host's loopback is 10.0.2.2 and fd00:6c61::2"
+                    ),
+                    zh: format!(
+                        "程序有 {count} 个包经链路发往 127.0.0.0/8 或 ::1，链路上没有这样的地址，已丢弃：本机的回环地址是 10.0.2.2 和 fd00:6c61::2"
+                    ),
+                }
+            }
             Self::HostsResolver => says!(
                 "/etc/resolv.conf could not be replaced inside: names were looked up by the host's",
                 "内侧的 /etc/resolv.conf 无法替换：域名由主机的那一份决定向谁查询"
@@ -148,9 +161,10 @@ mod tests {
     #[test]
     fn every_warning_is_in_both_languages_and_counts_one_as_one() {
         let error = || "No space left on device (os error 28)".to_owned();
-        let counted: [fn(u64) -> Warning; 6] = [
+        let counted: [fn(u64) -> Warning; 7] = [
             Warning::EntriesLost,
             Warning::LinkWasFull,
+            Warning::Martians,
             Warning::Unseen,
             Warning::Elsewhere,
             Warning::Closed,

@@ -177,6 +177,13 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             ),
             Some("leave --no-host-loopback off, or let the server listen on an address of the network"),
         ),
+        (How::Denied, Some(Reason::MartianDestination)) => Explanation::new(
+            format!(
+                "No packet on a link may be for {}: it stands for a host's own inside, or for everybody. The SYN was dropped, as Linux drops it; {program} saw silence.",
+                c.remote
+            ),
+            Some("10.0.2.2 and fd00:6c61::2 are this host's loopback, where rules let the program"),
+        ),
         (How::Denied, _) => Explanation::new(
             format!("A rule forbids {}. {program} saw ECONNREFUSED; nothing left this host.", c.remote),
             Some("add --allow for it before the rule that denies it, if it should be reached"),
@@ -254,8 +261,17 @@ pub(super) fn explain_flow(flow: &Flow) -> String {
         FlowEnd::Refused => format!("Nobody listens on {to}: ICMP port unreachable came back."),
         FlowEnd::Unreachable => format!("This host cannot send to {to}."),
         FlowEnd::Denied => format!("A rule forbids {}.", flow.remote),
+        FlowEnd::LoopbackClosed => {
+            "--no-host-loopback: the host's loopback is closed to the program; ICMP port unreachable came back.".to_owned()
+        }
+        FlowEnd::MartianDestination => martian(flow),
         FlowEnd::NotPermitted => format!("This host does not let its user send to {to}."),
     }
+}
+
+fn martian(flow: &Flow) -> String {
+    let to = flow.remote.ip();
+    format!("No packet on a link may be for {to}: it was dropped without an answer, as Linux drops it.")
 }
 
 fn explain_pings(flow: &Flow, to: IpAddr) -> String {
@@ -265,7 +281,8 @@ fn explain_pings(flow: &Flow, to: IpAddr) -> String {
         FlowEnd::Refused | FlowEnd::Unreachable => {
             format!("This host cannot reach {to}; {answered} of {sent} pings were answered.")
         }
-        FlowEnd::Denied => format!("A rule forbids {to}."),
+        FlowEnd::Denied | FlowEnd::LoopbackClosed => format!("A rule forbids {to}."),
+        FlowEnd::MartianDestination => martian(flow),
         FlowEnd::NotPermitted => {
             "This host does not let its user ping: the group is not in net.ipv4.ping_group_range \
              (sudo sysctl net.ipv4.ping_group_range='0 2147483647')."
@@ -287,7 +304,9 @@ fn explain_flow_in(flow: &Flow) -> String {
             format!("The client's port {client} was closed: ICMP port unreachable came back.")
         }
         FlowEnd::Unreachable => format!("This host cannot send to the client {client}."),
-        FlowEnd::Denied => format!("A rule forbids {client}."),
+        FlowEnd::Denied | FlowEnd::LoopbackClosed | FlowEnd::MartianDestination => {
+            format!("A rule forbids {client}.")
+        }
         FlowEnd::NotPermitted => format!("This host does not let its user send to the client {client}."),
     }
 }

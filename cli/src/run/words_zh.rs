@@ -143,6 +143,13 @@ fn ending(c: &Connection, program: &str) -> Explanation {
             format!("--no-host-loopback：程序不能访问主机的回环地址。{program} 看到 ECONNREFUSED。"),
             Some("去掉 --no-host-loopback，或让服务器监听网络上的地址"),
         ),
+        (How::Denied, Some(Reason::MartianDestination)) => Explanation::new(
+            format!(
+                "链路上的包不能发往 {}：它指的是主机自身内部，或者所有主机。SYN 被丢弃，与 Linux 一致；{program} 得不到任何回应。",
+                c.remote
+            ),
+            Some("10.0.2.2 和 fd00:6c61::2 是本机的回环地址，能否访问由规则决定"),
+        ),
         (How::Denied, _) => Explanation::new(
             format!("规则禁止访问 {}。{program} 看到 ECONNREFUSED；没有任何数据离开本机。", c.remote),
             Some("如果应当允许，请在拒绝它的规则之前加上 --allow"),
@@ -216,8 +223,16 @@ pub(super) fn explain_flow(flow: &Flow) -> String {
         FlowEnd::Refused => format!("没有程序监听 {to}：收到 ICMP 端口不可达。"),
         FlowEnd::Unreachable => format!("本机无法向 {to} 发送。"),
         FlowEnd::Denied => format!("规则禁止访问 {}。", flow.remote),
+        FlowEnd::LoopbackClosed => {
+            "--no-host-loopback：程序不能访问主机的回环地址；收到 ICMP 端口不可达。".to_owned()
+        }
+        FlowEnd::MartianDestination => martian(flow),
         FlowEnd::NotPermitted => format!("本机不允许其用户向 {to} 发送。"),
     }
+}
+
+fn martian(flow: &Flow) -> String {
+    format!("链路上的包不能发往 {}：已被无声丢弃，与 Linux 一致。", flow.remote.ip())
 }
 
 fn explain_pings(flow: &Flow, to: IpAddr) -> String {
@@ -227,7 +242,8 @@ fn explain_pings(flow: &Flow, to: IpAddr) -> String {
         FlowEnd::Refused | FlowEnd::Unreachable => {
             format!("本机无法到达 {to}；{sent} 次 ping 有 {answered} 次得到回答。")
         }
-        FlowEnd::Denied => format!("规则禁止 {to}。"),
+        FlowEnd::Denied | FlowEnd::LoopbackClosed => format!("规则禁止 {to}。"),
+        FlowEnd::MartianDestination => martian(flow),
         FlowEnd::NotPermitted => "本机不允许其用户 ping：所在组不在 net.ipv4.ping_group_range 之内（sudo sysctl net.ipv4.ping_group_range='0 2147483647'）。".to_owned(),
     }
 }
@@ -243,7 +259,9 @@ fn explain_flow_in(flow: &Flow) -> String {
         FlowEnd::Idle => "双方收发数据报，直到没人再发。".to_owned(),
         FlowEnd::Refused => format!("客户端端口 {client} 已关闭：收到 ICMP 端口不可达。"),
         FlowEnd::Unreachable => format!("本机无法向客户端 {client} 发送。"),
-        FlowEnd::Denied => format!("规则禁止 {client}。"),
+        FlowEnd::Denied | FlowEnd::LoopbackClosed | FlowEnd::MartianDestination => {
+            format!("规则禁止 {client}。")
+        }
         FlowEnd::NotPermitted => format!("本机不允许其用户向客户端 {client} 发送。"),
     }
 }

@@ -211,5 +211,6 @@ counters! {
         pending_overflow "PendingOverflow" "SYNs dropped because too many were pending.";
         outbox_overflow "OutboxOverflow" "Replies not sent because too many waited.";
         link_noise "LinkNoise" "Link noise ignored on purpose.";
+        martian_destinations "MartianDestinations" "Packets for a loopback address, which no link brings (IPv4: in_martian_dst of /proc/net/stat/rt_cache).";
     }
 }

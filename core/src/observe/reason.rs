@@ -39,6 +39,8 @@ reasons!(
         NotLocal = "OTHERHOST",
         /// Source address that no packet may have: multicast, broadcast, or our own.
         InvalidSource = "IP_INVALID_SOURCE",
+        /// An address of 127.0.0.0/8 came by a link (`route_localnet` is 0). Linux's name for `::1` is `IP_INHDR`.
+        LocalNet = "IP_LOCALNET",
         /// No transport protocol for this number; answered with ICMP protocol unreachable where allowed.
         IpNoProto = "IP_NOPROTO",
         /// Fragments overlapped, ran over 64 KiB, or did not complete in time.

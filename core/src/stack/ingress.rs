@@ -78,6 +78,9 @@ impl Stack {
             self.world.counters.ip_in_addr_errors += 1;
             return self.drop_packet(now, &packet, DropReason::NotLocal);
         }
+        if dst.is_loopback() && !self.link.is_own(dst) {
+            return self.drop_martian_destination(now, &packet);
+        }
         if self.link.is_own(src) || self.link.is_broadcast(src) || (src.is_loopback() && !dst.is_loopback()) {
             // Linux: a martian source.
             self.world.counters.ip_in_addr_errors += 1;
@@ -510,6 +513,22 @@ impl Stack {
             tuple: None,
             kind: EventKind::Drop(reason),
         });
+    }
+
+    /// Linux: `ip_route_input_slow()`, `ip6_rcv_core()`. What came from outside is not for this host's inside, whoever takes
+    /// every address: a program in front that connects where a SYN wanted to go would connect to its own loopback.
+    fn drop_martian_destination(&mut self, now: Instant, packet: &Packet) {
+        let counters = &mut self.world.counters;
+        counters.martian_destinations += 1;
+        // RFC 4291 2.5.3: "A packet received on an interface with a destination address of loopback must be dropped."
+        let reason = match packet.ip.dst {
+            IpAddr::V4(_) => DropReason::LocalNet,
+            IpAddr::V6(_) => {
+                counters.ip_in_hdr_errors += 1;
+                DropReason::IpHeader
+            }
+        };
+        self.drop_packet(now, packet, reason);
     }
 
     /// Records a packet dropped before any socket; ports where it has some.

@@ -118,6 +118,45 @@ fn link_noise_is_ignored_on_purpose_and_counted() {
     assert!(!sim.stack(host).poll_transmit(now, &mut Transmit::default()), "nobody is answered");
 }
 
+/// Where a program in front connects to whatever a SYN wanted, it must not be led to its own loopback. The counters are those
+/// of Linux 6.18 for the same packets from a TUN; its reasons are `IP_LOCALNET` and `IP_INHDR`.
+#[test]
+fn a_loopback_address_that_comes_by_the_link_is_dropped_though_every_address_is_taken() {
+    let mut sim = Sim::new(903);
+    let own = ("127.9.9.9".parse().expect("address"), 32);
+    let addresses = vec![([192, 0, 2, 1].into(), 24), ("2001:db8::1".parse().expect("address"), 64), own];
+    let config = lastack_core::Config { addresses, any_address: true, ..Default::default() };
+    let host = sim.add(config);
+    let now = sim.now();
+    let any = sim.stack(host).udp_bind_any(now).expect("nobody else takes all");
+    let mut taken = |src: &str, dst: &str| {
+        let (src, dst) = (src.parse().expect("address"), dst.parse().expect("address"));
+        let ip = wire::IpFields { src, dst, ttl: 64, tos: 0, id: 0 };
+        let mut out = Transmit { payload: vec![Bytes::from_static(b"x")], ..Transmit::default() };
+        wire::emit::udp(&mut out, &ip, 1000, 2000);
+        out.finish_checksum();
+        sim.stack(host).handle_packet(now, out.to_vec().into(), RxMeta::default());
+        assert!(!sim.stack(host).poll_transmit(now, &mut Transmit::default()), "nobody is answered");
+        let datagram = sim.stack(host).udp_recv(now, any);
+        let counters = sim.peek(host).counters();
+        (
+            datagram.is_ok(),
+            counters.martian_destinations,
+            counters.ip_in_hdr_errors,
+            counters.ip_in_addr_errors,
+        )
+    };
+    assert_eq!(taken("192.0.2.7", "198.51.100.1"), (true, 0, 0, 0));
+    assert_eq!(taken("192.0.2.7", "127.0.0.1"), (false, 1, 0, 0));
+    assert_eq!(taken("127.0.0.1", "127.255.0.1"), (false, 2, 0, 0));
+    assert_eq!(taken("2001:db8::7", "::1"), (false, 3, 1, 0));
+    assert_eq!(
+        taken("192.0.2.7", "127.9.9.9"),
+        (true, 3, 1, 0),
+        "the link's own address, as with route_localnet"
+    );
+}
+
 /// Two hosts of one family, and the last packet that the first of them sent; nothing arrives while `cut` is true.
 struct Watched {
     sim: Sim,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -287,5 +288,255 @@ fn ping_needs_no_capability_inside() {
     each_user(|user| {
         let ended = Runner::new(user).run("ping", &["-c", "1", "-W", "20", HOST_V4], Duration::from_secs(60));
         assert!(ended.expect_success("ping").text().contains("1 received"));
+    });
+}
+
+/// Servers of this host's loopback, TCP and UDP on one port, in each family that this host has.
+struct Loopback {
+    port: u16,
+    listeners: Vec<TcpListener>,
+    sinks: Vec<UdpSocket>,
+}
+
+impl Loopback {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Where the port is taken in this family or this protocol, its owner is not reached either, unseen by us.
+        let listeners = [Ok(listener), TcpListener::bind((Ipv6Addr::LOCALHOST, port))];
+        let sinks = [UdpSocket::bind(("127.0.0.1", port)), UdpSocket::bind((Ipv6Addr::LOCALHOST, port))];
+        let loopback = Self {
+            port,
+            listeners: listeners.into_iter().flatten().collect(),
+            sinks: sinks.into_iter().flatten().collect(),
+        };
+        loopback.listeners.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
+        loopback.sinks.iter().for_each(|sink| sink.set_nonblocking(true).unwrap());
+        loopback
+    }
+
+    /// Who has come, over which protocol; each is answered.
+    fn reached(&self) -> Vec<String> {
+        let tcp =
+            self.listeners.iter().filter_map(|listener| Some(format!("TCP {}", listener.accept().ok()?.1)));
+        let udp = self.sinks.iter().filter_map(|sink| {
+            let (_, from) = sink.recv_from(&mut [0; 9]).ok()?;
+            sink.send_to(b"out", from).ok()?;
+            Some(format!("UDP {from}"))
+        });
+        tcp.chain(udp).collect()
+    }
+}
+
+/// Tries the host's loopback at its own address by the link, as any program may; prints how many packets left.
+const BY_THE_LINK: &str = r"
+import socket, sys
+port, left = int(sys.argv[1]), 0
+link = next(name for _, name in socket.if_nameindex() if name != 'lo').encode()
+for family, to in (socket.AF_INET, '127.0.0.1'), (socket.AF_INET, '127.8.8.8'), (socket.AF_INET6, '::1'):
+    for kind in socket.SOCK_DGRAM, socket.SOCK_STREAM:
+        tried = socket.socket(family, kind)
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link)
+        tried.settimeout(0.5)
+        try:
+            tried.connect((to, port))
+            tried.send(b'in')
+            left += 1
+        except TimeoutError:
+            left += 1
+        except OSError as error:
+            print(to, error)
+print('left', left)
+";
+
+/// The same as packets of our own making, to every address that connect(2) takes for this host's inside.
+const BY_PACKETS: &str = r"
+import socket, struct, sys
+port = int(sys.argv[1])
+link = next(name for _, name in socket.if_nameindex() if name != 'lo')
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+def total(data):
+    data += b'\0' * (len(data) % 2)
+    n = sum(struct.unpack('!%dH' % (len(data) // 2), data))
+    n = (n & 0xffff) + (n >> 16)
+    return ~((n & 0xffff) + (n >> 16)) & 0xffff
+def send(family, own, to):
+    ends = socket.inet_pton(family, own) + socket.inet_pton(family, to)
+    udp = struct.pack('!HHHH', 4000, port, 10, 0) + b'in'
+    syn = struct.pack('!HHIIBBHHH', 4000, port, 7, 0, 0x50, 2, 65535, 0, 0)
+    for number, body, at in (17, udp, 6), (6, syn, 16):
+        sum_ = total(ends + struct.pack('!II', len(body), number) + body)
+        body = body[:at] + struct.pack('!H', sum_) + body[at + 2:]
+        if family == socket.AF_INET:
+            head = struct.pack('!BBHHHBBH', 0x45, 0, 20 + len(body), 1, 0, 64, number, 0) + ends
+            head = head[:10] + struct.pack('!H', total(head)) + head[12:]
+        else:
+            head = struct.pack('!IHBB', 6 << 28, len(body), number, 64) + ends
+        raw.sendto(head + body, (link, 0x0800 if family == socket.AF_INET else 0x86dd))
+for to in '127.0.0.1', '0.0.0.0':
+    send(socket.AF_INET, '10.0.2.100', to)
+for to in '::1', '::', '::ffff:127.0.0.1', '::ffff:0.0.0.0', '::127.0.0.1':
+    send(socket.AF_INET6, 'fd00:6c61::100', to)
+# The last: what comes back of it has passed all the others.
+last = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+last.connect(('10.0.2.3', 9))
+last.send(b'')
+try:
+    last.recv(1)
+except ConnectionRefusedError:
+    print('all sent')
+";
+
+#[test]
+fn the_hosts_loopback_has_one_door_and_that_can_be_closed() {
+    needs_run!();
+    needs!("python3");
+    let loopback = Loopback::new();
+    let port = loopback.port.to_string();
+    for closed in [&["--no-host-loopback"][..], &["--deny", "10.0.2.2", "--deny", "fd00:6c61::2"]] {
+        each_way(|user, way| {
+            let runner = Runner::new(user).flags(way).flags(closed);
+            let ended = runner.run("python3", &["-c", BY_THE_LINK, &port], SHORT).expect_success("python3");
+            assert_eq!(loopback.reached(), [""; 0], "{closed:?}: {}", ended.text());
+            let left = ended.text().lines().find_map(|line| line.strip_prefix("left ")?.parse::<u32>().ok());
+            // This host's rules may hold IPv6 back; IPv4's four have left, and the stack tells that they came.
+            assert!(left.is_some_and(|left| left >= 4), "{}", ended.text());
+            assert!(ended.stderr.contains("127.0.0.0/8"), "{}", ended.stderr);
+            assert_eq!(runner.journal().len(), 0, "as if nothing were there: {:?}", runner.journal());
+        });
+    }
+}
+
+#[test]
+fn no_packet_is_led_to_the_hosts_inside_by_another_name_of_it() {
+    needs_run!();
+    needs!("python3");
+    if !needs::is_root() {
+        needs::skip("needs root, to send packets of one's own making");
+        return;
+    }
+    let loopback = Loopback::new();
+    let port = loopback.port.to_string();
+    for (user, way) in [(User::Current, &[][..]), (User::Nobody, &["--root-map"])] {
+        let runner = Runner::new(user).flags(way).flags(&["--no-host-loopback"]);
+        let ended = runner.run("python3", &["-c", BY_PACKETS, &port], SHORT).expect_success("python3");
+        assert_eq!(ended.text(), "all sent\n", "{}", ended.stderr);
+        assert_eq!(loopback.reached(), [""; 0]);
+        // What Linux would send on is refused by name; the rest is dropped before anybody is asked.
+        let told = |lines: Vec<lastack_e2e::journal::Line>, field: &str| -> Vec<(String, String)> {
+            let mut told: Vec<_> = lines.iter().map(|line| (line.text("remote"), line.text(field))).collect();
+            told.retain(|(remote, _)| remote.starts_with("[::"));
+            told.sort();
+            told
+        };
+        let martian = |to: &str| (format!("[{to}]:{port}"), "martian-destination".to_owned());
+        let expected = ["::7f00:1", "::ffff:0.0.0.0", "::ffff:127.0.0.1"].map(martian);
+        assert_eq!(told(runner.flows(), "how"), expected);
+        assert_eq!(told(runner.journal(), "reason"), expected);
+    }
+}
+
+/// A SYN from an address that nobody has, so that nobody answers the SYN-ACK; then the program is gone.
+const HALF_OPEN: &str = r"
+import socket, struct, sys, time
+port = int(sys.argv[1])
+link = next(name for _, name in socket.if_nameindex() if name != 'lo')
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+def total(data):
+    n = sum(struct.unpack('!%dH' % (len(data) // 2), data))
+    n = (n & 0xffff) + (n >> 16)
+    return ~((n & 0xffff) + (n >> 16)) & 0xffff
+ends = socket.inet_aton('10.0.2.77') + socket.inet_aton('10.0.2.2')
+syn = struct.pack('!HHIIBBHHH', 4000, port, 7, 0, 0x50, 2, 65535, 0, 0)
+sum_ = total(ends + struct.pack('!II', 20, 6) + syn)
+syn = syn[:16] + struct.pack('!H', sum_) + syn[18:]
+head = struct.pack('!BBHHHBBH', 0x45, 0, 40, 1, 0, 64, 6, 0) + ends
+head = head[:10] + struct.pack('!H', total(head)) + head[12:]
+seen = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+raw.sendto(head + syn, (link, 0x0800))
+while seen.recv(2000)[16:20] != socket.inet_aton('10.0.2.77'):
+    pass
+print('half open')
+";
+
+#[test]
+fn what_was_left_half_open_ends_with_the_program() {
+    needs_run!();
+    needs!("python3");
+    if !needs::is_root() {
+        needs::skip("needs root, to send packets of one's own making");
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    for (user, way) in [(User::Current, &[][..]), (User::Nobody, &["--root-map"])] {
+        let runner = Runner::new(user).flags(way);
+        let ended = runner.run("python3", &["-c", HALF_OPEN, &port], SHORT).expect_success("python3");
+        assert_eq!(ended.text(), "half open\n", "{}", ended.stderr);
+        let journal = runner.journal();
+        assert_eq!(journal.len(), 1, "{journal:?}");
+        // Without the end of the program it would have been open when patience was.
+        assert_eq!(
+            (journal[0].text("how"), journal[0].text("reason")),
+            ("timeout".into(), "program-gone".into())
+        );
+        let mut host = listener.accept().unwrap().0;
+        let read = std::io::Read::read(&mut host, &mut [0; 1]);
+        assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+/// Knocks at the host's loopback by its own door, TCP and UDP; prints what came back.
+const KNOCK: &str = r"
+import errno, socket, sys
+for family, to in (socket.AF_INET, '10.0.2.2'), (socket.AF_INET6, 'fd00:6c61::2'):
+    for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+        tried = socket.socket(family, kind)
+        try:
+            tried.connect((to, int(sys.argv[1])))
+            tried.send(b'in')
+            tried.recv(1)
+            print('answered')
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+";
+
+#[test]
+fn a_closed_loopback_refuses_connections_and_datagrams_of_both_families() {
+    needs_run!();
+    needs!("python3");
+    let loopback = Loopback::new();
+    let port = loopback.port.to_string();
+    each_user(|user| {
+        let runner = Runner::new(user).flags(&["--no-host-loopback"]);
+        let ended = runner.run("python3", &["-c", KNOCK, &port], SHORT).expect_success("python3");
+        assert_eq!(ended.text(), "ECONNREFUSED\n".repeat(4));
+        assert_eq!(loopback.reached(), [""; 0]);
+        let doors = ["10.0.2.2", "[fd00:6c61::2]"].map(|door| format!("{door}:{port}"));
+        let told = |lines: &[lastack_e2e::journal::Line], fields: [&str; 3]| -> Vec<[String; 3]> {
+            lines.iter().map(|line| fields.map(|field| line.text(field))).collect()
+        };
+        let line = |door: &String, how: &str| [door.clone(), how.to_owned(), "absent".to_owned()];
+        let fields = ["remote", "reason", "host_remote"];
+        assert_eq!(
+            told(&runner.journal(), fields),
+            [line(&doors[0], "loopback-closed"), line(&doors[1], "loopback-closed")]
+        );
+        let fields = ["remote", "how", "host_remote"];
+        assert_eq!(
+            told(&runner.flows(), fields),
+            [line(&doors[0], "loopback-closed"), line(&doors[1], "loopback-closed")]
+        );
+        // Open, they lead there.
+        let runner = Runner::new(user);
+        let mut open = runner.command("python3");
+        let mut knock = Process::spawn(open.args(["-c", KNOCK, &port]).stdin(Stdio::null())).unwrap();
+        let mut reached = Vec::new();
+        clock::until(SHORT, || {
+            reached.extend(loopback.reached());
+            (reached.len() == loopback.listeners.len() + loopback.sinks.len()).then_some(())
+        })
+        .unwrap_or_else(|| panic!("{reached:?}"));
+        assert!(knock.wait_within(SHORT).unwrap().expect("it ends").success());
     });
 }
