@@ -459,6 +459,9 @@ impl Connection {
         self.keepalive_at = Instant::FAR_FUTURE;
         self.keepalive_probe_due = false;
         self.send.purge();
+        if ending != Ending::Fin {
+            self.send.end_backoff();
+        }
         self.reorder.purge();
         if self.orphan {
             cx.limits.orphans = cx.limits.orphans.saturating_sub(1);

@@ -518,6 +518,15 @@ impl Sender {
         self.unsettled = true;
     }
 
+    /// `TCP_CORK` was taken off, or had not been on (Linux `__tcp_sock_set_cork`): neither it nor `MSG_MORE` holds what is queued
+    /// now, but Nagle may.
+    pub(crate) fn uncork(&mut self, nodelay: bool) {
+        self.more = false;
+        self.push_now |= nodelay;
+        self.deferred = false;
+        self.unsettled = true;
+    }
+
     /// Appends the payload slices of a plan, shared with the queue.
     pub(crate) fn copy_payload(&self, plan: &SendPlan, out: &mut Vec<Bytes>) {
         if plan.len > 0 {
@@ -578,13 +587,17 @@ impl Sender {
             trouble.sacked.clear();
         }
         self.counts = Counts::default();
-        self.backoff = 0;
         self.timer.cancel();
         self.due = Due::Nothing;
         self.recovery.rexmit = recovery::Rexmit::None;
         self.write_seq = self.snd_nxt;
         self.phase = Phase::Established;
         self.unsettled = false;
+    }
+
+    /// Linux `tcp_write_queue_purge` also does this; after an end in order it is not called, and `tcp_info` shows the difference.
+    pub(crate) fn end_backoff(&mut self) {
+        self.backoff = 0;
     }
 
     /// Takes over what was set on the socket: all of it counts at once.

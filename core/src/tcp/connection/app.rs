@@ -294,6 +294,7 @@ impl Connection {
         match option {
             // Linux __tcp_sock_set_nodelay(): what is queued goes now, corked or not.
             TcpOption::NoDelay(true) => self.send.push_pending(),
+            TcpOption::Cork(false) => self.send.uncork(self.options.nodelay),
             TcpOption::KeepAlive(true) if self.state != TcpState::Close => self.arm_keepalive(cx),
             TcpOption::KeepAlive(false) if !self.orphan => {
                 self.keepalive_at = Instant::FAR_FUTURE;
