@@ -4,7 +4,7 @@
 //! cargo run --release -p lastack-e2e --bin forced-law              # print what was seen
 //! cargo run --release -p lastack-e2e --bin forced-law -- stall     # some of it
 //! ```
-//! Exit status 1 if a program or its kernel could tell one from the other.
+//! Exit status 1 if a program or its kernel could tell one from the other, or the peer behind `--inject` saw something else than is said.
 
 use std::process::ExitCode;
 
@@ -39,6 +39,7 @@ fn start() -> std::io::Result<ExitCode> {
         println!("{}: {}", shown.event, if shown.is_same() { "the same" } else { "NOT THE SAME" });
         tell("real  ", &shown.real);
         tell("forced", &shown.forced);
+        tell("peer  ", &shown.remote);
         for fault in shown.journal_faults {
             println!("  journal: {fault}");
         }

@@ -1,9 +1,11 @@
 //! The law of what is forced: `--inject` shows a program and its kernel what a real peer's doing shows them.
 //!
 //! Each case is played twice with the same client steps: plainly, beside a peer that really does it, and behind `lastack run`
-//! with the injection, beside a peer that does nothing.
+//! with the injection, beside a peer that does nothing. What becomes of that peer is not the law's: it is looked at, and compared with
+//! what `docs/impairments.md` says.
 
 use std::io;
+use std::time::Duration;
 
 use super::{Seen, Side, Stage};
 use crate::arena::{Arena, shell};
@@ -14,6 +16,8 @@ use crate::journal;
 const PROGRAM: &str = "10.0.2.100";
 /// Payload bytes that have gone up when it happens.
 const AT: &str = "1000";
+/// How long a run may take to end when its program has. Half of what one waits for a connection that still has something to carry.
+const END: Duration = Duration::from_secs(30);
 
 /// One thing that can be forced.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +28,12 @@ pub struct Forced {
     peer: fn(&mut Stage, &Arena) -> io::Result<()>,
     /// What the program does then.
     client: fn(&mut Stage),
+    /// What the peer that does nothing does meanwhile, behind `--inject`; before the program does anything.
+    meanwhile: fn(&mut Stage),
+    /// What it does afterwards, until the program has ended.
+    remote: fn(&mut Stage),
+    /// What is seen of that.
+    remote_sees: &'static [&'static str],
     /// `TCP_USER_TIMEOUT` of the program's connection, where its kernel is to give up within the test.
     gives_up_ms: Option<u32>,
     /// What has to be in the journal as `how`.
@@ -46,12 +56,19 @@ pub const CASES: &[Forced] = &[
             stage.see(Side::Client, "write", "send 1");
             stage.see_kernel(Side::Client);
         },
+        meanwhile: |_| {},
+        // While the program still lives.
+        remote: |stage| {
+            see_reset(stage);
+            stage.end_program(END);
+        },
+        remote_sees: &["poll RDHUP ERR HUP", "read ECONNRESET", "end of the run ok"],
         gives_up_ms: None,
         how: "reset",
     },
     Forced {
         event: "stall",
-        // A reader that reads no more.
+        // A reader that reads no more, and is frozen, so that it writes nothing either.
         peer: |_, _| Ok(()),
         client: |stage| {
             stage.prepare(Side::Client, "patience 1000");
@@ -59,20 +76,31 @@ pub const CASES: &[Forced] = &[
             stage.see(Side::Client, "kernel's timer", "wait-timer ESTAB/persist");
             stage.see(Side::Client, "read", "recv 1");
         },
+        // It writes: the program must not see it.
+        meanwhile: |stage| {
+            stage.prepare(Side::Server, "send 1000");
+        },
+        remote: see_nothing_come_then_reset,
+        remote_sees: NOTHING_CAME_THEN_RESET,
         gives_up_ms: None,
         how: "open",
     },
     Forced {
         event: "zero-window",
         // A reader that reads no more: its window is zero when its buffer is full. (A buffer made smaller meanwhile would
-        // drop what it had offered to take, and be retransmitted to.)
+        // drop what it had offered to take, and be retransmitted to.) It writes.
         peer: |_, _| Ok(()),
         client: |stage| {
             stage.prepare(Side::Client, "patience 1000");
             stage.see(Side::Client, "write", "fill");
             stage.see(Side::Client, "kernel's timer", "wait-timer ESTAB/persist");
-            stage.see(Side::Client, "read", "recv 1");
+            stage.see(Side::Server, "write", "send 1000");
+            stage.see(Side::Client, "read", "recv 1000");
+            stage.see(Side::Client, "write again", "send 1");
         },
+        meanwhile: |_| {},
+        remote: see_nothing_come_then_reset,
+        remote_sees: NOTHING_CAME_THEN_RESET,
         gives_up_ms: None,
         how: "open",
     },
@@ -88,6 +116,11 @@ pub const CASES: &[Forced] = &[
             stage.see(Side::Client, "write again", "send 1");
             stage.see_kernel(Side::Client);
         },
+        meanwhile: |stage| {
+            stage.prepare(Side::Server, "send 1000");
+        },
+        remote: see_nothing_come_then_reset,
+        remote_sees: NOTHING_CAME_THEN_RESET,
         gives_up_ms: Some(3000),
         how: "open",
     },
@@ -106,10 +139,32 @@ pub const CASES: &[Forced] = &[
             stage.see(Side::Client, "read", "recv 1");
             stage.see_kernel(Side::Client);
         },
+        meanwhile: |_| {},
+        remote: |stage| {
+            see_reset(stage);
+            stage.end_program(END);
+        },
+        remote_sees: &["poll RDHUP ERR HUP", "read ECONNRESET", "end of the run ok"],
         gives_up_ms: None,
         how: "killed",
     },
 ];
+
+fn see_reset(stage: &mut Stage) {
+    stage.see(Side::Server, "poll", "wait err,hup,rdhup");
+    stage.see(Side::Server, "read", "recv 1");
+}
+
+/// Nothing that the program wrote comes; and when it has ended, neither it nor what was stalled is waited for.
+fn see_nothing_come_then_reset(stage: &mut Stage) {
+    stage.prepare(Side::Server, "patience 500");
+    stage.see(Side::Server, "read", "recv 1");
+    stage.end_program(END);
+    see_reset(stage);
+}
+
+const NOTHING_CAME_THEN_RESET: &[&str] =
+    &["read timeout", "end of the run ok", "poll RDHUP ERR HUP", "read ECONNRESET"];
 
 fn in_remote(arena: &Arena, verb: &str) -> io::Result<()> {
     shell(&format!("ip route {verb} blackhole {PROGRAM}/32"), Some(arena.remote_id()))
@@ -128,15 +183,22 @@ pub struct Shown {
     pub real: Vec<Seen>,
     /// Behind `lastack run --inject`.
     pub forced: Vec<Seen>,
+    /// What the peer behind it saw.
+    pub remote: Vec<Seen>,
+    /// What that must be.
+    pub remote_sees: &'static [&'static str],
     /// What the journal says differently from what must be there.
     pub journal_faults: Vec<String>,
 }
 
 impl Shown {
-    /// True when program and kernel cannot tell the forced from the real.
+    /// True when program and kernel cannot tell the forced from the real, and the peer saw what is said of it.
     #[must_use]
     pub fn is_same(&self) -> bool {
-        self.real == self.forced && self.journal_faults.is_empty()
+        let remote = self.remote.iter().map(|seen| format!("{} {}", seen.what, seen.came));
+        self.real == self.forced
+            && self.journal_faults.is_empty()
+            && remote.eq(self.remote_sees.iter().copied())
     }
 }
 
@@ -165,9 +227,14 @@ pub fn play(arena: &Arena, case: &Forced) -> io::Result<Shown> {
     let injection = format!("{}@{AT}B", case.event);
     let mut stage = Stage::open_with(arena, &seat, &file, &["--inject", &injection])?;
     begin(&mut stage, case);
+    (case.meanwhile)(&mut stage);
     (case.client)(&mut stage);
-    let forced = stage.finish();
-    Ok(Shown { event: case.event, real, forced, journal_faults: journal_faults(&file, case) })
+    let client_has_seen = stage.seen().len();
+    (case.remote)(&mut stage);
+    let mut forced = stage.finish();
+    let remote = forced.split_off(client_has_seen);
+    let (remote_sees, journal_faults) = (case.remote_sees, journal_faults(&file, case));
+    Ok(Shown { event: case.event, real, forced, remote, remote_sees, journal_faults })
 }
 
 /// A connection that has carried what is needed.

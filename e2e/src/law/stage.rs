@@ -210,6 +210,18 @@ impl Stage {
         self.seen.push(Seen { side, what: what.to_owned(), came: came.to_owned() });
     }
 
+    /// What has been seen so far.
+    #[must_use]
+    pub fn seen(&self) -> &[Seen] {
+        &self.seen
+    }
+
+    /// Ends the client's program, which is behind the carrier, and waits for the carrier to end: seen is whether it did within `limit`.
+    pub fn end_program(&mut self, limit: Duration) {
+        let ended = matches!(self.client.finish(limit), Ok(Some(_)));
+        self.note(Side::Client, "end of the run", if ended { "ok" } else { "not within the limit" });
+    }
+
     /// Ends both actors and gives what was seen. A carrier that does not end with its program is seen too.
     pub fn finish(mut self) -> Vec<Seen> {
         let (behind, other, side) = match self.way {

@@ -1,15 +1,18 @@
 //! A bad link loses packets and no bytes; a seed repeats what it did; what is forced looks real.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 
 use lastack_e2e::binaries;
-use lastack_e2e::needs::long;
+use lastack_e2e::needs::{self, long};
 use lastack_e2e::process::run;
 use lastack_e2e::runner::{HOST_V4, Runner, User};
 use lastack_e2e::servers::Server;
 use serde_json::Value;
 
-use crate::{LONG, assert_same_content, each_user, needs_run, write_noise};
+use crate::{LONG, SHORT, assert_same_content, each_user, needs_run, write_noise};
 
 const BAD: [&str; 10] =
     ["--loss", "5%", "--delay", "20", "--reorder", "5%", "--duplicate", "1%", "--seed", "7"];
@@ -110,4 +113,163 @@ fn what_is_forced_looks_real_to_programs_and_kernels() {
     println!("{}", ended.text());
     assert!(ended.success(), "{}\n{}", ended.text(), ended.stderr);
     assert_eq!(ended.text().matches(": the same\n").count(), 5, "{}", ended.text());
+}
+
+/// Waits for the end of its first connection, then asks over its second.
+const TWO: &str = "
+import errno, socket, sys
+one, two = [socket.create_connection((sys.argv[1], int(port)), 20) for port in sys.argv[2:]]
+try: print('read', one.recv(1))
+except OSError as error: print(errno.errorcode[error.errno])
+two.sendall(b'still there?')
+print(two.recv(100).decode())
+";
+
+#[test]
+fn what_is_forced_on_one_destination_leaves_others_alone() {
+    needs_run!();
+    needs!("python3");
+    each_user(|user| {
+        let [one, two] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [port_one, port_two] = [&one, &two].map(|listener| listener.local_addr().unwrap().port());
+        // Says nothing; what its reader meets is told by its thread.
+        let reset = std::thread::spawn(move || {
+            let (mut stream, _) = one.accept().unwrap();
+            stream.set_read_timeout(Some(SHORT)).unwrap();
+            stream.read(&mut [0; 1]).map_err(|error| error.kind())
+        });
+        std::thread::spawn(move || {
+            let (mut stream, _) = two.accept().unwrap();
+            let mut asked = [0; 12];
+            stream.read_exact(&mut asked).unwrap();
+            assert_eq!(&asked, b"still there?");
+            stream.write_all(b"as before").unwrap();
+        });
+        let runner = Runner::new(user).flags(&["--inject", &format!("rst@300ms,{HOST_V4}:{port_one}")]);
+        let args = ["-c", TWO, HOST_V4, &port_one.to_string(), &port_two.to_string()];
+        let text = runner.run("python3", &args, SHORT).expect_success("the script").text();
+        assert_eq!(text, "ECONNRESET\nas before\n");
+        assert_eq!(reset.join().unwrap(), Err(ErrorKind::ConnectionReset), "the server's end");
+        let journal = runner.journal();
+        let mut told: Vec<_> = journal
+            .iter()
+            .map(|line| ["remote", "how", "reason", "injected.event"].map(|field| line.text(field)).join(" "))
+            .collect();
+        told.sort_by_key(|line| line.ends_with("absent"));
+        assert_eq!(
+            told,
+            [
+                format!("{HOST_V4}:{port_one} reset injected rst"),
+                format!("{HOST_V4}:{port_two} fin null absent")
+            ]
+        );
+    });
+}
+
+#[test]
+fn the_interface_has_the_mtu_that_is_asked_for() {
+    needs_run!();
+    needs!("ip");
+    for device in ["tun", "veth"] {
+        if device == "tun" && (!needs::is_root() || !Path::new("/dev/net/tun").exists()) {
+            needs::skip("a TUN needs root and /dev/net/tun");
+            continue;
+        }
+        for mtu in ["576", "9000"] {
+            let mut command = Command::new(binaries::lastack());
+            command.args(["run", "--report", "none", "--device", device, "--mtu", mtu]);
+            command.args(["--", "ip", "-o", "link", "show", &format!("{device}0")]);
+            let text = run(&mut command, SHORT).unwrap().expect_success(device).text();
+            assert!(text.contains(&format!(" mtu {mtu} ")), "{device}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_rate_takes_its_time_and_a_short_queue_loses() {
+    needs_run!();
+    needs!("nginx", "curl");
+    let nginx = Server::nginx().unwrap();
+    write_noise(&nginx.content().join("file"), 300_000);
+    let url = format!("http://{HOST_V4}:{}/file", nginx.port);
+    each_user(|user| {
+        let runner = Runner::new(user).flags(&["--rate", "1M", "--queue", "10"]);
+        runner.run("curl", &["-sS", "--fail", "-o", "got", &url], LONG).expect_success("curl");
+        assert_same_content(&nginx.content().join("file"), &runner.dir().join("got"));
+        let account = link(&runner);
+        let down = &account["rules"][0]["down"];
+        let number = |what: &str| down[what].as_u64().unwrap();
+        assert!(number("queue_full") > 0, "{account}");
+        assert_eq!(number("lost"), 0, "the queue's losses are no loss that was asked for: {account}");
+        assert_eq!(number("packets"), number("arrived") + number("queue_full"), "{account}");
+        // A million bits a second: what came cannot have come faster, its headers left out.
+        let line = &runner.journal()[0];
+        let (bytes, took_us) = (line.number("bytes_down"), line.number("duration_us"));
+        assert!(bytes >= 300_000, "{line:?}");
+        assert!(took_us >= bytes * 8, "{bytes} bytes in {took_us} us");
+    });
+}
+
+#[test]
+fn jitter_spreads_packets_and_keeps_their_order() {
+    needs_run!();
+    needs!("nginx", "curl");
+    let nginx = Server::nginx().unwrap();
+    write_noise(&nginx.content().join("file"), 1 << 20);
+    let url = format!("http://{HOST_V4}:{}/file", nginx.port);
+    let runner = Runner::new(User::Current).flags(&["--delay", "20±5", "--seed", "7"]);
+    runner.run("curl", &["-sS", "--fail", "-o", "got", &url], LONG).expect_success("curl");
+    assert_same_content(&nginx.content().join("file"), &runner.dir().join("got"));
+    let account = link(&runner);
+    for direction in ["up", "down"] {
+        let told = &account["rules"][0][direction];
+        let us = |what: &str| told["delay_us"][what].as_u64().unwrap();
+        // A timer may be late on a busy machine, and 50 µs early on any.
+        assert!((14_950..20_000).contains(&us("min")), "{direction}: {told}");
+        assert!(us("max") > 20_000, "{direction}: {told}");
+        assert_eq!(told["overtaken"], 0, "{direction}: {told}");
+    }
+}
+
+const DATAGRAMS: usize = 4000;
+
+/// Sends numbered datagrams, a few thousand a second.
+const NUMBERS: &str = "
+import socket, sys, time
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+out.connect((sys.argv[1], int(sys.argv[2])))
+for number in range(int(sys.argv[3])):
+    out.send(b'%d' % number)
+    time.sleep(0.0002)
+";
+
+#[test]
+fn losses_come_in_bursts_of_the_length_that_is_asked_for() {
+    needs_run!();
+    needs!("python3");
+    // The mean length of a run of losses: of single ones at 10 % it is 1.1.
+    for (loss, mean) in [("up:10%", 1.0..1.3), ("up:10%/5", 3.5..7.0)] {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port().to_string();
+        let came = std::thread::spawn(move || {
+            let mut came = vec![false; DATAGRAMS];
+            let mut buffer = [0; 16];
+            while let Ok(len) = socket.recv(&mut buffer) {
+                let Ok(number) = std::str::from_utf8(&buffer[..len]).unwrap().parse::<usize>() else { break };
+                came[number] = true;
+            }
+            came
+        });
+        let runner = Runner::new(User::Current).flags(&["--loss", loss, "--seed", "7"]);
+        let args = ["-c", NUMBERS, HOST_V4, &port, &DATAGRAMS.to_string()];
+        runner.run("python3", &args, SHORT).expect_success("the script");
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"end", format!("127.0.0.1:{port}")).unwrap();
+        let came = came.join().unwrap();
+        let lost = came.iter().filter(|came| !**came).count();
+        let bursts = came.chunk_by(|one, next| one == next).filter(|run| !run[0]).count();
+        let found = lost as f64 / bursts as f64;
+        println!("--loss {loss} --seed 7: {lost} lost in {bursts} bursts of {found:.2}");
+        assert!((200..700).contains(&lost), "{lost} of {DATAGRAMS}");
+        assert!(mean.contains(&found), "{lost} lost in {bursts} bursts");
+    }
 }
