@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lastack_e2e::needs::long;
 use lastack_e2e::process::{Process, memory_kib};
-use lastack_e2e::runner::{HOST_V4, Runner, User};
+use lastack_e2e::runner::{self, HOST_V4, Runner, User, copy_for_all};
 use lastack_e2e::{binaries, clock};
 use serde_json::Value;
 
@@ -28,7 +28,20 @@ fn all_succeed_and_nothing_is_left_when_the_client_closes_first() {
 }
 
 fn short_connections(mode: &str, port: &str) {
-    let count = if long() { 100_000 } else { 5_000 };
+    let users = runner::users();
+    for user in users {
+        println!("-- as {user:?}");
+        short_connections_of(user, mode, port);
+    }
+}
+
+fn short_connections_of(user: User, mode: &str, port: &str) {
+    // The long size once: nobody's is the same code.
+    let count = match user {
+        User::Current if long() => 100_000,
+        User::Current => 5_000,
+        User::Nobody => 2_000,
+    };
     let load = binaries::build("lastack-bench", "load");
     let mut server =
         Process::spawn(Command::new(&load).arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()))
@@ -36,8 +49,9 @@ fn short_connections(mode: &str, port: &str) {
     let ports = line(&mut server);
     let port = ports[port].as_u64().expect("the server's port");
 
-    let runner = Runner::new(User::Current);
-    let mut command = runner.command(&load);
+    let runner = Runner::new(user);
+    let copy = copy_for_all(&load, runner.dir()).unwrap();
+    let mut command = runner.command(&copy);
     command.args([mode, &format!("{HOST_V4}:{port}"), &LONG.as_secs().to_string(), &count.to_string()]);
     let mut client = Process::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
     let result = line(&mut client);

@@ -93,24 +93,26 @@ fn permitted_names_work_and_all_else_is_refused_and_journalled() {
 #[test]
 fn program_that_ignores_resolv_conf_is_caught_too() {
     needs_run!();
-    let resolver = resolver();
-    let runner = runner(User::Current, &resolver);
-    let steps = format!(
-        "ask {ELSEWHERE} secret.test\nask {ELSEWHERE} secret.test tcp\nask {ELSEWHERE} example.test\nask 10.0.2.3:53 example.test tcp\n"
-    );
-    let answers = actor(&runner, &steps);
-    let rcodes: Vec<_> = answers.iter().map(|answer| answer["result"].as_str().unwrap()).collect();
-    assert_eq!(rcodes, ["NameError", "NameError", "NoError", "NoError"]);
-    assert_eq!(answers[2]["addresses"][0], "10.0.2.2");
-    let tuple = |how: &str, protocol: &str| (how.to_owned(), protocol.to_owned());
-    assert_eq!(lookups(&runner, "secret.test"), [tuple("denied", "udp"), tuple("denied", "tcp")]);
-    assert_eq!(lookups(&runner, "example.test"), [tuple("answered", "udp"), tuple("answered", "tcp")]);
-    assert!(!resolver.asked().contains(&"secret.test".to_owned()));
-    let connections = runner.journal();
-    assert_eq!(connections.len(), 2, "two lookups were over TCP");
-    for connection in connections {
-        assert_eq!([connection.text("how"), connection.text("closed_by")], ["fin", "program"]);
-    }
+    each_user(|user| {
+        let resolver = resolver();
+        let runner = runner(user, &resolver);
+        let steps = format!(
+            "ask {ELSEWHERE} secret.test\nask {ELSEWHERE} secret.test tcp\nask {ELSEWHERE} example.test\nask 10.0.2.3:53 example.test tcp\n"
+        );
+        let answers = actor(&runner, &steps);
+        let rcodes: Vec<_> = answers.iter().map(|answer| answer["result"].as_str().unwrap()).collect();
+        assert_eq!(rcodes, ["NameError", "NameError", "NoError", "NoError"]);
+        assert_eq!(answers[2]["addresses"][0], "10.0.2.2");
+        let tuple = |how: &str, protocol: &str| (how.to_owned(), protocol.to_owned());
+        assert_eq!(lookups(&runner, "secret.test"), [tuple("denied", "udp"), tuple("denied", "tcp")]);
+        assert_eq!(lookups(&runner, "example.test"), [tuple("answered", "udp"), tuple("answered", "tcp")]);
+        assert!(!resolver.asked().contains(&"secret.test".to_owned()));
+        let connections = runner.journal();
+        assert_eq!(connections.len(), 2, "two lookups were over TCP");
+        for connection in connections {
+            assert_eq!([connection.text("how"), connection.text("closed_by")], ["fin", "program"]);
+        }
+    });
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use lastack_e2e::process::run;
-use lastack_e2e::runner::{HOST_V4, HOST_V6, Runner, User};
+use lastack_e2e::runner::{self, HOST_V4, HOST_V6, Runner, User};
 use lastack_e2e::servers::Server;
 
-use crate::{SHORT, needs_run, write_noise};
+use crate::{LONG, SHORT, needs_run, write_noise};
 
 #[test]
 fn tshark_finds_no_malformed_packet_and_no_bad_checksum() {
@@ -14,8 +14,8 @@ fn tshark_finds_no_malformed_packet_and_no_bad_checksum() {
     needs!("tshark", "nginx", "curl");
     let nginx = Server::nginx().unwrap();
     write_noise(&nginx.content().join("file"), 1_000_000);
-    for host in [HOST_V4, HOST_V6] {
-        let runner = Runner::new(User::Current);
+    for (host, user) in runner::users().into_iter().flat_map(|user| [(HOST_V4, user), (HOST_V6, user)]) {
+        let runner = Runner::new(user);
         let capture = runner.dir().join("run.pcapng").display().to_string();
         let runner = runner.flags(&["--pcap", &capture]);
         let url = format!("http://{host}:{}/file", nginx.port);
@@ -56,6 +56,12 @@ fn tshark_finds_no_malformed_packet_and_no_bad_checksum() {
         assert_eq!(count("tcp.flags.reset == 1"), 0, "no reset");
         assert_eq!(count("tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment"), 0, "nothing missing");
         assert_eq!(count("frame.len > 1514"), 0, "packets are of the link's size");
+        let data = count("tcp.len > 0");
+        assert_eq!(
+            count("tcp.len > 0 && frame.comment contains \"curl\""),
+            data,
+            "the process, in a comment"
+        );
     }
 }
 
@@ -165,4 +171,62 @@ fn the_journal_tells_what_tshark_reads_in_the_same_capture() {
         data.map(|segment| segment.seq + segment.len - 1).max().expect("data")
     };
     assert_eq!((journal[0].number("bytes_up"), journal[0].number("bytes_down")), (bytes(true), bytes(false)));
+}
+
+/// The values of `fields` of the packets of `capture` that pass `filter`, a packet a line.
+fn fields(capture: &str, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
+    let mut tshark = Command::new("tshark");
+    tshark.args(["-r", capture, "-Y", filter, "-T", "fields"]);
+    for field in fields {
+        tshark.args(["-e", field]);
+    }
+    let text = run(&mut tshark, SHORT).unwrap().expect_success("tshark").text();
+    text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn both_ends_use_the_options_of_tcp_and_repair_losses_by_sack() {
+    needs_run!();
+    needs!("tshark", "nginx", "curl");
+    let nginx = Server::nginx().unwrap();
+    write_noise(&nginx.content().join("file"), 1_000_000);
+    let runner = Runner::new(User::Current);
+    let capture = runner.dir().join("run.pcapng").display().to_string();
+    let runner = runner.flags(&["--pcap", &capture, "--loss", "3%", "--seed", "7"]);
+    let at = format!("http://{HOST_V4}:{}", nginx.port);
+    let both = format!("curl -sS --fail -o got {at}/file && curl -sS --fail -T got {at}/put");
+    runner.run("sh", &["-c", &both], LONG).expect_success("curl");
+    let options = [
+        "tcp.options.mss_val",
+        "tcp.options.sack_perm",
+        "tcp.options.wscale.shift",
+        "tcp.options.timestamp.tsval",
+    ];
+    for (who, filter) in [
+        ("the program's kernel", format!("tcp.flags.syn == 1 && ip.dst == {HOST_V4}")),
+        ("the stack", format!("tcp.flags.syn == 1 && ip.src == {HOST_V4}")),
+    ] {
+        let syns = fields(&capture, &filter, &options);
+        assert!(syns.len() >= 2, "{who}: {syns:?}");
+        for syn in &syns {
+            assert_eq!(syn.len(), options.len());
+            assert!(syn.iter().all(|value| !value.is_empty()), "{who}: {syn:?}");
+            assert_eq!(syn[0], "1460", "{who}");
+            assert_ne!(syn[2], "0", "{who}: its window is scaled");
+        }
+    }
+    for (who, direction) in [("the program's kernel", "ip.dst"), ("the stack", "ip.src")] {
+        let filter = format!("tcp.options.sack_le && {direction} == {HOST_V4}");
+        let blocks = fields(&capture, &filter, &["tcp.options.sack.count"]);
+        println!("{who}: {} segments with SACK blocks", blocks.len());
+        assert!(blocks.len() > 3, "{who} tells what it has behind a hole");
+        let segments = format!("tcp.flags.syn == 0 && tcp.flags.reset == 0 && {direction} == {HOST_V4}");
+        let stamped =
+            fields(&capture, &format!("{segments} && tcp.options.timestamp.tsval"), &["frame.number"]);
+        assert_eq!(
+            stamped.len(),
+            fields(&capture, &segments, &["frame.number"]).len(),
+            "{who}: timestamps on all"
+        );
+    }
 }

@@ -237,11 +237,12 @@ fn pings_are_answered_as_the_host_is_answered() {
     }
     // The host: addresses of its own that answer, one that it cannot reach, and pings allowed or not.
     let allowed = "echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range";
-    let run_host = |before: &str, flags: &str, to: &str| {
-        let dir = servers::directory().unwrap();
-        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        fs::write(dir.path().join("script.py"), PING).unwrap();
-        let script = format!(
+    each_user(|user| {
+        let run_host = |before: &str, flags: &str, to: &str| {
+            let dir = servers::directory().unwrap();
+            fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+            fs::write(dir.path().join("script.py"), PING).unwrap();
+            let script = format!(
             "ip link set lo up; ip address add 203.0.113.9/32 dev lo; ip -6 address add 2001:db8:9::9/128 dev lo nodad
              ip link add out type veth peer name far; ip link set out up; ip link set far up
              ip address add 192.0.2.1/24 dev out; ip -6 address add 2001:db8:1::1/64 dev out nodad
@@ -250,35 +251,36 @@ fn pings_are_answered_as_the_host_is_answered() {
              exec \"$@\" run {} {flags} --json --output journal -- python3 script.py {to}",
             lastack_e2e::runner::device_flags().join(" ")
         );
-        let mut command = on_a_host_of_its_own(User::Current, dir.path(), &script);
-        let text = run(&mut command, SHORT).unwrap().expect_success("the script").text();
-        let flows = lastack_e2e::journal::flows(&dir.path().join("journal")).unwrap();
-        let (text, took) = text.trim_end().split_once("took ").expect("it says how long it took");
-        for flow in &flows {
-            assert!(flow.number("duration_us") <= took.parse().unwrap(), "{took}: {flow:?}");
-        }
-        (text.to_owned(), flows)
-    };
-    let (text, flows) = run_host(allowed, "", "203.0.113.9 2001:db8:9::9 198.51.100.5");
-    assert_eq!(
-        text,
-        "203.0.113.9 0 1\n203.0.113.9 0 2\n203.0.113.9 0 3\n\
+            let mut command = on_a_host_of_its_own(user, dir.path(), &script);
+            let text = run(&mut command, SHORT).unwrap().expect_success("the script").text();
+            let flows = lastack_e2e::journal::flows(&dir.path().join("journal")).unwrap();
+            let (text, took) = text.trim_end().split_once("took ").expect("it says how long it took");
+            for flow in &flows {
+                assert!(flow.number("duration_us") <= took.parse().unwrap(), "{took}: {flow:?}");
+            }
+            (text.to_owned(), flows)
+        };
+        let (text, flows) = run_host(allowed, "", "203.0.113.9 2001:db8:9::9 198.51.100.5");
+        assert_eq!(
+            text,
+            "203.0.113.9 0 1\n203.0.113.9 0 2\n203.0.113.9 0 3\n\
          2001:db8:9::9 129 1\n2001:db8:9::9 129 2\n2001:db8:9::9 129 3\n198.51.100.5 EHOSTUNREACH\n"
-    );
-    let of = |flows: &[lastack_e2e::journal::Line], to: &str| {
-        let flow =
-            flows.iter().find(|flow| flow.text("remote") == format!("{to}:0")).expect("its flow").clone();
-        assert_eq!(flow.text("protocol"), "icmp");
-        (flow.text("how"), flow.number("datagrams_up"), flow.number("datagrams_down"))
-    };
-    assert_eq!(of(&flows, "203.0.113.9"), ("idle".into(), 3, 3));
-    assert_eq!(of(&flows, "198.51.100.5"), ("unreachable".into(), 1, 0));
+        );
+        let of = |flows: &[lastack_e2e::journal::Line], to: &str| {
+            let flow =
+                flows.iter().find(|flow| flow.text("remote") == format!("{to}:0")).expect("its flow").clone();
+            assert_eq!(flow.text("protocol"), "icmp");
+            (flow.text("how"), flow.number("datagrams_up"), flow.number("datagrams_down"))
+        };
+        assert_eq!(of(&flows, "203.0.113.9"), ("idle".into(), 3, 3));
+        assert_eq!(of(&flows, "198.51.100.5"), ("unreachable".into(), 1, 0));
 
-    let (text, flows) = run_host("echo '1 0' > /proc/sys/net/ipv4/ping_group_range", "", "203.0.113.9");
-    assert_eq!(text, "203.0.113.9 EHOSTUNREACH\n");
-    assert_eq!(of(&flows, "203.0.113.9"), ("not-permitted".into(), 1, 0));
+        let (text, flows) = run_host("echo '1 0' > /proc/sys/net/ipv4/ping_group_range", "", "203.0.113.9");
+        assert_eq!(text, "203.0.113.9 EHOSTUNREACH\n");
+        assert_eq!(of(&flows, "203.0.113.9"), ("not-permitted".into(), 1, 0));
 
-    let (text, flows) = run_host(allowed, "--deny '*'", "203.0.113.9");
-    assert_eq!(text, "203.0.113.9 EHOSTUNREACH\n");
-    assert_eq!(of(&flows, "203.0.113.9").0, "denied");
+        let (text, flows) = run_host(allowed, "--deny '*'", "203.0.113.9");
+        assert_eq!(text, "203.0.113.9 EHOSTUNREACH\n");
+        assert_eq!(of(&flows, "203.0.113.9").0, "denied");
+    });
 }
