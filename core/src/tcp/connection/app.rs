@@ -106,6 +106,10 @@ impl Connection {
         }
         let read = self.recv.read(buf, self.options.oobinline);
         if read > 0 {
+            // Linux tcp_recvmsg_locked(): what has room for more takes the FIN along, and the next read finds the end.
+            if read < buf.len() && self.recv.fin && self.recv.readable() == 0 {
+                self.take_fin();
+            }
             self.after_read(read as u32, cx);
             return Ok(read);
         }
@@ -166,8 +170,7 @@ impl Connection {
     /// Nothing is queued: end of file, an error, or "not yet", in the order of Linux `tcp_recvmsg_locked`.
     fn end_of_data(&mut self) -> Result<(), RecvError> {
         if self.recv.fin {
-            self.eof_read = true;
-            self.recv.read_fin();
+            self.take_fin();
             return Ok(());
         }
         if let Some(error) = self.error.take() {
@@ -177,6 +180,12 @@ impl Connection {
             return Ok(());
         }
         Err(RecvError::WouldBlock)
+    }
+
+    /// The FIN leaves the receive queue.
+    fn take_fin(&mut self) {
+        self.eof_read = true;
+        self.recv.read_fin();
     }
 
     /// Linux `tcp_rcv_space_adjust`, then `tcp_cleanup_rbuf`.
