@@ -160,7 +160,8 @@ impl Connection {
     /// `tcp_syn_options()`: every option that the sysctls allow, also in a SYN-ACK to a peer that has offered none.
     pub(super) fn syn_header(&mut self, fast_open: Option<FastOpen>, cx: &mut Cx<'_>) -> SegmentHeader {
         self.segs_out = self.segs_out.wrapping_add(1);
-        let answering = self.state == TcpState::SynRecv;
+        // Linux tcp_send_synack(): what lies in the queue is a SYN-ACK from then on, in whatever state it is repeated.
+        let answering = self.state != TcpState::SynSent;
         if answering {
             self.acks.on_ack_sent();
         }
