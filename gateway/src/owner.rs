@@ -107,6 +107,8 @@ const LIST_AGE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Owners {
     diag: Netlink,
+    /// The program's interface.
+    link: u32,
     /// Every process inside descends from this one.
     top: u32,
     /// Who held the socket that was asked for last.
@@ -118,10 +120,12 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Asks `diag`, a sock_diag socket of the namespace, about descendants of `top`.
-    pub fn new(diag: OwnedFd, top: u32) -> Self {
+    /// Asks `diag`, a sock_diag socket of the namespace, about descendants of `top`. `link` is the number of the interface
+    /// that connections come by, or 0: sockets that are bound to one (`SO_BINDTODEVICE`) are found by their own only.
+    pub fn new(diag: OwnedFd, top: u32, link: u32) -> Self {
         Self {
             diag: Netlink::from(diag),
+            link,
             top,
             last: None,
             left: Budget::A_SECOND,
@@ -205,7 +209,7 @@ impl Owners {
 
     /// The socket's inode, 0 when nobody holds it any more; `None`: no such socket.
     fn socket(&self, protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
-        let answer = match self.diag.ask(question(protocol, local, remote)) {
+        let answer = match self.diag.ask(question(protocol, local, remote, self.link)) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
             answer => answer?,
         };
@@ -215,7 +219,7 @@ impl Owners {
 }
 
 /// `struct inet_diag_req_v2` for one socket.
-fn question(protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Message {
+fn question(protocol: Protocol, local: SocketAddr, remote: SocketAddr, link: u32) -> Message {
     let (number, source, destination) = match protocol {
         Protocol::Tcp => (libc::IPPROTO_TCP, local, remote),
         Protocol::Udp => (libc::IPPROTO_UDP, remote, local),
@@ -228,6 +232,7 @@ fn question(protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Messag
     fixed[10..12].copy_from_slice(&destination.port().to_be_bytes());
     put(&mut fixed[12..28], source.ip());
     put(&mut fixed[28..44], destination.ip());
+    fixed[44..48].copy_from_slice(&link.to_ne_bytes());
     fixed[48..56].fill(0xff); // any cookie
     Message::new(SOCK_DIAG_BY_FAMILY, 0, &fixed)
 }
@@ -272,10 +277,13 @@ mod tests {
 
     use super::*;
 
+    /// The interface of this test's connections.
+    const LOOPBACK: u32 = 1;
+
     /// Looks below this test's parent, so that the test itself is inside.
     fn owners() -> Owners {
         let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get();
-        Owners::new(Netlink::sock_diag().unwrap().into(), parent.cast_unsigned())
+        Owners::new(Netlink::sock_diag().unwrap().into(), parent.cast_unsigned(), LOOPBACK)
     }
 
     #[test]
@@ -293,6 +301,21 @@ mod tests {
         );
         assert!(owners().has_socket(Protocol::Tcp, local, remote), "and its kernel serves it to its end");
         assert!(!owners().has_socket(Protocol::Tcp, local, "127.0.0.1:9".parse().unwrap()));
+    }
+
+    #[test]
+    fn socket_that_is_bound_to_its_interface_is_found() {
+        crate::stage::play(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let remote = listener.local_addr().unwrap();
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind_device(Some(b"lo")).unwrap();
+            let stream = socket.connect(remote).await.unwrap();
+            let local = stream.local_addr().unwrap();
+            assert!(owners().has_socket(Protocol::Tcp, local, remote));
+            let owner = owners().owner(Instant::ZERO, Protocol::Tcp, local, remote).expect("found");
+            assert_eq!(owner.pid, std::process::id());
+        });
     }
 
     #[test]
@@ -323,7 +346,7 @@ mod tests {
     #[test]
     fn look_ups_are_bounded_a_second() {
         // Nobody is below a process that does not exist.
-        let mut owners = Owners::new(Netlink::sock_diag().unwrap().into(), u32::MAX);
+        let mut owners = Owners::new(Netlink::sock_diag().unwrap().into(), u32::MAX, LOOPBACK);
         owners.left.lookups = 1;
         let nowhere = "127.0.0.1:9".parse().unwrap();
         for _ in 0..3 {

@@ -194,7 +194,7 @@ impl Session {
             phase: watch::Sender::new(Phase::Running),
             over: Notify::new(),
             device: namespace.as_ref().map(|inside| inside.device),
-            owners: namespace.map(|inside| Mutex::new(Owners::new(inside.sock_diag, inside.helper_pid))),
+            owners: namespace.map(|inside| Mutex::new(owners(inside))),
             servers: Mutex::default(),
             inside_aborts: inside_aborts.map(Mutex::new),
             outside_aborts: Mutex::new(AbortCounters::of_process(std::process::id())),
@@ -372,6 +372,12 @@ impl Session {
         guard.counted = Some(counted);
         guard
     }
+}
+
+fn owners(inside: Namespace) -> Owners {
+    // The socket's own namespace has the interface.
+    let link = rustix::net::netdevice::name_to_index(&inside.sock_diag, inside.device.interface());
+    Owners::new(inside.sock_diag, inside.helper_pid, link.unwrap_or(0))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
