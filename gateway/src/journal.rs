@@ -130,6 +130,8 @@ identifiers!(
         Injected = "injected",
         /// Keepalive probes went unanswered.
         KeepaliveTimeout = "keepalive-timeout",
+        /// Nothing was carried either way for as long as `--tcp-idle` allows.
+        IdleTimeout = "idle-timeout",
         /// Retransmissions went unanswered.
         RetriesExhausted = "retries-exhausted",
         /// This host had no port, descriptor or memory left for it.

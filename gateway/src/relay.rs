@@ -5,8 +5,8 @@
 //! Rules:   FIN is forwarded behind the data before it, and the other direction lives on. RST is forwarded behind the
 //!          data before it too, as far as the receiver takes it within [`Policy::patience`]. Nothing is read from one
 //!          side before the other has taken what was read: windows carry the pressure through. A half-closed
-//!          connection is probed, never cut: it may be silent for ever, but not dead. What is injected is exempt
-//!          from all that: it is done as asked (`inject`).
+//!          connection is probed, never cut: it may be silent for ever, but not dead, unless silence has a limit
+//!          ([`Policy::idle`]). What is injected is exempt from all that: it is done as asked (`inject`).
 //! Not here: who is right (`verdict`), dialling (`forward`).
 
 mod outcome;
@@ -149,7 +149,11 @@ impl Relay {
     /// Carries the connection until it has ended and everything under way has arrived or is lost. Cancel safe: a
     /// relay whose run was dropped can be finished, and is told as stopped.
     pub async fn run(&mut self, policy: &Policy) {
-        let end = std::future::poll_fn(|cx| self.poll_carry(cx, policy)).await;
+        let end = match policy.idle {
+            None => std::future::poll_fn(|cx| self.poll_carry(cx, policy)).await,
+            // Boxed: it is not to cost where it is not asked for.
+            Some(idle) => Box::pin(self.carry_unless_idle(policy, idle)).await,
+        };
         self.end = Some(end);
         if let Some(armed) = &mut self.armed {
             // It is over: nothing more is forced on what is still delivered.
@@ -159,13 +163,36 @@ impl Relay {
         Box::pin(self.wind_up(end, policy)).await;
     }
 
+    /// Carries the connection until it has ended, or nothing has moved for `idle`. The stack remembers when something did,
+    /// so the timer is looked at once in that time and not with every byte.
+    async fn carry_unless_idle(&mut self, policy: &Policy, idle: Duration) -> End {
+        let began = tokio::time::Instant::now();
+        let mut timer = std::pin::pin!(tokio::time::sleep(idle));
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(end) = self.poll_carry(cx, policy) {
+                return Poll::Ready(end);
+            }
+            loop {
+                ready!(timer.as_mut().poll(cx));
+                let Some(info) = self.inside.tcp_info() else { return Poll::Ready(End::Stopped) };
+                let quiet = Duration::from_millis(u64::from(info.last_data_sent.min(info.last_data_recv)));
+                let quiet = quiet.min(began.elapsed());
+                if quiet >= idle {
+                    return Poll::Ready(End::Idle);
+                }
+                timer.as_mut().reset(tokio::time::Instant::now() + (idle - quiet));
+            }
+        })
+        .await
+    }
+
     /// What is under way arrives, or is lost.
     async fn wind_up(&mut self, end: End, policy: &Policy) {
         match end {
             End::Clean => self.settle(policy).await,
             End::Inside(_) => self.deliver_outside(policy).await,
             End::Outside(_) => self.deliver_inside(policy).await,
-            End::Killed | End::Stopped | End::Injected => {}
+            End::Killed | End::Stopped | End::Injected | End::Idle => {}
         }
     }
 
@@ -201,7 +228,7 @@ impl Relay {
             End::Clean => {}
             End::Outside(_) => self.inside.abort(),
             End::Inside(_) => self.outside.reset(),
-            End::Killed | End::Stopped | End::Injected => {
+            End::Killed | End::Stopped | End::Injected | End::Idle => {
                 self.inside.abort();
                 self.outside.reset();
             }

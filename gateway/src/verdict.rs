@@ -46,13 +46,17 @@ pub fn judge(outcome: &Outcome, counters: impl FnOnce(ClosedBy) -> Option<Match>
             let (reason, certainty) = reset_reason(outcome, counters(ClosedBy::Remote), ClosedBy::Remote);
             verdict(How::Reset, Some(reason), certainty, ClosedBy::Remote)
         }
-        End::Killed | End::Injected => {
+        End::Killed | End::Injected | End::Idle => {
             let closed_by = if outcome.first_close.is_none() || !(outcome.inside_fin || outcome.outside_fin) {
                 ClosedBy::Lastack
             } else {
                 closed_by
             };
-            Verdict { closed_by, ..verdict(How::Killed, None, Certainty::Observed, ClosedBy::Lastack) }
+            let (how, reason) = match outcome.end {
+                End::Idle => (How::Reset, Some(Reason::IdleTimeout)),
+                _ => (How::Killed, None),
+            };
+            Verdict { closed_by, ..verdict(how, reason, Certainty::Observed, ClosedBy::Lastack) }
         }
         End::Stopped => {
             let closed_by =
@@ -259,6 +263,16 @@ mod tests {
         assert_eq!(told(timeout).0, ClosedBy::Nobody);
         let open = judge(&outcome(None, End::Stopped), |_| None);
         assert_eq!(told(open), (ClosedBy::Nobody, How::Open, None, Certainty::Observed));
+    }
+
+    #[test]
+    fn an_idle_connection_is_reset_by_lastack_and_who_had_closed_half_of_it_is_told() {
+        let idle = |outcome: Outcome| told(judge(&outcome, |_| panic!("no RST of a kernel, no question")));
+        let reason = Some(Reason::IdleTimeout);
+        let observed = Certainty::Observed;
+        assert_eq!(idle(outcome(None, End::Idle)), (ClosedBy::Lastack, How::Reset, reason, observed));
+        let half = Outcome { inside_fin: true, ..outcome(Some(FirstClose::Inside), End::Idle) };
+        assert_eq!(idle(half), (ClosedBy::Program, How::Reset, reason, observed));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lastack::{TcpStream, UdpSocket};
 use lastack_gateway::addresses::Addresses;
 use lastack_gateway::journal::{ClosedBy, Entry, FlowEnd, How, Reason};
+use lastack_gateway::relay::Policy;
 use lastack_gateway::rules::{Pattern, Rules, Verdict};
 use lastack_gateway::{GatewayConfig, Note};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -178,6 +179,106 @@ fn reader_that_never_reads_holds_the_writer_up_and_its_end_counts_what_was_lost(
             "what was taken from the server is bounded: {}",
             record.bytes_down
         );
+    });
+}
+
+/// Half-closed connections are probed after the shortest silence there is.
+fn probing() -> GatewayConfig {
+    let policy = Policy { half_closed_probe: Duration::from_secs(1), ..Policy::default() };
+    GatewayConfig { policy, ..GatewayConfig::default() }
+}
+
+#[test]
+fn half_closed_connection_whose_program_is_gone_without_a_word_is_reset_at_the_host() {
+    test(async {
+        let mut world = World::new(probing());
+        let listener = listener().await;
+        // Closed by the server, then by the client; then the program's kernel forgets the connection.
+        let (mut client, mut server) = world.connect(&listener).await;
+        server.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        client.abandon();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        let record = world.connection().await;
+        assert_eq!((record.verdict.closed_by, record.verdict.how), (ClosedBy::Remote, How::Reset));
+
+        let (mut client, mut server) = world.connect(&listener).await;
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        client.abandon();
+        server.ready(tokio::io::Interest::ERROR).await.unwrap();
+        assert!(server.take_error().unwrap().is_some(), "the server's kernel got the RST");
+        let record = world.connection().await;
+        assert_eq!((record.verdict.closed_by, record.verdict.how), (ClosedBy::Program, How::Reset));
+        assert_eq!(world.gateway.open(), 0);
+    });
+}
+
+#[test]
+fn half_closed_connection_whose_program_is_silent_but_there_lives_on() {
+    test(async {
+        let mut world = World::new(probing());
+        let listener = listener().await;
+        let (mut client, mut server) = world.connect(&listener).await;
+        server.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        let segments = || world.client.counters().in_segs;
+        let before = segments();
+        // The FIN's acknowledgement may be under way still; the rest is probes.
+        while segments() < before + 4 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        client.write_all(b"still here").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut text = String::new();
+        server.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "still here");
+        assert_eq!(told(&world.connection().await), (ClosedBy::Remote, How::Fin, None));
+    });
+}
+
+fn impatient(seconds: u64) -> GatewayConfig {
+    let policy = Policy { idle: Some(Duration::from_secs(seconds)), ..Policy::default() };
+    GatewayConfig { policy, ..GatewayConfig::default() }
+}
+
+#[test]
+fn connection_that_carries_nothing_is_reset_at_both_ends_where_that_was_asked_for() {
+    test(async {
+        let mut world = World::new(impatient(1));
+        let listener = listener().await;
+        let (mut client, mut server) = world.connect(&listener).await;
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        let record = world.connection().await;
+        assert_eq!(told(&record), (ClosedBy::Lastack, How::Reset, Some(Reason::IdleTimeout)));
+        assert!(record.duration_us >= 1_000_000, "{record:?}");
+    });
+}
+
+#[test]
+fn a_byte_either_way_begins_silence_anew() {
+    test(async {
+        let mut world = World::new(impatient(3));
+        let listener = listener().await;
+        let (mut client, mut server) = world.connect(&listener).await;
+        for turn in 0..12_u8 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let mut got = [0; 1];
+            if turn % 2 == 0 {
+                client.write_all(&[turn]).await.unwrap();
+                server.read_exact(&mut got).await.unwrap();
+            } else {
+                server.write_all(&[turn]).await.unwrap();
+                client.read_exact(&mut got).await.unwrap();
+            }
+            assert_eq!(got, [turn]);
+        }
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        let record = world.connection().await;
+        assert_eq!(told(&record), (ClosedBy::Lastack, How::Reset, Some(Reason::IdleTimeout)));
+        // Three seconds after the last byte, which was no sooner than twelve pauses after the first.
+        assert!(record.duration_us >= 6_600_000 && record.lost_bytes() == 0, "{record:?}");
     });
 }
 

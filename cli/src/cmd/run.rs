@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// Silence that ends a UDP flow, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     udp_idle: u64,
+    /// Silence after which a TCP connection is reset at both ends, seconds, from 1 to 2592000; without it, never
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=2_592_000))]
+    tcp_idle: Option<u64>,
     #[command(flatten)]
     rules: RuleFlags,
     #[command(flatten)]
@@ -96,7 +99,7 @@ pub(crate) struct Args {
     /// No namespace and no stack: run CMD as it is and journal its connections from the kernel. What the kernel does
     /// not tell is absent; root's tracepoints tell who closed first and why
     #[arg(long, conflicts_with_all = [
-        "publish", "max_connections", "max_flows", "udp_idle", "allow", "deny", "pcap", "loss", "delay", "rate", "queue", "reorder", "duplicate", "inject", "mtu", "seed", "sysctl", "device",
+        "publish", "max_connections", "max_flows", "udp_idle", "tcp_idle", "allow", "deny", "pcap", "loss", "delay", "rate", "queue", "reorder", "duplicate", "inject", "mtu", "seed", "sysctl", "device",
         "no_host_loopback", "dns", "name", "root_map", "keep_fds",
     ])]
     observe: bool,
@@ -223,6 +226,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
             connections: args.max_connections.map_or(usize::MAX, |most| most as usize),
             flows: args.max_flows as usize,
             udp_idle: Duration::from_secs(args.udp_idle),
+            tcp_idle: args.tcp_idle.map(Duration::from_secs),
         },
         rules,
         impairments,

@@ -89,12 +89,14 @@ pub(crate) struct Bounds {
     pub(crate) flows: usize,
     /// Silence that ends a UDP flow.
     pub(crate) udp_idle: Duration,
+    /// Silence that ends a connection; `None`: there is none.
+    pub(crate) tcp_idle: Option<Duration>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        let GatewayConfig { max_connections, max_flows, udp_idle, .. } = GatewayConfig::default();
-        Self { connections: max_connections, flows: max_flows, udp_idle }
+        let GatewayConfig { max_connections, max_flows, udp_idle, policy, .. } = GatewayConfig::default();
+        Self { connections: max_connections, flows: max_flows, udp_idle, tcp_idle: policy.idle }
     }
 }
 
@@ -373,7 +375,7 @@ fn start_gateway(
         max_flows: plan.bounds.flows,
         udp_idle: plan.bounds.udp_idle,
         names: known,
-        policy: Policy::default(),
+        policy: Policy { idle: plan.bounds.tcp_idle, ..Policy::default() },
         injections,
         namespace,
         ..GatewayConfig::default()

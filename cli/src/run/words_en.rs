@@ -228,6 +228,14 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
             Some("close only when the other end has said everything: the protocol must tell who speaks last"),
         ),
         Some(Reason::Injected) => Explanation::new("RESET by lastack.", None),
+        Some(Reason::IdleTimeout) => Explanation::new(
+            format!(
+                "RESET by lastack{because}no byte had moved either way for as long as --tcp-idle allows. Both ends saw ECONNRESET."
+            ),
+            Some(
+                "a longer --tcp-idle, or a protocol that says something now and then (keepalive probes carry nothing)",
+            ),
+        ),
         Some(Reason::HostLimit) => Explanation::new(
             "RESET by lastack: this host had no port, descriptor or memory left for it.",
             Some("look at `ulimit -n`, `ss -s` and the host's ip_local_port_range"),

@@ -190,6 +190,12 @@ fn reset(c: &Connection, program: &str, reason: Option<Reason>) -> Explanation {
             Some("等对端把话说完再关闭：协议必须说明谁最后发言"),
         ),
         Some(Reason::Injected) => Explanation::new("被 lastack 重置。", None),
+        Some(Reason::IdleTimeout) => Explanation::new(
+            format!(
+                "被 lastack 重置{because}双向都没有任何字节传送，已达到 --tcp-idle 允许的时间。两端都看到 ECONNRESET。"
+            ),
+            Some("加大 --tcp-idle，或让协议不时发送一些数据（保活探测不携带数据）"),
+        ),
         Some(Reason::HostLimit) => Explanation::new(
             "被 lastack 重置：本机没有可用的端口、描述符或内存了。",
             Some("查看 `ulimit -n`、`ss -s` 和本机的 ip_local_port_range"),

@@ -20,6 +20,8 @@ pub struct Policy {
     pub patience: Duration,
     /// How long a half-closed connection may be idle before the inside is probed. Default 60 s, whole seconds.
     pub half_closed_probe: Duration,
+    /// How long nothing may be carried either way before both ends are reset. Default: for ever.
+    pub idle: Option<Duration>,
     /// Goes up whenever bytes move: whoever wants to know whether anything still happens looks at it.
     pub progress: Arc<AtomicU64>,
 }
@@ -29,6 +31,7 @@ impl Default for Policy {
         Self {
             patience: Duration::from_secs(5),
             half_closed_probe: Duration::from_secs(60),
+            idle: None,
             progress: Arc::default(),
         }
     }
@@ -65,6 +68,8 @@ pub enum End {
     Killed,
     /// It was ended by injection ([`Outcome::injected`]).
     Injected,
+    /// Nothing was carried for as long as it may be so ([`Policy::idle`]).
+    Idle,
     /// The relay was stopped, or its stack was.
     Stopped,
 }
