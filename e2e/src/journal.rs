@@ -62,6 +62,15 @@ pub fn flows(file: &Path) -> Result<Vec<Line>, String> {
     parse(&text, "flow")
 }
 
+/// The limits that turned something away.
+///
+/// # Errors
+/// As [`connections`].
+pub fn limits(file: &Path) -> Result<Vec<Line>, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    parse(&text, "limit")
+}
+
 fn parse(text: &str, event: &str) -> Result<Vec<Line>, String> {
     let lines = text.lines().map(|line| {
         serde_json::from_str::<Value>(line).map_err(|e| format!("not a JSON line ({e}): {line}"))

@@ -152,6 +152,15 @@ impl Runner {
         journal::flows(&self.dir.path().join("journal.json")).expect("the journal is JSON lines")
     }
 
+    /// The limits in its journal.
+    ///
+    /// # Panics
+    /// There is none, or it is not JSON lines.
+    #[must_use]
+    pub fn limits(&self) -> Vec<journal::Line> {
+        journal::limits(&self.dir.path().join("journal.json")).expect("the journal is JSON lines")
+    }
+
     /// The lookups in its journal.
     ///
     /// # Panics

@@ -249,6 +249,66 @@ fn rebound(from: SocketAddr) -> tokio::net::TcpSocket {
     socket
 }
 
+/// What load balancers and port scanners do all day.
+#[test]
+fn probes_that_connect_and_reset_at_once_are_told_as_such_and_harm_nobody() {
+    test(async {
+        const PROBES: usize = 50;
+        let mut world = World::new(GatewayConfig::default());
+        let listener = serve(&world).await;
+        let host = publish(&world, "");
+        let probe = || {
+            let client = std::net::TcpStream::connect(("127.0.0.1", host)).unwrap();
+            rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+            client
+        };
+        // Gone before the gateway takes it: nothing else of this runtime runs in between. Then, gone when it is served.
+        for _ in 0..PROBES / 2 {
+            drop(probe());
+        }
+        for _ in 0..PROBES / 2 {
+            let client = probe();
+            let port = client.local_addr().unwrap().port();
+            loop {
+                let (mut server, seen) = listener.accept().await.unwrap();
+                if seen.port() == port {
+                    drop(client);
+                    assert_eq!(rest(&mut server).await, Err(libc::ECONNRESET));
+                    break;
+                }
+                // One of those that had gone.
+                assert_eq!(rest(&mut server).await, Err(libc::ECONNRESET));
+            }
+        }
+        let mut told_of = 0;
+        while told_of < PROBES {
+            let record = world.connection().await;
+            assert_eq!(
+                (record.verdict.closed_by, record.verdict.how),
+                (ClosedBy::Remote, How::Reset),
+                "{record:?}"
+            );
+            told_of += 1;
+        }
+        let published = world.gateway.publisher().list();
+        assert_eq!((world.gateway.open(), published[0].open, published[0].total), (0, 0, PROBES as u64));
+
+        let client = tokio::net::TcpStream::connect(("127.0.0.1", host)).await.unwrap();
+        let port = client.local_addr().unwrap().port();
+        let (mut server, seen) = loop {
+            let (server, seen) = listener.accept().await.unwrap();
+            if seen.port() == port {
+                break (server, seen);
+            }
+        };
+        assert_eq!(seen.ip(), HOST[0]);
+        server.write_all(b"welcome").await.unwrap();
+        drop(server);
+        let mut client = client;
+        assert_eq!(rest(&mut client).await, Ok(b"welcome".to_vec()));
+    });
+}
+
 #[test]
 fn ports_change_while_it_runs_and_who_is_served_is_served_on() {
     test(async {

@@ -346,6 +346,116 @@ fn ports_are_changed_while_the_program_runs() {
     });
 }
 
+/// Answers each datagram with itself.
+const UDP_ECHO: &str = "
+import socket
+echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+echo.bind(('0.0.0.0', 5000))
+print('listens')
+while True:
+    data, client = echo.recvfrom(4096)
+    echo.sendto(data, client)
+";
+
+#[test]
+fn ports_of_datagrams_are_changed_while_the_program_runs() {
+    needs_run!();
+    needs!("python3");
+    each_user(|user| {
+        let port = servers::free_port().unwrap();
+        let name = format!("e2e-publish-udp-{}-{port}", std::process::id());
+        let run = Run::python(user, &["--name", &name], UDP_ECHO);
+        let dir = run.runner.dir();
+        let host = format!("127.0.0.1:{port}");
+        let client = || {
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.connect(&host).unwrap();
+            client
+        };
+        let asked = |client: &UdpSocket, word: &str| {
+            client.send(word.as_bytes())?;
+            let mut got = [0; 16];
+            let len = client.recv(&mut got)?;
+            std::io::Result::Ok(String::from_utf8_lossy(&got[..len]).into_owned())
+        };
+        let refused = |client: UdpSocket| {
+            let error = asked(&client, "nobody").unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        };
+        refused(client());
+        let added =
+            publish(user, dir, &[&name, &format!("{host}:5000/udp")]).expect_success("publish").text();
+        assert!(added.contains(&host) && added.contains("udp"), "{added}");
+        let kept = client();
+        assert_eq!(asked(&kept, "one").unwrap(), "one");
+        publish(user, dir, &[&name, "--remove", &format!("{host}/udp")]).expect_success("--remove");
+        refused(client());
+        assert_eq!(asked(&kept, "two").unwrap(), "two", "who is served is served on");
+        let json = publish(user, dir, &[&name, "--json"]).expect_success("--json").text();
+        let document: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(document["published"], serde_json::json!([]), "{json}");
+        let (_, runner) = run.end();
+        let flows = runner.flows();
+        assert_eq!((flows.len(), flows[0].number("datagrams_down")), (1, 2), "{flows:?}");
+    });
+}
+
+/// So many SYNs to a port of the loopback from ports that nobody has: the kernel answers each SYN-ACK with RST.
+const SYNS: &str = r"
+import socket, struct, sys
+port = int(sys.argv[1])
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+ends = socket.inet_aton('127.0.0.1') * 2
+for own in range(900, 950):
+    syn = struct.pack('!HHIIBBHHH', own, port, 7, 0, 0x50, 2, 65535, 0, 0)
+    n = sum(struct.unpack('!16H', ends + struct.pack('!BBH', 0, 6, 20) + syn))
+    n = (n & 0xffff) + (n >> 16)
+    raw.sendto(syn[:16] + struct.pack('!H', ~((n & 0xffff) + (n >> 16)) & 0xffff) + syn[18:], ('127.0.0.1', 0))
+";
+
+#[test]
+fn probes_of_a_published_port_leave_nothing_behind() {
+    needs_run!();
+    needs!("python3");
+    each_user(|user| {
+        const PROBES: usize = 50;
+        let port = servers::free_port().unwrap();
+        let run = Run::python(user, &["--publish", &format!("127.0.0.1:{port}:8080")], HTTP);
+        let at = SocketAddr::from(([127, 0, 0, 1], port));
+        let descriptors = || fs::read_dir(format!("/proc/{}/fd", run.process.id())).unwrap().count();
+        get(at).unwrap();
+        let mut before = descriptors();
+        // What the first client took is given back soon.
+        clock::until(SHORT, || {
+            (std::mem::replace(&mut before, descriptors()) == descriptors()).then_some(())
+        });
+        for _ in 0..PROBES {
+            let probe = TcpStream::connect(at).unwrap();
+            rustix::net::sockopt::set_socket_linger(&probe, Some(Duration::ZERO)).unwrap();
+        }
+        if needs::is_root() {
+            let mut syns = Command::new("python3");
+            syns.args(["-c", SYNS, &port.to_string()]);
+            lastack_e2e::process::run(&mut syns, SHORT).unwrap().expect_success("SYNs");
+        }
+        assert!(get(at).unwrap().1.starts_with("HTTP/1.1 200"));
+        let given_back = || (descriptors() <= before).then_some(());
+        clock::until(SHORT, given_back)
+            .unwrap_or_else(|| panic!("{} descriptors, {before} before", descriptors()));
+        let (journal, _runner) = run.end();
+        let probes: Vec<_> = journal.iter().filter(|line| line.text("how") != "fin").collect();
+        assert_eq!((probes.len(), journal.len()), (PROBES, PROBES + 2), "a SYN alone is no connection");
+        for probe in probes {
+            assert_eq!(
+                (probe.text("how"), probe.text("closed_by")),
+                ("reset".into(), "remote".into()),
+                "{probe:?}"
+            );
+        }
+    });
+}
+
 /// One socket that takes datagrams and never answers; nobody at the other port.
 const SINK: &str = "
 import socket, time
