@@ -5,6 +5,7 @@ mod world;
 
 use std::time::Duration;
 
+use lastack::core::observe::Counters;
 use lastack::{TcpStream, UdpSocket};
 use lastack_gateway::addresses::Addresses;
 use lastack_gateway::journal::{ClosedBy, Entry, FlowEnd, How, Reason};
@@ -193,18 +194,32 @@ fn half_closed_connection_whose_program_is_gone_without_a_word_is_reset_at_the_h
     test(async {
         let mut world = World::new(probing());
         let listener = listener().await;
-        // Closed by the server, then by the client; then the program's kernel forgets the connection.
+        let client_net = world.client.clone();
+        let moved = |count: fn(&Counters) -> u64, before: u64| {
+            let client = client_net.clone();
+            async move {
+                while count(&client.counters()) <= before {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        // Closed by the server, then by the client; then the program's kernel forgets the connection. The FIN is acknowledged
+        // by then: but for probes nothing more would be sent.
         let (mut client, mut server) = world.connect(&listener).await;
+        let before = world.client.counters().out_segs;
         server.shutdown().await.unwrap();
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        moved(|counters| counters.out_segs, before).await;
         client.abandon();
         assert_eq!(server.read(&mut [0; 8]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         let record = world.connection().await;
         assert_eq!((record.verdict.closed_by, record.verdict.how), (ClosedBy::Remote, How::Reset));
 
         let (mut client, mut server) = world.connect(&listener).await;
+        let before = world.client.counters().in_segs;
         client.shutdown().await.unwrap();
         assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        moved(|counters| counters.in_segs, before).await;
         client.abandon();
         server.ready(tokio::io::Interest::ERROR).await.unwrap();
         assert!(server.take_error().unwrap().is_some(), "the server's kernel got the RST");
