@@ -365,10 +365,13 @@ impl Sender {
     }
 
     /// Enters the established regime after an active open: buffers, RTT sample, window (Linux `tcp_finish_connect`,
-    /// `tcp_init_transfer`). `wnd` is the window of the SYN-ACK, not scaled.
+    /// `tcp_init_transfer`). `wnd` is the window of the SYN-ACK, not scaled; or what ends a simultaneous open gives, scaled.
     pub(crate) fn finish_connect(&mut self, wnd: u32, config: &SenderConfig, cx: &mut Cx<'_>) {
         self.snd_wnd = wnd;
-        self.max_window = wnd;
+        // Linux tcp_rcv_synsent_state_process(): the peer's SYN has settled it where both sent one.
+        if self.phase != Phase::SynReceived {
+            self.max_window = wnd;
+        }
         if let (0, Some(rtt)) = (self.rtt.srtt_us, config.handshake_rtt) {
             self.handshake_sample(rtt, cx);
         }
