@@ -540,3 +540,24 @@ fn a_closed_loopback_refuses_connections_and_datagrams_of_both_families() {
         assert!(knock.wait_within(SHORT).unwrap().expect("it ends").success());
     });
 }
+
+#[test]
+fn capabilities_of_files_give_an_ordinary_users_program_nothing() {
+    needs_run!();
+    needs!("setcap");
+    if !needs::is_root() {
+        needs::skip("needs root, to give a file capabilities");
+        return;
+    }
+    let runner = Runner::new(User::Nobody);
+    let (program, secret) = (runner.dir().join("show"), runner.dir().join("secret"));
+    let make = "cp \"$(command -v cat)\" \"$1\"; chmod 755 \"$1\"; setcap cap_dac_override+ep \"$1\"; echo secret >\"$2\"; chmod 600 \"$2\"";
+    run(Command::new("sh").args(["-ec", make, "sh"]).arg(&program).arg(&secret), SHORT)
+        .unwrap()
+        .expect_success("setcap");
+    let mut outside = as_nobody(false);
+    let outside = run(outside.arg(&program).arg(&secret), SHORT).unwrap().expect_success("show").text();
+    assert_eq!(outside, "secret\n", "the file's capability works without us");
+    let inside = runner.run(&program.display().to_string(), &[&secret.display().to_string()], SHORT);
+    assert_eq!((inside.code(), inside.text().as_str()), (Some(1), ""), "{}", inside.stderr);
+}
