@@ -32,7 +32,7 @@ use crate::run::warning::Warning;
     override_usage = "lastack run [OPTIONS] -- <CMD>...",
     after_help = "\
 Inside: 10.0.2.100 and fd00:6c61::100. 10.0.2.2 and fd00:6c61::2 are this host's loopback, 10.0.2.3 \
-and fd00:6c61::3 its resolver. ip_local_port_range is 1024-65535, tcp_tw_reuse 1, ip_unprivileged_port_start 0.
+and fd00:6c61::3 its resolver; in a run inside a run, \"this host\" is the inside of the outer one. ip_local_port_range is 1024-65535, tcp_tw_reuse 1, ip_unprivileged_port_start 0.
 
 When CMD has exited, what its kernel still holds is carried on until its connections have ended, \
 at most 60 s without progress; Ctrl-C ends that at once.
