@@ -67,7 +67,9 @@ mod tests {
                 () = std::future::ready(()) => {}
             }
         });
-        assert!(dropped.recv().is_err(), "done or not when nobody waited any more");
+        // Done or not when nobody waited any more.
+        let dropped = dropped.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(dropped, Err(mpsc::RecvTimeoutError::Disconnected));
         drop(beside);
     }
 }

@@ -21,7 +21,7 @@ use crate::addresses::Destination;
 use crate::carry::{Kept, blank, carry, inside, since, tell_ended, verdict};
 use crate::dns::{self, Route, Served};
 use crate::host::{Dialled, HostStream};
-use crate::journal::{ClosedBy, Connection, Direction, How, Reason, states};
+use crate::journal::{ClosedBy, Connection, Direction, How, Reason, Verdict, states};
 use crate::owner::Protocol;
 use crate::ping;
 use crate::publish::Publisher;
@@ -273,11 +273,7 @@ async fn attempt(
             Some(Ok(inside)) => Some(Ends { inside, outside: host.with_pool(session.pool.clone()) }),
             gone => {
                 host.reset();
-                record.verdict = match gone {
-                    Some(_) => verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone)),
-                    // Our SYN-ACK was answered by nobody.
-                    None => verdict(ClosedBy::Nobody, How::Timeout, Some(Reason::ProgramGone)),
-                };
+                record.verdict = unanswered(gone.is_some());
                 None
             }
         },
@@ -295,11 +291,20 @@ async fn attempt(
     }
 }
 
+/// Our SYN-ACK came too late: it was answered with a RST, or by nobody.
+fn unanswered(is_reset: bool) -> Verdict {
+    let by = if is_reset { ClosedBy::Program } else { ClosedBy::Nobody };
+    verdict(by, How::Refused, Some(Reason::ProgramGone))
+}
+
 /// A connection with questions for the resolver: it ends in the stack.
 async fn answer(session: &Arc<Session>, pending: PendingConnection, record: &mut Connection) {
-    let Some(Ok(mut stream)) = while_wanted(session, record, pending.accept()).await else {
-        record.verdict = verdict(ClosedBy::Program, How::Refused, Some(Reason::ProgramGone));
-        return;
+    let mut stream = match while_wanted(session, record, pending.accept()).await {
+        Some(Ok(stream)) => stream,
+        gone => {
+            record.verdict = unanswered(gone.is_some());
+            return;
+        }
     };
     record.handshake_us = Some(since(session, record.opened));
     let served = tokio::select! {

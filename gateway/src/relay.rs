@@ -7,16 +7,17 @@
 //!          side before the other has taken what was read: windows carry the pressure through. A half-closed
 //!          connection is probed, never cut: it may be silent for ever, but not dead, unless silence has a limit
 //!          ([`Policy::idle`]). What is injected is exempt from all that: it is done as asked (`inject`).
-//! Not here: who is right (`verdict`), dialling (`forward`).
+//! Not here: what is under way at the end (`wind_up`), who is right (`verdict`), dialling (`forward`).
 
+mod idle;
 mod outcome;
+mod wind_up;
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use lastack::core::observe::{Ending, Life};
@@ -87,13 +88,8 @@ struct Down {
 const UP_SLICES: usize = 32;
 /// Bytes of these.
 const UP_BYTES: usize = 512 * 1024;
-/// How often it is looked whether data under way has arrived: doubled from the first to the last.
-const LOOK_FIRST: Duration = Duration::from_millis(1);
-const LOOK_LAST: Duration = Duration::from_millis(64);
 /// The error of a stack that has stopped has no errno.
 const STOPPED: i32 = 0;
-/// `TCP_CLOSE` of Linux's `tcpi_state`.
-const TCP_CLOSE: u8 = 7;
 
 impl Relay {
     /// A relay between two open connections.
@@ -161,39 +157,6 @@ impl Relay {
         }
         // Boxed: its timers would more than double what an idle connection holds.
         Box::pin(self.wind_up(end, policy)).await;
-    }
-
-    /// Carries the connection until it has ended, or nothing has moved for `idle`. The stack remembers when something did,
-    /// so the timer is looked at once in that time and not with every byte.
-    async fn carry_unless_idle(&mut self, policy: &Policy, idle: Duration) -> End {
-        let began = tokio::time::Instant::now();
-        let mut timer = std::pin::pin!(tokio::time::sleep(idle));
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(end) = self.poll_carry(cx, policy) {
-                return Poll::Ready(end);
-            }
-            loop {
-                ready!(timer.as_mut().poll(cx));
-                let Some(info) = self.inside.tcp_info() else { return Poll::Ready(End::Stopped) };
-                let quiet = Duration::from_millis(u64::from(info.last_data_sent.min(info.last_data_recv)));
-                let quiet = quiet.min(began.elapsed());
-                if quiet >= idle {
-                    return Poll::Ready(End::Idle);
-                }
-                timer.as_mut().reset(tokio::time::Instant::now() + (idle - quiet));
-            }
-        })
-        .await
-    }
-
-    /// What is under way arrives, or is lost.
-    async fn wind_up(&mut self, end: End, policy: &Policy) {
-        match end {
-            End::Clean => self.settle(policy).await,
-            End::Inside(_) => self.deliver_outside(policy).await,
-            End::Outside(_) => self.deliver_inside(policy).await,
-            End::Killed | End::Stopped | End::Injected | End::Idle => {}
-        }
     }
 
     /// Closes both sides as the law says, and tells what became of them.
@@ -488,101 +451,6 @@ impl Relay {
             // A connection that is gone already needs no probe.
             let _ = self.inside.set_option(option);
         }
-    }
-
-    /// Both FINs are under way: waits until they have arrived, so that what is told about loss is true.
-    async fn settle(&mut self, policy: &Policy) {
-        // Not HANGUP: that is true as soon as both have closed, whether our FIN has arrived or not.
-        let _ = self.inside.wait_readiness(Readiness::DRAINED).await;
-        let info = self.outside_at_rest(policy).await;
-        if info.state == TCP_CLOSE && info.unacked_bytes > 0 {
-            self.end = Some(End::Outside(self.outside.fail()));
-        } else if let Some(errno) = self.inside_failure() {
-            self.end = Some(End::Inside(errno));
-        }
-    }
-
-    /// The inside's error after both FINs, if its end was not clean after all.
-    fn inside_failure(&self) -> Option<i32> {
-        match self.inside.life()?.ending? {
-            Ending::ResetReceived => Some(libc::ECONNRESET),
-            Ending::Failed(error) => Some(error.errno()),
-            _ => None,
-        }
-    }
-
-    /// The inside is gone: what it sent before goes on to the outside.
-    async fn deliver_outside(&mut self, policy: &Policy) {
-        if self.frozen() == Frozen::Both {
-            return;
-        }
-        let patience = policy.patience;
-        let deliver = async {
-            while !self.up.queue.is_empty() {
-                let Self { outside, up, .. } = self;
-                if std::future::poll_fn(|cx| outside.poll_write(cx, &mut up.queue)).await.is_err() {
-                    return;
-                }
-                policy.moved();
-            }
-        };
-        let _ = tokio::time::timeout(patience, deliver).await;
-        self.outside_at_rest(policy).await;
-    }
-
-    /// The outside is gone: what it sent before goes on to the inside.
-    async fn deliver_inside(&mut self, policy: &Policy) {
-        if self.frozen() == Frozen::Both {
-            return;
-        }
-        let patience = policy.patience;
-        let mut last = 0;
-        loop {
-            let rest = std::future::poll_fn(|cx| self.poll_down(cx, policy));
-            if tokio::time::timeout(patience, rest).await.is_ok() {
-                break;
-            }
-            let acked = self.inside.life().map_or(0, |life| life.bytes_acked);
-            if std::mem::replace(&mut last, acked) == acked {
-                return;
-            }
-        }
-        let inside = &self.inside;
-        let unacked = || match inside.life() {
-            // A dead connection acknowledges nothing more.
-            Some(life) if life.ending.is_none() => {
-                inside.tcp_info().map_or(0, |info| u64::from(info.notsent_bytes) + u64::from(info.unacked))
-            }
-            _ => 0,
-        };
-        wait_until_zero(unacked, patience).await;
-    }
-
-    /// Waits until the outside's kernel has acknowledged everything, or will not.
-    async fn outside_at_rest(&mut self, policy: &Policy) -> HostInfo {
-        let mut info = HostInfo::default();
-        let unacked = || {
-            info = self.outside.info();
-            // A dead socket acknowledges nothing more.
-            if info.state == TCP_CLOSE { 0 } else { info.unacked_bytes }
-        };
-        wait_until_zero(unacked, policy.patience).await;
-        **self.outside_info.insert(Box::new(info))
-    }
-}
-
-/// Waits until `count` is zero, or has not gone down for `patience`.
-async fn wait_until_zero(mut count: impl FnMut() -> u64, patience: Duration) {
-    let (mut last, mut quiet, mut pause) = (u64::MAX, Duration::ZERO, LOOK_FIRST);
-    loop {
-        let now = count();
-        if now == 0 || quiet >= patience {
-            return;
-        }
-        quiet = if now < last { Duration::ZERO } else { quiet + pause };
-        last = now;
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOK_LAST);
     }
 }
 

@@ -297,6 +297,34 @@ fn a_byte_either_way_begins_silence_anew() {
     });
 }
 
+/// What the remote end takes out of the host's buffers is carried, though nothing comes or goes inside.
+#[test]
+fn a_slow_reader_is_no_idle_connection() {
+    test(async {
+        let mut world = World::new(impatient(1));
+        let listener = listener().await;
+        let (mut client, mut server) = world.connect(&listener).await;
+        let sent = noise(3_000_000);
+        let expected = sent.clone();
+        let client = tokio::spawn(async move {
+            client.write_all(&sent).await.unwrap();
+            // It waits for the answer.
+            let mut text = String::new();
+            client.read_to_string(&mut text).await.map(|_| text)
+        });
+        let mut got = vec![0; 3_000_000];
+        for piece in got.chunks_mut(250_000) {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            server.read_exact(piece).await.unwrap();
+        }
+        assert!(got == expected);
+        server.write_all(b"thanks").await.unwrap();
+        drop(server);
+        assert_eq!(client.await.unwrap().unwrap(), "thanks");
+        assert_eq!(told(&world.connection().await), (ClosedBy::Remote, How::Fin, None));
+    });
+}
+
 #[test]
 fn closed_port_is_refused() {
     test(async {

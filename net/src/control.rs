@@ -28,6 +28,9 @@ use crate::shard::Shard;
 const CLIENT_LIMIT: usize = 16;
 /// A client that takes nothing for so long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often, and how many times, it is looked whether clients have been told all at the end: for a second.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+const DRAIN_LOOKS: u32 = 200;
 
 /// What a program that embeds a stack answers to requests that are its own; `None`: the stack's. Called in the client's
 /// thread.
@@ -160,6 +163,16 @@ impl Drop for ControlSocket {
         let _ = rustix::net::shutdown(&self.server.listener, rustix::net::Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        // No more requests; events that were queued before are told, if the client takes them.
+        for (_, client) in &self.server.clients().list {
+            let _ = client.shutdown(std::net::Shutdown::Read);
+        }
+        for _ in 0..DRAIN_LOOKS {
+            if self.server.clients().list.is_empty() {
+                return;
+            }
+            std::thread::park_timeout(DRAIN_LOOK);
         }
         for (_, client) in self.server.clients().list.drain(..) {
             let _ = client.shutdown(std::net::Shutdown::Both);

@@ -54,7 +54,7 @@ pub struct Closed {
     pub opened_ns: Option<u64>,
     /// How.
     pub how: How,
-    /// `program` (this host's), `remote`, `none`; `None` when nobody told.
+    /// `program` (this host's), `remote`, `lastack`, `none`; `None` when nobody told.
     pub closed_by: Option<&'static str>,
     /// The kernel's or the stack's word for a RST that was sent.
     pub reason: Option<Arc<str>>,
@@ -179,7 +179,7 @@ impl How {
 
 impl Closed {
     /// The record of a connection of the lastack called `source`, told from the program's side: the program is the stack's
-    /// peer.
+    /// peer, and what the stack did on its own account (`--inject`, `--tcp-idle`) looks as if the remote end had done it.
     pub(crate) fn of_stack(source: &str, event: &observe::Event, life: &Life) -> Self {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let (local, remote) = event.tuple.map_or((unknown, unknown), |ends| (ends.remote, ends.local));
@@ -190,12 +190,19 @@ impl Closed {
             Some(Ending::ResetSent(reason)) => (How::Reset, Some(reason.name().into())),
             Some(Ending::ResetReceived) if life.established_at.is_none() => (How::Refused, None),
             Some(Ending::ResetReceived) => (How::Reset, None),
-            Some(Ending::Failed(SocketError::TimedOut)) => (How::Timeout, None),
+            // Once established, an ICMP error is only remembered: what ended it is that it was given up.
+            Some(Ending::Failed(error))
+                if error == SocketError::TimedOut || life.established_at.is_some() =>
+            {
+                (How::Timeout, None)
+            }
             Some(Ending::Failed(_)) => (How::Unreachable, None),
             Some(Ending::Killed) => (How::Killed, None),
             Some(Ending::Abandoned) | None => (How::Unknown, None),
         };
+        let is_open = life.fin_queued_at.is_none() && life.fin_received_at.is_none();
         let closed_by = match life.first_close {
+            Some(Side::Local) if how == How::Killed && is_open => Some("lastack"),
             Some(Side::Local) => Some("remote"),
             Some(Side::Remote) => Some("program"),
             None if matches!(how, How::Timeout | How::Unreachable) => Some("none"),
@@ -314,6 +321,50 @@ mod tests {
         let (fin, reset) = (ends(&mut all, 7, 1), ends(&mut all, 8, 2));
         assert_eq!((fin.how, fin.closed_by), (How::Fin, Some("program")));
         assert_eq!((reset.how, reset.closed_by), (How::Reset, Some("remote")));
+    }
+
+    #[test]
+    fn the_end_of_a_stacks_connection_is_told_from_the_programs_side() {
+        let at = |ms| Some(Instant::from_millis(ms));
+        let told = |life: Life| {
+            let kind = observe::EventKind::Destroyed(Box::new(life));
+            let event = observe::Event { at: Instant::from_millis(9), cookie: 7, tuple: None, kind };
+            let closed = Closed::of_stack("web", &event, &life);
+            (closed.how, closed.closed_by)
+        };
+        let open = Life { established_at: at(1), ..Life::default() };
+        let closed = Life { fin_queued_at: at(2), first_close: Some(Side::Local), ..open };
+        let local = Some(Side::Local);
+        for (life, expected) in [
+            (Life { ending: Some(Ending::Fin), ..closed }, (How::Fin, Some("remote"))),
+            (
+                Life { ending: Some(Ending::Fin), first_close: Some(Side::Remote), ..open },
+                (How::Fin, Some("program")),
+            ),
+            (
+                Life { ending: Some(Ending::Killed), first_close: local, ..open },
+                (How::Killed, Some("lastack")),
+            ),
+            (Life { ending: Some(Ending::Killed), ..closed }, (How::Killed, Some("remote"))),
+            (
+                Life {
+                    ending: Some(Ending::ResetReceived),
+                    first_close: Some(Side::Remote),
+                    ..Life::default()
+                },
+                (How::Refused, Some("program")),
+            ),
+            (
+                Life { ending: Some(Ending::Failed(SocketError::HostUnreachable)), ..open },
+                (How::Timeout, Some("none")),
+            ),
+            (
+                Life { ending: Some(Ending::Failed(SocketError::HostUnreachable)), ..Life::default() },
+                (How::Unreachable, Some("none")),
+            ),
+        ] {
+            assert_eq!(told(life), expected, "{life:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lastack_core::observe::TcpInfo;
+use lastack_core::observe::{EventMask, TcpInfo};
 use lastack_observe::clock;
 use lastack_observe::filter::{Filter, StateSet};
 use lastack_observe::interrupt::Interrupt;
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<ExitCode, Failure> {
     }
     if let Some(name) = args.source.stack_name() {
         let refused = |error: io::Error| args.source.refused(&error);
-        let mut events = args.source.stack(name)?.into_events().map_err(refused)?;
+        let mut events = args.source.stack(name)?.into_events(EventMask::ALL).map_err(refused)?;
         while shown.goes_on() && events.wait(TICK, &mut |event| shown.show(&event)).map_err(refused)? {
             shown.flush()?;
         }

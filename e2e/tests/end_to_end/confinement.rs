@@ -478,7 +478,7 @@ fn what_was_left_half_open_ends_with_the_program() {
         // Without the end of the program it would have been open when patience was.
         assert_eq!(
             (journal[0].text("how"), journal[0].text("reason")),
-            ("timeout".into(), "program-gone".into())
+            ("refused".into(), "program-gone".into())
         );
         let mut host = listener.accept().unwrap().0;
         let read = std::io::Read::read(&mut host, &mut [0; 1]);

@@ -20,7 +20,7 @@ pub struct Policy {
     pub patience: Duration,
     /// How long a half-closed connection may be idle before the inside is probed. Default 60 s, whole seconds.
     pub half_closed_probe: Duration,
-    /// How long nothing may be carried either way before both ends are reset. Default: for ever.
+    /// How long nothing may be carried either way before both ends are reset, at most an eighth of it late. Default: for ever.
     pub idle: Option<Duration>,
     /// Goes up whenever bytes move: whoever wants to know whether anything still happens looks at it.
     pub progress: Arc<AtomicU64>,

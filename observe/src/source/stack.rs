@@ -217,12 +217,12 @@ impl Stack {
         Ok(replies)
     }
 
-    /// Turns the connection into a stream of events.
+    /// Turns the connection into a stream of the events that `mask` chooses.
     ///
     /// # Errors
     /// When the server refuses.
-    pub fn into_events(mut self) -> io::Result<StackEvents> {
-        self.ask(&Request::Events { mask: EventMask::ALL }, &mut |_| {})?;
+    pub fn into_events(mut self, mask: EventMask) -> io::Result<StackEvents> {
+        self.ask(&Request::Events { mask }, &mut |_| {})?;
         Ok(StackEvents { stack: self, partial: Vec::new(), lost: 0 })
     }
 
@@ -248,7 +248,16 @@ impl Stack {
 
     fn reply(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
-        let length = self.stream.by_ref().take(LINE_LIMIT).read_line(&mut line)?;
+        let length =
+            self.stream.by_ref().take(LINE_LIMIT).read_line(&mut line).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "it has not answered for ten seconds: is it stopped?",
+                    ),
+                    _ => error,
+                }
+            })?;
         if length == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stack has ended"));
         }
