@@ -18,6 +18,10 @@ const OTHER_DIFFERENCES: &[&str] = &[
      from the ACK before it has taken the data, so its segments carry the older acknowledgment number.",
     "Timers fire when they are due; Linux's fire at the next tick of a wheel whose grain grows to an eighth of the time \
      (measured side by side in `docs/timing.md`).",
+    "A retransmission time-out is not rounded up to a tick (4 ms at HZ 250) before it is doubled: each doubling doubles the difference.",
+    "Whether a segment takes the short way (header prediction) is judged from the queues as they are; Linux remembers since when it \
+     may not, and sends what `MSG_MORE` holds when data comes by the long way a little longer.",
+    "While `TCP_DEFER_ACCEPT` waits, the timestamp echoed is that of the last ACK; Linux's is the SYN's until the connection is made.",
     "What a segment is charged beside its payload depends on how Linux was built (the headroom of its largest link type): when the send \
      buffer grows by itself, the stack reckons 512 bytes as the kernel that judges the scripts does, so that `SO_SNDBUF` after a \
      handshake at 1460 bytes is 46080; a kernel with wireless mesh networks reckons 640 and gives 87040.",
