@@ -218,8 +218,9 @@ impl Actor {
         }
         let stream = self.stream()?;
         let mut seen = ready(stream, wanted)?;
-        // Linux tcp_reset(): the error stands a moment before the state does.
-        let is_half = |seen: PollFlags| seen.contains(PollFlags::ERR) && !seen.contains(PollFlags::HUP);
+        // Linux tcp_reset(), tcp_done(): the error stands a moment before the state does, and the state before the shutdown.
+        let rest = PollFlags::HUP | (wanted & PollFlags::RDHUP);
+        let is_half = |seen: PollFlags| seen.contains(PollFlags::ERR) && !seen.contains(rest);
         if is_half(seen) {
             let whole = || ready(stream, wanted).ok().filter(|seen| !is_half(*seen));
             seen = clock::until(Duration::from_millis(100), whole).unwrap_or(seen);
