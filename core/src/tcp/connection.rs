@@ -41,7 +41,7 @@ use crate::tcp::reset::answer_with_reset;
 use crate::tcp::send::{AckVerdict, AckView, Acked, Sender};
 use crate::tcp::seq::SeqNum;
 use crate::tcp::state::TcpState;
-use crate::tcp::time_wait::{Remains, TimeWait};
+use crate::tcp::time_wait::TimeWait;
 use crate::time::{Duration, Instant};
 use crate::wire::segment::{Flags, Segment};
 
@@ -492,30 +492,6 @@ impl Connection {
         self.fail(error, cx);
         self.finish(Ending::ResetReceived, cx);
         Disposition::Closed
-    }
-
-    /// Into TIME-WAIT: the full connection ends, a mini socket remains.
-    fn enter_time_wait(&mut self, cx: &mut Cx<'_>) -> Disposition {
-        let lifetime = cx.sysctl.tcp_timewait_len;
-        let time_wait = self.remains(false, lifetime, cx);
-        self.save_metrics(cx);
-        self.finish(Ending::Fin, cx);
-        Disposition::TimeWait(time_wait)
-    }
-
-    /// Linux `tcp_time_wait`; `lifetime` of a FIN-WAIT-2 is at least 3.5 RTO.
-    fn remains(&self, fin_wait_2: bool, lifetime: Duration, cx: &Cx<'_>) -> TimeWait {
-        let remains = Remains {
-            fin_wait_2,
-            rcv_nxt: self.recv.rcv_nxt,
-            snd_nxt: self.send.snd_nxt(),
-            rcv_wnd: self.recv.receive_window(),
-            rcv_wscale: self.recv.rcv_wscale,
-            ts: self.ts(),
-            tos: self.options.hop(&self.tuple).tos,
-            lifetime: if fin_wait_2 { lifetime.max(self.three_and_a_half_rto()) } else { lifetime },
-        };
-        TimeWait::new(&remains, cx.now)
     }
 
     /// An end in order: what was measured serves the next connection (Linux `tcp_update_metrics`).

@@ -1,4 +1,4 @@
-//! Closing in every role: FIN, RST, orphans (Linux `__tcp_close`, `tcp_shutdown`, `tcp_disconnect`, `tcp_abort`).
+//! Closing in every role: FIN, RST, orphans, TIME-WAIT (Linux `__tcp_close`, `tcp_shutdown`, `tcp_disconnect`, `tcp_abort`).
 
 use crate::error::SocketError;
 use crate::observe::life::{Ending, Side};
@@ -9,6 +9,7 @@ use crate::tcp::context::Cx;
 use crate::tcp::options::{Linger2, SOCK_MIN_SNDBUF};
 use crate::tcp::reset::answer_with_reset;
 use crate::tcp::state::TcpState;
+use crate::tcp::time_wait::{Remains, TimeWait};
 use crate::time::Duration;
 use crate::wire::segment::Segment;
 
@@ -269,6 +270,30 @@ impl Connection {
         } else {
             Step::Break(self.leave_fin_wait_2(lifetime, cx))
         }
+    }
+
+    /// Into TIME-WAIT: the full connection ends, a mini socket remains.
+    pub(super) fn enter_time_wait(&mut self, cx: &mut Cx<'_>) -> Disposition {
+        let lifetime = cx.sysctl.tcp_timewait_len;
+        let time_wait = self.remains(false, lifetime, cx);
+        self.save_metrics(cx);
+        self.finish(Ending::Fin, cx);
+        Disposition::TimeWait(time_wait)
+    }
+
+    /// Linux `tcp_time_wait`; `lifetime` of a FIN-WAIT-2 is at least 3.5 RTO.
+    fn remains(&self, fin_wait_2: bool, lifetime: Duration, cx: &Cx<'_>) -> TimeWait {
+        let remains = Remains {
+            fin_wait_2,
+            rcv_nxt: self.recv.rcv_nxt,
+            snd_nxt: self.send.snd_nxt(),
+            rcv_wnd: self.recv.receive_window(),
+            rcv_wscale: self.recv.rcv_wscale,
+            ts: self.ts(),
+            tos: self.options.hop(&self.tuple).tos,
+            lifetime: if fin_wait_2 { lifetime.max(self.three_and_a_half_rto()) } else { lifetime },
+        };
+        TimeWait::new(&remains, cx.now)
     }
 
     /// The full connection ends; a mini socket waits for the peer's FIN.
